@@ -1,0 +1,76 @@
+"""Every error a person can meet: what happened (host first), what it means, what to do.
+
+The class says who must act::
+
+    HarnessError
+    ├── UsageError        our caller: an option, a topology file, a marker
+    ├── LabError          a person at the lab
+    │   ├── LabBusy       ... or nobody: someone else holds the lease
+    │   └── RestoreError  a host could not be put back as it was
+    ├── RemoteError       a host, a command or the way there failed
+    ├── GuestError        the guest did not boot, answer or obey
+    ├── MigrationError    the thing under test
+    └── MeasurementError  the harness itself has no trustworthy data
+"""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """An error in three parts, each one sentence without a final full stop.
+
+    what     what happened, the host's name first where there is one
+    because  what that means
+    fix      what the reader can do about it
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, because: str, fix: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.because = because
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  because: {self.because}\n  to fix:  {self.fix}"
+
+
+class UsageError(HarnessError):
+    """Our caller made a mistake; nothing was touched."""
+
+    exit_code = 2
+
+
+class LabError(HarnessError):
+    """The lab is not as it must be; a person there has to act."""
+
+    exit_code = 11
+
+
+class LabBusy(LabError):
+    """Someone else holds the lease of a host."""
+
+    exit_code = 10
+
+
+class RestoreError(LabError):
+    """A host could not be put back as it was."""
+
+    exit_code = 12
+
+
+class RemoteError(HarnessError):
+    """A host did not answer, a command failed or did not end in time."""
+
+
+class GuestError(HarnessError):
+    """A guest did not boot, did not answer or did not obey."""
+
+
+class MigrationError(HarnessError):
+    """QEMU, the kernel or the guest failed to migrate."""
+
+
+class MeasurementError(HarnessError):
+    """There is no data, or none that can be trusted."""
