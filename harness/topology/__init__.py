@@ -1,0 +1,38 @@
+"""A lab, read from a TOML file and checked whole: frozen models that know where each key stands."""
+
+from harness.topology.connection import Connection
+from harness.topology.models import (
+    PEER,
+    Emulation,
+    GuestEntry,
+    HostEntry,
+    Limits,
+    LinkEntry,
+    PeerEntry,
+    PortEntry,
+    Topology,
+)
+from harness.topology.needs import WORDS, Unmet
+from harness.topology.reading import TOPOLOGIES, find, load, schema
+from harness.topology.values import MacAddress, PciAddress
+
+__all__ = [
+    "PEER",
+    "TOPOLOGIES",
+    "WORDS",
+    "Connection",
+    "Emulation",
+    "GuestEntry",
+    "HostEntry",
+    "Limits",
+    "LinkEntry",
+    "MacAddress",
+    "PciAddress",
+    "PeerEntry",
+    "PortEntry",
+    "Topology",
+    "Unmet",
+    "find",
+    "load",
+    "schema",
+]

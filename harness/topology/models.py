@@ -1,0 +1,259 @@
+"""The topology as frozen models: what a person can see in the rack, and what a test may ask of it.
+
+Every description ends up in the JSON Schema, in error messages and in topologies/README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PrivateAttr
+
+from harness import devices
+from harness.errors import UsageError
+from harness.topology import needs, values
+from harness.topology.connection import Connection, Entry, Reached
+from harness.topology.places import Places
+
+PEER = "peer"
+"""The name by which links and connections mean the peer."""
+
+
+def _offer(word: str) -> str:
+    if word not in needs.WORDS:
+        raise ValueError("no such word")
+    return word
+
+
+Offer = Annotated[
+    str,
+    AfterValidator(_offer),
+    Field(
+        description=f"word for what a lab offers: {', '.join(needs.WORDS)}",
+        examples=["iommu"],
+        json_schema_extra={"enum": sorted(needs.WORDS)},
+    ),
+]
+
+
+class PortEntry(Entry):
+    """A port (PF) of a host: ``[hosts.<host>.ports.<port>]``."""
+
+    pci: values.Pci
+    device: values.Device
+    vfs: values.Count = Field(
+        default=1, description="how many VFs a test may make on it, 1 or more", examples=[1]
+    )
+
+    @property
+    def profile(self) -> devices.DeviceProfile:
+        return devices.profile(self.device)
+
+
+class HostEntry(Reached):
+    """A machine that runs guests: ``[hosts.<host>]``."""
+
+    address: values.Address = Field(
+        description="host name or IP address that SSH connects to", examples=["192.0.2.11"]
+    )
+    qemu: values.Text = Field(
+        default="qemu-system-x86_64",
+        description="QEMU program, a name in PATH or a path on the host",
+        examples=["qemu-system-x86_64"],
+    )
+    accelerator: Literal["kvm", "tcg"] = Field(
+        default="kvm", description='"kvm" or "tcg", for QEMU on this host', examples=["kvm"]
+    )
+    migration_address: values.Address | None = Field(
+        default=None,
+        description="host name or IP address by which the other host reaches this one; "
+        "without it the key `address`",
+        examples=["192.0.2.11"],
+    )
+    migration_port: values.TcpPort = Field(
+        default=4444,
+        description="TCP port, 1 to 65535, that QEMU listens on for a migration to this host, "
+        "and that the other host connects to",
+        examples=[4444],
+    )
+    ports: dict[values.TableName, PortEntry] = Field(
+        default_factory=dict,
+        description="table for each port under test",
+        examples=["[hosts.alder.ports.p0]"],
+    )
+
+    @property
+    def migration_endpoint(self) -> tuple[str, int]:
+        """Address and TCP port that the other host's QEMU connects to."""
+        return self.migration_address or self.address, self.migration_port
+
+
+class PeerEntry(Reached):
+    """The machine at the other end of the wire: ``[peer]``."""
+
+    management_address: values.Address | None = Field(
+        default=None,
+        description='host name or IP address that SSH connects to; needed with transport "ssh"',
+        examples=["192.0.2.13"],
+    )
+    interface: values.InterfaceName = Field(
+        description="network interface on the wire, 1 to 15 characters", examples=["ens1f0"]
+    )
+    address: values.Cidr
+
+
+class GuestEntry(Entry):
+    """What guests are like in this lab: ``[guest]``."""
+
+    address: values.Cidr
+    mac: values.Mac
+    memory_mib: Annotated[int, Field(strict=True, ge=64)] = Field(
+        default=512, description="memory in MiB, 64 or more", examples=[512]
+    )
+    cpus: values.Count = Field(default=1, description="virtual CPUs, 1 or more", examples=[1])
+    mtu: values.Mtu = Field(
+        default=1500, description="MTU of its interfaces, 68 to 65535", examples=[9000]
+    )
+
+
+class LinkEntry(Entry):
+    """A cable or a switch: ``[[links]]``."""
+
+    ends: tuple[values.End, ...] = Field(
+        min_length=2,
+        description="list of two or more ends, each a port written host.port, or peer",
+        examples=[["alder.p0", "birch.p0", "peer"]],
+    )
+    mbit: values.Count = Field(description="speed in Mbit/s, 1 or more", examples=[10_000])
+    mtu: values.Mtu = Field(
+        default=1500, description="largest MTU that it carries, 68 to 65535", examples=[9000]
+    )
+
+
+class Limits(Entry):
+    """What a test of this lab may take: ``[limits]``."""
+
+    longest_outage_ms: values.Milliseconds = Field(
+        default=1000, description="longest outage that passes, in ms, more than 0", examples=[1000]
+    )
+    sender_late_max_ms: values.Milliseconds = Field(
+        default=10,
+        description="lateness of the sender, in ms, more than 0, beyond which there is no result",
+        examples=[10],
+    )
+    clock_uncertainty_ms: values.Milliseconds = Field(
+        default=5,
+        description="uncertainty of a related clock, in ms, more than 0, "
+        "beyond which there is no result",
+        examples=[5],
+    )
+    rate_pps: values.Count = Field(
+        default=200,
+        description="frames a second of a flow that names no rate, 1 or more",
+        examples=[200],
+    )
+
+
+class Emulation(Entry):
+    """Read by the program that makes the lab's machines, and by nothing else: ``[emulation]``."""
+
+    ssh_port_base: values.TcpPort = Field(
+        default=22022, description="SSH port of the first machine, 1 to 65535", examples=[22022]
+    )
+    host_memory_mib: values.Count = Field(
+        default=3072, description="memory of each machine in MiB, 1 or more", examples=[3072]
+    )
+    host_cpus: values.Count = Field(
+        default=2, description="CPUs of each machine, 1 or more", examples=[2]
+    )
+    wire_mtu: values.Mtu = Field(
+        default=9216, description="MTU of the wire between them, 68 to 65535", examples=[9216]
+    )
+
+
+class Topology(Entry):
+    """A lab: machines and cables."""
+
+    schema_version: Literal[1] = Field(
+        alias="schema", description="version of this format, which is 1", examples=[1]
+    )
+    name: values.TableName = Field(
+        description="name of the lab: a letter, then letters, digits and -, all lower case",
+        examples=["x520-pair"],
+    )
+    offers: tuple[Offer, ...] = Field(
+        default=(),
+        description="list of words that tests may need and that the rest does not show",
+        examples=[["iommu"]],
+    )
+    hosts: dict[values.TableName, HostEntry] = Field(
+        min_length=1, description="table for each host", examples=["[hosts.alder]"]
+    )
+    peer: PeerEntry | None = Field(
+        default=None, description="table for the peer", examples=["[peer]"]
+    )
+    guest: GuestEntry = Field(description="table for the guests", examples=["[guest]"])
+    links: tuple[LinkEntry, ...] = Field(
+        default=(), description="table for each link", examples=["[[links]]"]
+    )
+    limits: Limits = Field(default=Limits(), description="table of limits", examples=["[limits]"])
+    emulation: Emulation | None = Field(
+        default=None,
+        description="table for labs whose machines are made on demand",
+        examples=["[emulation]"],
+    )
+
+    _places: Places = PrivateAttr(default=Places("(no file)", {}))
+
+    def model_post_init(self, context: Any, /) -> None:
+        if isinstance(context, Places):
+            self._places = context
+
+    @property
+    def file(self) -> str:
+        """The file it was read from, as messages name it."""
+        return self._places.file
+
+    def place(self, *key: str | int) -> str:
+        """Say where *key* stands, as ``file:line``; a key left out stands where its table does."""
+        return self._places.place(key)
+
+    def port(self, end: str) -> PortEntry:
+        """Find the port written ``host.port``; raises KeyError."""
+        host, _, port = end.partition(".")
+        return self.hosts[host].ports[port]
+
+    def ports(self) -> dict[str, PortEntry]:
+        """Give every port, by ``host.port``, in the order of the file."""
+        return {
+            f"{host}.{port}": entry
+            for host, table in self.hosts.items()
+            for port, entry in table.ports.items()
+        }
+
+    def connection(self, name: str) -> Connection:
+        """Say how the host called *name*, or "peer", is reached; raises UsageError."""
+        if name in self.hosts:
+            host = self.hosts[name]
+            return host.connection_of(name, host.address)
+        if name == PEER and self.peer is not None:
+            return self.peer.connection_of(PEER, self.peer.management_address or "localhost")
+        machines = [*self.hosts, *([PEER] if self.peer is not None else [])]
+        raise UsageError(
+            f"lab {self.name!r} has no machine called {name!r}",
+            because=f"{self.file} describes {', '.join(machines)}",
+            fix="name one of these, or choose another lab with --lab",
+        )
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """Every word that this lab satisfies: stated in ``offers``, or seen in the rest."""
+        return frozenset(word for word in needs.WORDS if needs.finding(self, word).met)
+
+    def unmet(self, words: Iterable[str]) -> list[needs.Unmet]:
+        """List the words that this lab does not satisfy, in the order given.
+
+        Raises UsageError for a word that means nothing.
+        """
+        return needs.unmet(self, words)

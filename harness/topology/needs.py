@@ -1,0 +1,139 @@
+"""What a test may need of a lab: the words, how each is seen in a topology, and what is missing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.devices import ETH_DATA_LEN, PROFILES, JumboRule
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.topology.models import PortEntry, Topology
+
+JUMBO_MTU = 9000
+"""What a link must carry to be called jumbo: the MTU of the seed's 9K receive buffers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Whether a lab has what a word means; if not, what it has instead and under which key."""
+
+    met: bool
+    found: str = ""
+    key: tuple[str | int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word for ``needs(...)``; one without *look* can only be stated in ``offers``."""
+
+    meaning: str
+    look: Callable[[Topology], Finding] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unmet:
+    """A need that a lab does not satisfy; as text, the reason of a skip."""
+
+    need: str
+    lab: str
+    found: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"needs {self.need}: lab {self.lab!r} has {self.found} ({self.place})"
+
+
+def _two_hosts(lab: Topology) -> Finding:
+    return Finding(len(lab.hosts) >= 2, f"{len(lab.hosts)} host", ("hosts",))
+
+
+def _sriov(lab: Topology) -> Finding:
+    bare = [name for name, host in lab.hosts.items() if not host.ports]
+    return Finding(not bare, f"no port on {' and '.join(bare)}", ("hosts", *bare[:1]))
+
+
+def _peer(lab: Topology) -> Finding:
+    return Finding(lab.peer is not None, "no peer")
+
+
+def _jumbo(lab: Topology) -> Finding:
+    widest = max((link.mtu for link in lab.links), default=ETH_DATA_LEN)
+    mtu = min(widest, lab.guest.mtu)
+    key = ("guest", "mtu") if lab.guest.mtu < widest else ("links", 0, "mtu")
+    return Finding(mtu >= JUMBO_MTU, f"an MTU of {mtu}", key)
+
+
+def _on_every_host(fits: Callable[[PortEntry], bool]) -> Callable[[Topology], Finding]:
+    """Make a look that is met when each host has a port that *fits*, and else names devices."""
+
+    def look(lab: Topology) -> Finding:
+        without = [
+            name for name, host in lab.hosts.items() if not any(map(fits, host.ports.values()))
+        ]
+        if not without:
+            return Finding(True)
+        devices = dict.fromkeys(port.device for port in lab.ports().values() if not fits(port))
+        if not devices:
+            return _sriov(lab)
+        ports = lab.hosts[without[0]].ports
+        port = ("ports", next(iter(ports)), "device") if ports else ()
+        return Finding(False, " and ".join(devices), ("hosts", without[0], *port))
+
+    return look
+
+
+def _is(device: str) -> Callable[[PortEntry], bool]:
+    return lambda port: port.device == device
+
+
+WORDS: dict[str, Word] = {
+    "two-hosts": Word("two hosts or more", _two_hosts),
+    "sriov": Word("a port on every host", _sriov),
+    "peer": Word("a peer on the wire", _peer),
+    "jumbo": Word(f"a link and a guest with an MTU of {JUMBO_MTU} or more", _jumbo),
+    "jumbo-rule": Word(
+        "on every host a port whose VFs' MTU follows its own",
+        _on_every_host(lambda port: port.profile.jumbo_rule.value is JumboRule.FOLLOWS_PORT),
+    ),
+    "vf-link-state": Word(
+        "on every host a port that can set the link state of a VF",
+        _on_every_host(lambda port: bool(port.profile.vf_link_states.value)),
+    ),
+    **{
+        name: Word(f"on every host a port of the {name}", _on_every_host(_is(name)))
+        for name in PROFILES
+    },
+    "iommu": Word("an IOMMU on every host, each VF in a group of its own"),
+    "shared-storage": Word("disks that both hosts see under one path"),
+    "twin": Word("twins: software 82599 VFs over vfio-user"),
+}
+
+
+def finding(lab: Topology, word: str) -> Finding:
+    """Look in *lab* for what *word*, which must be a known one, means."""
+    if (by_sight := WORDS[word].look) is not None:
+        return by_sight(lab)
+    stated = f"only {', '.join(lab.offers)} among its offers" if lab.offers else "no offers"
+    return Finding(word in lab.offers, stated, ("offers",))
+
+
+def unmet(lab: Topology, words: Iterable[str]) -> list[Unmet]:
+    """List the *words* that *lab* does not satisfy; raises UsageError for an unknown one."""
+    missing = []
+    for word in words:
+        if word not in WORDS:
+            near = difflib.get_close_matches(word, WORDS, n=1)
+            guess = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(
+                f"a test needs {word!r}, which is no word for what a lab offers{guess}",
+                because="a word that no lab can offer would skip the test everywhere",
+                fix=f"use one of {', '.join(WORDS)}, or add a word to harness/topology/needs.py",
+            )
+        seen = finding(lab, word)
+        if not seen.met:
+            missing.append(Unmet(word, lab.name, seen.found, lab.place(*seen.key)))
+    return missing

@@ -1,0 +1,143 @@
+"""Device profiles: what is said of one family must hold together, and have a source."""
+
+import dataclasses
+from itertools import combinations
+
+import pytest
+
+from harness.devices import (
+    INTEL,
+    PROFILES,
+    DeviceProfile,
+    Fact,
+    by_pf_id,
+    by_vf_id,
+    profile,
+)
+from harness.errors import UsageError
+
+EVERY = pytest.mark.parametrize("device", PROFILES.values(), ids=lambda device: device.name)
+
+
+def facts(device: DeviceProfile) -> dict[str, Fact[object]]:
+    values = {field.name: getattr(device, field.name) for field in dataclasses.fields(device)}
+    return {name: value for name, value in values.items() if isinstance(value, Fact)}
+
+
+@EVERY
+def test_every_fact_and_quirk_names_a_kind_of_source(device: DeviceProfile) -> None:
+    """A fact without one cannot be checked by the next reader; recollection is no source."""
+    sources = [fact.source for fact in facts(device).values()]
+    sources += [quirk.source for quirk in device.quirks]
+    known = ("drivers/", "Intel 82599 errata", "Linux commit", "QEMU commit", "measured with")
+    assert [source for source in sources if not source.startswith(known)] == []
+    assert len(facts(device)) >= 10
+
+
+def test_no_pci_id_belongs_to_two_families() -> None:
+    """Two profiles for one id would make the answer depend on the order of the table."""
+    for one, other in combinations(PROFILES.values(), 2):
+        assert one.pf_devices.value.isdisjoint(other.pf_devices.value)
+        assert one.vf_device.value != other.vf_device.value
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "vf", "drivers"),
+    [
+        ("82599", 0x10FB, 0x10ED, ("ixgbe", "ixgbevf")),
+        ("X540", 0x1528, 0x1515, ("ixgbe", "ixgbevf")),
+        ("X550", 0x1563, 0x1565, ("ixgbe", "ixgbevf")),
+        ("82576", 0x10C9, 0x10CA, ("igb", "igbvf")),
+    ],
+)
+def test_a_family_is_found_by_name_and_by_its_ids(
+    name: str, port: int, vf: int, drivers: tuple[str, str]
+) -> None:
+    """The common card of each family, as the PCI ID database lists it."""
+    device = profile(name)
+    assert by_pf_id(INTEL, port) is device
+    assert by_vf_id(INTEL, vf) is device
+    assert (device.pf_driver.value, device.vf_driver.value) == drivers
+
+
+def test_a_port_is_no_vf_and_another_vendor_is_no_intel() -> None:
+    """A VF taken for a port would be asked for VFs of its own."""
+    assert by_pf_id(INTEL, 0x10ED) is None
+    assert by_vf_id(INTEL, 0x10FB) is None
+    assert by_pf_id(0x15B3, 0x10FB) is None
+    assert by_vf_id(0x15B3, 0x10ED) is None
+
+
+def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:
+    with pytest.raises(UsageError, match=r"'82598' is no device profile; did you mean") as caught:
+        profile("82598")
+    assert "82576, 82599, X540, X550" in caught.value.fix
+
+
+@EVERY
+def test_the_largest_frame_is_the_largest_mtu_with_header_and_checksum(
+    device: DeviceProfile,
+) -> None:
+    """14 bytes of header and 4 of checksum.
+
+    Where the two limits disagree, a boundary test probes the wrong one.
+    """
+    assert device.max_frame_bytes.value == device.pf_max_mtu.value + 14 + 4
+    assert device.vf_max_mtu.value <= device.pf_max_mtu.value
+
+
+@pytest.mark.parametrize(
+    ("port_mtu", "vf_mtu", "old_mailbox", "receives"),
+    [
+        (1500, 1500, False, True),
+        (1500, 1501, False, False),
+        (1500, 9000, False, False),
+        (1501, 1500, False, True),
+        (9000, 1500, False, True),
+        (9000, 9000, False, True),
+        (9710, 9710, False, True),
+        (9710, 9711, False, False),
+        (9711, 1500, False, False),
+        (1500, 1500, True, True),
+        (1500, 9000, True, False),
+        (9000, 1500, True, False),
+        (9000, 9000, True, False),
+    ],
+)
+def test_82599_vf_receives_by_the_rule_of_its_port(
+    port_mtu: int, vf_mtu: int, old_mailbox: bool, receives: bool
+) -> None:
+    """The table is ixgbe_set_vf_lpe's, worked out by hand.
+
+    A jumbo port wants a VF with the new mailbox, and a jumbo VF wants a jumbo port.
+    """
+    seen = profile("82599").vf_receives(port_mtu=port_mtu, vf_mtu=vf_mtu, old_mailbox=old_mailbox)
+    assert seen is receives
+
+
+@pytest.mark.parametrize("name", ["X540", "X550", "82576"])
+def test_other_vfs_receive_whatever_their_port_does(name: str) -> None:
+    """The stand-in of the emulated lab must not be taken for proof of the 82599's rule."""
+    device = profile(name)
+    assert device.vf_receives(port_mtu=1500, vf_mtu=9000)
+    assert device.vf_receives(port_mtu=9000, vf_mtu=1500, old_mailbox=True)
+    assert not device.vf_receives(port_mtu=1500, vf_mtu=device.vf_max_mtu.value + 1)
+
+
+def test_where_the_stand_in_differs_from_the_82599() -> None:
+    """Tests of these four must be skipped on the emulated lab, so the profiles must tell."""
+    real, stand_in = profile("82599"), profile("82576")
+    assert real.vf_advertises_flr is not None
+    assert stand_in.vf_advertises_flr is not None
+    assert (real.vf_advertises_flr.value, stand_in.vf_advertises_flr.value) == (False, True)
+    assert (real.vf_has_memory_enable.value, stand_in.vf_has_memory_enable.value) == (False, True)
+    assert real.vf_link_states.value == {"auto", "disable"}
+    assert stand_in.vf_link_states.value == set()
+    assert real.jumbo_rule.value is not stand_in.jumbo_rule.value
+
+
+def test_what_no_source_says_is_left_out_and_not_inherited() -> None:
+    """Erratum 35 is the 82599's own; nothing was read about the X540 and X550."""
+    assert profile("X540").vf_advertises_flr is None
+    assert profile("X550").quirk("wrong-completer-id") is None
+    assert profile("82599").quirk("wrong-completer-id") is not None
