@@ -1,0 +1,147 @@
+"""Bus Master Enable (BME) of one VF, read without the guest's help.
+
+Two ways lead to the COMMAND register: sysfs ``config``, and a copy of the descriptor by which QEMU
+owns the VF.  A copy keeps the VF in use after QEMU let it go, so it is held only while that delays
+nothing: from when BME is set until it is clear (a driver clears it before a VF is unplugged; QEMU
+lets go some 0.1 s later), or until QEMU lets go all the same::
+
+    sysfs ──(BME set, and the owner has the VF open)──> vfio
+    vfio  ──(BME clear, or the owner let go)──────────> sysfs
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+from typing import Callable, NamedTuple, Optional, Protocol, final
+
+from harness.agent.errors import AgentError
+from harness.uapi.pci_regs import NO_ANSWER, Command, Register
+
+LOOK_EVERY_NS = 20_000_000
+"""How often it is seen whether the owner has the VF open: a scan of its descriptors is not free."""
+
+_AT, _BYTES = int(Register.COMMAND), 2
+_MASTER = int(Command.MASTER)  # an IntFlag's own `&` costs more than reading the register
+
+
+class Sample(NamedTuple):
+    """COMMAND as it was when it was read."""
+
+    t_ns: int
+    """Monotonic, when the reading had ended.  It waits while the kernel resets the VF (0.1 s)."""
+
+    command: int
+    """NO_ANSWER if there is no such VF."""
+
+    bme: bool
+    """Whether the VF may start DMA; one that does not answer may not."""
+
+    via: str
+    """``vfio`` or ``sysfs``.  On an 82599 VF the MEMORY bit differs: VFIO makes it up."""
+
+
+class Lent(Protocol):
+    """What is needed of a borrowed device; VfioDevice is one."""
+
+    @property
+    def still_lent(self) -> bool: ...
+    def config_read(self, offset: int, length: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+Borrow = Callable[[], Optional[Lent]]
+"""Copy the owner's descriptor; None while the owner does not have the VF open."""
+
+
+@final
+class SysfsConfig:
+    """The VF's ``config`` file in sysfs; a context manager.  The VF may go, and come back."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        if self.command() == NO_ANSWER:
+            raise AgentError(
+                f"{path.parent.name} is not there",
+                because=f"{path} cannot be read, or reads as all ones",
+                fix="compare with `lspci -D`; a VF is there while its port's sriov_numvfs says so",
+            )
+
+    def __enter__(self) -> SysfsConfig:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._close()
+
+    def command(self) -> int:
+        """Read COMMAND; NO_ANSWER while there is no such VF."""
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(self._descriptor, _BYTES, _AT)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+            data = b""
+        if len(data) != _BYTES:
+            self._close()  # a new VF of this address has a new file
+            return NO_ANSWER
+        return int.from_bytes(data, "little")
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+@final
+class CommandRegister:
+    """The COMMAND register of one VF, by whichever way is right; a context manager."""
+
+    def __init__(self, config: SysfsConfig, borrow: Borrow | None) -> None:
+        self._config = config
+        self._borrow = borrow
+        self._lent: Lent | None = None
+        self._look_at_ns = 0
+        self._bme = _may_start_dma(config.command())
+
+    def __enter__(self) -> CommandRegister:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._give_back()
+
+    def sample(self) -> Sample:
+        """Read the register once.  Raises AgentError if VFIO refuses to."""
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._look_at_ns:
+            self._look_at_ns = now_ns + LOOK_EVERY_NS
+            self._look()
+        if self._lent is None:
+            command, via = self._config.command(), "sysfs"
+        else:
+            command, via = int.from_bytes(self._lent.config_read(_AT, _BYTES), "little"), "vfio"
+        t_ns = time.monotonic_ns()
+        self._bme = _may_start_dma(command)
+        if not self._bme:
+            self._give_back()
+        return Sample(t_ns, command, self._bme, via)
+
+    def _look(self) -> None:
+        if self._lent is not None:
+            if not self._lent.still_lent:
+                self._give_back()
+        elif self._bme and self._borrow is not None:
+            self._lent = self._borrow()
+
+    def _give_back(self) -> None:
+        if self._lent is not None:
+            self._lent.close()
+            self._lent = None
+
+
+def _may_start_dma(command: int) -> bool:
+    return command != NO_ANSWER and command & _MASTER != 0

@@ -1,0 +1,194 @@
+"""The recorder ``observer``: when Bus Master Enable (BME) of one VF changed, seen from its host.
+
+Spec::
+
+    host, vf     names for the record; vf is a PCI address ("0000:01:10.0")
+    path         where the record goes, one JSON line for each change, and the first and last sample
+    qemu_pid     the process that owns the VF, or will; without it only sysfs is read
+    rate_per_s   how often COMMAND is sampled (500)
+    on_release   what to do when BME first falls, or the VF goes: a list of actions
+    on_master    ... when BME first rises
+
+An action ``{"name", "port", "vf_index", "mac"}`` gives a VF of a port that MAC filter at once; with
+a name alone it only notes the moment.  Each is an event in the summary.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from harness.agent.bme import CommandRegister, Sample, SysfsConfig
+from harness.agent.device import VfioDevice
+from harness.agent.errors import AgentError
+from harness.agent.vf_filter import PortFilters
+from harness.agent.vfio_owner import SYSFS, Owner
+
+if TYPE_CHECKING:
+    from harness.agent.channel import Channel
+
+_NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the recorder is asked to do; see the module."""
+
+    host: str
+    vf: str
+    path: str
+    qemu_pid: int | None = None
+    rate_per_s: float = 500
+    on_release: list[dict[str, Any]] = field(default_factory=list)
+    on_master: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, spec: dict[str, Any]) -> Spec:
+        """Check the names.  Raises AgentError if one is missing or unknown."""
+        try:
+            return cls(**spec)
+        except TypeError as error:
+            raise AgentError(
+                f"the observer cannot use its spec: {error}",
+                because="controller and agent are of different versions",
+                fix="run the agent that the controller sends",
+            ) from error
+
+
+class Action:
+    """What is to be done the moment BME changes; whatever takes time is done beforehand."""
+
+    def __init__(self, spec: dict[str, Any], stack: ExitStack) -> None:
+        self._name: str = spec["name"]
+        self._data = {key: value for key, value in spec.items() if key != "name"}
+        self._filters = None
+        if "port" in spec:
+            self._filters = stack.enter_context(PortFilters(spec["port"]))
+
+    def run(self, seen_ns: int) -> dict[str, Any]:
+        """Act, and return the event; its time is when it was done.
+
+        A refusal is part of the event (``error``): what is observed goes on all the same.
+        """
+        if self._filters is None:
+            return {"t_ns": seen_ns, "name": self._name, "data": self._data}
+        data: dict[str, Any] = {**self._data, "seen_ns": seen_ns}
+        before_ns = time.monotonic_ns()
+        try:
+            self._filters.set_mac(self._data["vf_index"], self._data["mac"])
+        except AgentError as error:
+            data["error"] = error.as_dict()
+        done_ns = time.monotonic_ns()
+        data["took_ms"] = (done_ns - before_ns) / 1e6
+        return {"t_ns": done_ns, "name": self._name, "data": data}
+
+
+class Trigger:
+    """The first fall and the first rise of BME, and what each sets off."""
+
+    def __init__(self, bme: bool, on_release: list[Action], on_master: list[Action]) -> None:
+        self._bme = bme
+        self._waiting = {False: on_release, True: on_master}
+        self.events: list[dict[str, Any]] = []
+
+    def see(self, sample: Sample) -> None:
+        """Act if BME changed."""
+        if sample.bme != self._bme:
+            self._bme = sample.bme
+            for action in self._waiting.pop(sample.bme, []):
+                self.events.append(action.run(sample.t_ns))
+
+
+class Record:
+    """The file of changes, and what the summary says of the sampling itself."""
+
+    def __init__(self, file: TextIO, host: str, vf: str, first: Sample) -> None:
+        self._file = file
+        self._names = {"host": host, "vf": vf}
+        self._first = self._last = self._written = first
+        self._longest_gap_ns, self._longest_gap_t_ns = 0, first.t_ns
+        self._via = {"vfio": 0, "sysfs": 0, first.via: 1}
+        self._write(first)
+
+    def add(self, sample: Sample) -> None:
+        """Count a sample; write it if the register or the way to it changed."""
+        gap_ns = sample.t_ns - self._last.t_ns
+        if gap_ns > self._longest_gap_ns:
+            self._longest_gap_ns, self._longest_gap_t_ns = gap_ns, sample.t_ns
+        self._last = sample
+        self._via[sample.via] += 1
+        if sample.command != self._written.command or sample.via != self._written.via:
+            self._write(sample)
+
+    def close(self) -> dict[str, Any]:
+        """Write the last sample, unless it is written; how the sampling went."""
+        if self._last is not self._written:
+            self._write(self._last)
+        samples = sum(self._via.values())
+        seconds = (self._last.t_ns - self._first.t_ns) / _NS_PER_S
+        return {
+            "samples": samples,
+            "rate_per_s": (samples - 1) / seconds if seconds else 0.0,
+            "longest_gap_ms": self._longest_gap_ns / 1e6,
+            "longest_gap_t_ns": self._longest_gap_t_ns,
+            "via": self._via,
+        }
+
+    def _write(self, sample: Sample) -> None:
+        line = {"t_ns": sample.t_ns, **self._names, "command": sample.command, "bme": sample.bme}
+        self._file.write(json.dumps({**line, "via": sample.via}) + "\n")
+        self._file.flush()
+        self._written = sample
+
+
+def main(spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Observe until the channel ends; see the module for the spec.
+
+    The summary holds samples, rate_per_s, longest_gap_ms and when it ended (longest_gap_t_ns), via
+    (samples by either way), cpu_seconds and events.  Raises AgentError if the VF, the process or a
+    port is not there at the start.
+    """
+    wanted = Spec.parse(spec)
+    with ExitStack() as stack:
+        config = stack.enter_context(SysfsConfig(SYSFS / wanted.vf / "config"))
+        borrow = None
+        if wanted.qemu_pid is not None:
+            owner = stack.enter_context(Owner(wanted.qemu_pid))
+            borrow = partial(VfioDevice.borrow_from, owner, wanted.vf)
+        register = stack.enter_context(CommandRegister(config, borrow))
+        on_release = [Action(action, stack) for action in wanted.on_release]
+        on_master = [Action(action, stack) for action in wanted.on_master]
+        file = stack.enter_context(Path(wanted.path).open("w", encoding="utf-8"))
+
+        cpu_before_s = time.process_time()
+        first = register.sample()
+        trigger = Trigger(first.bme, on_release, on_master)
+        record = Record(file, wanted.host, wanted.vf, first)
+        channel.ready(via=first.via, command=first.command, bme=first.bme)
+        for sample in paced(register, channel, first.t_ns, wanted.rate_per_s):
+            trigger.see(sample)  # before the record: what it sets off must not wait for a disk
+            record.add(sample)
+        cpu_seconds = time.process_time() - cpu_before_s
+        return {**record.close(), "cpu_seconds": cpu_seconds, "events": trigger.events}
+
+
+def paced(
+    register: CommandRegister, channel: Channel, start_ns: int, rate_per_s: float
+) -> Iterator[Sample]:
+    """Sample at an even pace until the channel ends, and once more then.
+
+    A sample that comes more than a period late is followed by one at once, not by all it missed.
+    """
+    period_ns = round(_NS_PER_S / rate_per_s)
+    due_ns = start_ns + period_ns
+    while not channel.wait(max(0, due_ns - time.monotonic_ns()) / _NS_PER_S):
+        sample = register.sample()
+        yield sample
+        due_ns = max(due_ns + period_ns, sample.t_ns)
+    yield register.sample()

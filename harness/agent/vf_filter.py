@@ -1,0 +1,194 @@
+"""Which MAC address a port's filter holds for each of its VFs, over rtnetlink.
+
+This is what ``ip link set PORT vf N mac M`` sets and ``ip link show PORT`` shows.  It is asked of
+the kernel directly because it has to happen within a millisecond of a VF's release: a socket that
+is open already costs one system call, a new process costs thousands.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Callable, final
+
+from harness.agent.errors import AgentError
+from harness.uapi import rtnetlink
+
+_REPLY_BYTES = 1 << 16  # 63 VFs without statistics need about a third
+
+_MEANING = {
+    errno.ENODEV: ("there is no such interface", "name the port as `ip link` shows it"),
+    errno.EPERM: ("only root (CAP_NET_ADMIN) may", "run the agent as root"),
+    errno.EOPNOTSUPP: (
+        "this interface's driver sets no addresses for VFs",
+        "name the port (PF) that the VF belongs to",
+    ),
+    errno.EINVAL: (
+        "the port has no VF of that number, or its driver refuses the address",
+        "create the VFs first, and give a unicast address, or zeros to clear it",
+    ),
+}
+
+
+@final
+class PortFilters:
+    """The MAC filters of one port's VFs; a context manager that owns a netlink socket.
+
+    The interface is looked up in the network namespace of whoever opens this, once.
+    """
+
+    def __init__(self, port: str) -> None:
+        self.port = port
+        self._sequence = 0
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+        try:
+            self._index = ifindex_in(self._ask(lambda number: link_request(number, name=port)))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> PortFilters:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+
+    def set_mac(self, vf_index: int, mac: str) -> None:
+        """Give VF *vf_index* the address *mac* ("52:54:00:12:34:56"); zeros clear the filter.
+
+        Returns when the driver has done it.  Raises AgentError if the kernel refuses.
+        """
+        address = packed(mac)
+        self._ask(
+            lambda number: set_mac_request(number, self._index, vf_index, address),
+            about=f" VF {vf_index}: setting its MAC address to {mac}:",
+        )
+
+    def macs(self) -> dict[int, str]:
+        """VF number -> MAC address; empty for a port without VFs."""
+        return macs_in(self._ask(lambda number: link_request(number, index=self._index)))
+
+    def _ask(self, request: Callable[[int], bytes], *, about: str = "") -> bytes:
+        """Send a request and return the answer to it, whole; raises AgentError on a refusal."""
+        self._sequence += 1
+        self._socket.send(request(self._sequence))
+        while True:
+            answer = self._socket.recv(_REPLY_BYTES)
+            header = rtnetlink.Nlmsghdr.from_buffer_copy(answer)
+            if header.nlmsg_seq == self._sequence:
+                break
+        if header.nlmsg_type == rtnetlink.Control.ERROR:
+            body = rtnetlink.Nlmsgerr.from_buffer_copy(answer, ctypes.sizeof(header))
+            if body.error:
+                raise _refused(f"{self.port}:{about} {os.strerror(-body.error)}", -body.error)
+        return answer
+
+
+def set_vf_mac(port: str, vf_index: int, mac: str) -> None:
+    """As PortFilters.set_mac, with a socket of its own."""
+    with PortFilters(port) as filters:
+        filters.set_mac(vf_index, mac)
+
+
+def vf_macs(port: str) -> dict[int, str]:
+    """As PortFilters.macs, with a socket of its own."""
+    with PortFilters(port) as filters:
+        return filters.macs()
+
+
+def packed(mac: str) -> bytes:
+    """Turn "52:54:00:12:34:56" into six bytes.  Raises AgentError if it is no Ethernet address."""
+    digits = mac.split(":")
+    if len(digits) != 6 or any(len(pair) != 2 for pair in digits):
+        raise _no_address(mac)
+    try:
+        return bytes(int(pair, 16) for pair in digits)
+    except ValueError:
+        raise _no_address(mac) from None
+
+
+def link_request(sequence: int, *, index: int = 0, name: str = "") -> bytes:
+    """RTM_GETLINK for the link of that *index* or *name*, its VFs included."""
+    wanted = rtnetlink.ExtendedFilter.VF | rtnetlink.ExtendedFilter.SKIP_STATS
+    body = attribute(rtnetlink.LinkAttribute.EXT_MASK, struct.pack("=I", wanted))
+    if name:
+        body += attribute(rtnetlink.LinkAttribute.IFNAME, name.encode() + b"\0")
+    flags = rtnetlink.MessageFlag.REQUEST
+    return _message(rtnetlink.RouteMessage.GETLINK, flags, sequence, index, body)
+
+
+def set_mac_request(sequence: int, index: int, vf_index: int, address: bytes) -> bytes:
+    """RTM_SETLINK that gives one VF of link *index* a MAC address; it asks to be acknowledged."""
+    mac = rtnetlink.IflaVfMac(vf=vf_index)
+    mac.mac[: len(address)] = address
+    info = attribute(rtnetlink.VfAttribute.MAC, bytes(mac))
+    entry = attribute(rtnetlink.VfListAttribute.INFO, info)
+    body = attribute(rtnetlink.LinkAttribute.VFINFO_LIST, entry)
+    flags = rtnetlink.MessageFlag.REQUEST | rtnetlink.MessageFlag.ACK
+    return _message(rtnetlink.RouteMessage.SETLINK, flags, sequence, index, body)
+
+
+def ifindex_in(answer: bytes) -> int:
+    """Read the interface index out of an RTM_NEWLINK message."""
+    offset = ctypes.sizeof(rtnetlink.Nlmsghdr)
+    index: int = rtnetlink.Ifinfomsg.from_buffer_copy(answer, offset).ifi_index
+    return index
+
+
+def macs_in(answer: bytes) -> dict[int, str]:
+    """VF number -> MAC address, out of an RTM_NEWLINK message."""
+    start = ctypes.sizeof(rtnetlink.Nlmsghdr) + ctypes.sizeof(rtnetlink.Ifinfomsg)
+    macs = {}
+    for link_type, entries in attributes(answer[start:]):
+        if link_type != rtnetlink.LinkAttribute.VFINFO_LIST:
+            continue
+        for _, info in attributes(entries):
+            for vf_type, value in attributes(info):
+                if vf_type == rtnetlink.VfAttribute.MAC:
+                    held = rtnetlink.IflaVfMac.from_buffer_copy(value)
+                    macs[held.vf] = bytes(held.mac[:6]).hex(":")
+    return macs
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded so that another may follow."""
+    length = ctypes.sizeof(rtnetlink.Rtattr) + len(value)
+    header = bytes(rtnetlink.Rtattr(rta_len=length, rta_type=kind))
+    return header + value + b"\0" * (-length % 4)
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and value of each attribute in *data*, in order, without the types' flag bits."""
+    header_bytes = ctypes.sizeof(rtnetlink.Rtattr)
+    while len(data) >= header_bytes:
+        header = rtnetlink.Rtattr.from_buffer_copy(data)
+        yield header.rta_type & rtnetlink.NLA_TYPE_MASK, data[header_bytes : header.rta_len]
+        data = data[max(header.rta_len + 3 & ~3, header_bytes) :]
+
+
+def _message(kind: int, flags: int, sequence: int, index: int, body: bytes) -> bytes:
+    payload = bytes(rtnetlink.Ifinfomsg(ifi_index=index)) + body
+    header = rtnetlink.Nlmsghdr(nlmsg_type=kind, nlmsg_flags=flags, nlmsg_seq=sequence)
+    header.nlmsg_len = ctypes.sizeof(header) + len(payload)
+    return bytes(header) + payload
+
+
+def _refused(what: str, number: int) -> AgentError:
+    because, fix = _MEANING.get(
+        number, ("the kernel or the port's driver refused it", "see the host's kernel log")
+    )
+    return AgentError(what, because=because, fix=fix)
+
+
+def _no_address(mac: str) -> AgentError:
+    return AgentError(
+        f"{mac!r} is no MAC address",
+        because="a MAC address is six pairs of hexadecimal digits with colons between",
+        fix="write it like 52:54:00:12:34:56",
+    )
