@@ -1,0 +1,114 @@
+"""What one migration left behind, as the analysis wants it: records, events, samples, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from harness.clock import ClockMap
+from harness.uapi.pci_regs import NO_ANSWER
+
+Direction = Literal["round-trip", "to-guest", "from-guest"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredFlow:
+    """One flow's records, raw (the formats are ``harness.agent.records``').
+
+    guest_clock       relates the guest's clock to the peer's; only a one-way flow has use for
+                      it, and only to place the guest's own stamps: no outage depends on it
+    receiver_dropped  frames that the receiver's kernel dropped before we could read them
+    clock_moved_ns    how far wall and monotonic clock of the receiver drifted apart meanwhile
+    """
+
+    name: str
+    direction: Direction
+    frame_bytes: int
+    rate_pps: float
+    sent: bytes
+    received: bytes
+    receiver_dropped: int
+    clock_moved_ns: int = 0
+    guest_clock: ClockMap | None = None
+
+    @property
+    def interval_ns(self) -> int:
+        """Nominal time from one frame to the next."""
+        return round(1e9 / self.rate_pps)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the timeline; *t_ns* is the peer's monotonic clock."""
+
+    t_ns: int
+    uncertainty_ns: int
+    source: str
+    name: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BmeSample:
+    """A VF's command register, read on *host*; *t_ns* is the peer's monotonic clock.
+
+    Only changes are kept, plus the first and the last sample of each observer.  A change happened
+    before it was seen: *uncertainty_ns* covers the time since the sample before, and the clocks.
+    """
+
+    t_ns: int
+    uncertainty_ns: int
+    host: str
+    vf: str
+    command: int
+    bme: bool
+    via: Literal["vfio", "sysfs", "device"]
+
+    @property
+    def gone(self) -> bool:
+        """No function answered: the VF was not there any more."""
+        return self.command == NO_ANSWER
+
+    @property
+    def masters(self) -> bool:
+        """The VF is there and may do DMA."""
+        return self.bme and not self.gone
+
+
+@dataclass(frozen=True, slots=True)
+class QemuFigures:
+    """What QEMU itself said (``query-migrate``); None where it said nothing."""
+
+    downtime_ms: float | None = None
+    total_ms: float | None = None
+    setup_ms: float | None = None
+    transferred_bytes: int | None = None
+    passes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One migration: *source* and *destination* are names of hosts, *status* is QEMU's word.
+
+    Every time is the peer's monotonic clock in ns; *asked_ns* is when ``migrate`` was asked for.
+    *reason* is QEMU's own error text where there is one.
+    """
+
+    scheme: str
+    trigger: str | None
+    source: str
+    destination: str
+    status: str
+    reason: str | None
+    qemu: QemuFigures
+    asked_ns: int
+    events: tuple[Event, ...]
+    bme: tuple[BmeSample, ...]
+    flows: tuple[MeasuredFlow, ...]
+
+    @property
+    def has_vf(self) -> bool:
+        """Whether the guest has a VF to let go; ``plain`` is the baseline without."""
+        return self.scheme != "plain"

@@ -1,0 +1,166 @@
+"""Pass, fail, or invalid: what a migration's figures say, and whether they may say anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from harness.analysis.measured import Direction, Measured
+from harness.analysis.order import dma_order
+
+Word = Literal["pass", "fail", "invalid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a migration may take, and how good the harness itself must be.  None: no limit.
+
+    longest_outage_ms, total_outage_ms, lost   of each flow
+    status                 how QEMU must have ended; a test that cancels expects "cancelled"
+    dma_order              whether BME must be 0 before STOP; an experiment may break it by intent
+    sender_late_max_ms     how late the peer's sender may ever be; later and an outage may be ours
+    clock_uncertainty_ms   of any event that bounds a phase, and of the receiver's own stamps
+    """
+
+    longest_outage_ms: float | None = None
+    total_outage_ms: float | None = None
+    lost: int | None = None
+    status: str | None = "completed"
+    dma_order: bool = True
+    sender_late_max_ms: float = 10.0
+    clock_uncertainty_ms: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFigures:
+    """The figures of one flow; *packets* and *outages* as in the package's docstring.
+
+    received  frames that arrived, each counted once: sent = received + lost
+    duplicated  arrivals beyond the first of a frame
+    corrupted  frames that arrived changed or short, unrecognisable ones included
+    unsent     frames that were due and that the sender's kernel did not take
+    """
+
+    name: str
+    direction: Direction
+    frame_bytes: int
+    rate_pps: float
+    sent: int
+    received: int
+    lost: int
+    duplicated: int
+    reordered: int
+    corrupted: int
+    resolution_ns: int
+    unsent: int
+    sender_late_max_ns: int
+    receiver_dropped: int
+    clock_moved_ns: int
+    packets: pd.DataFrame
+    outages: pd.DataFrame
+
+    @property
+    def lengths_ns(self) -> pd.Series[int]:
+        """How long each outage took; NA where it is open."""
+        return self.outages["end_ns"] - self.outages["start_ns"]
+
+    @property
+    def never_came_back(self) -> bool:
+        return bool(self.outages["end_ns"].isna().any())
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict in one word and, unless it is a pass, why, one sentence each."""
+
+    word: Word
+    reasons: tuple[str, ...] = ()
+
+
+def judge(
+    measured: Measured, flows: Sequence[FlowFigures], phases: pd.DataFrame, limits: Limits
+) -> Verdict:
+    """Invalid wins over fail and pass: a harness that was not good enough has no result."""
+    doubts = [*_instrument_doubts(flows, limits), *_clock_doubts(flows, phases, limits)]
+    orders = dma_order(measured) if limits.dma_order else []
+    doubts += [order.why for order in orders if order.outcome == "unknown"]
+    if doubts:
+        return Verdict("invalid", tuple(doubts))
+    faults = [*_status_faults(measured, limits)]
+    faults += [fault for flow in flows for fault in _flow_faults(flow, limits)]
+    faults += [order.why for order in orders if order.outcome == "broken"]
+    return Verdict("fail", tuple(faults)) if faults else Verdict("pass")
+
+
+def worst(words: Iterable[Word]) -> Word | None:
+    """Give the verdict of a test over its migrations; None if it had none."""
+    rank: dict[Word, int] = {"pass": 0, "fail": 1, "invalid": 2}
+    return max(words, key=lambda word: rank[word], default=None)
+
+
+def _instrument_doubts(flows: Sequence[FlowFigures], limits: Limits) -> Iterable[str]:
+    for flow in flows:
+        if flow.receiver_dropped > 0:
+            yield f"flow {flow.name}: our own receiver dropped {flow.receiver_dropped} frames"
+        if flow.direction == "from-guest":
+            continue  # its sender is late when the guest is stopped: that is what is measured
+        if flow.unsent > 0:
+            yield f"flow {flow.name}: our own sender could not send {flow.unsent} frames"
+        late_ms = flow.sender_late_max_ns / 1e6
+        if late_ms > limits.sender_late_max_ms:
+            yield (
+                f"flow {flow.name}: our own sender was up to {late_ms:.3g} ms late,"
+                f" more than {limits.sender_late_max_ms:g} ms"
+            )
+
+
+def _clock_doubts(
+    flows: Sequence[FlowFigures], phases: pd.DataFrame, limits: Limits
+) -> Iterable[str]:
+    for name, uncertainty_ns in zip(phases["name"], phases["uncertainty_ns"], strict=True):
+        uncertainty_ms = uncertainty_ns / 1e6
+        if uncertainty_ms > limits.clock_uncertainty_ms:
+            yield (
+                f"the beginning of {name} is known to {uncertainty_ms:.3g} ms only,"
+                f" worse than {limits.clock_uncertainty_ms:g} ms"
+            )
+    for flow in flows:
+        moved_ms = abs(flow.clock_moved_ns) / 1e6
+        if moved_ms > limits.clock_uncertainty_ms:
+            yield (
+                f"flow {flow.name}: the receiver's wall clock moved by {moved_ms:.3g} ms,"
+                f" more than {limits.clock_uncertainty_ms:g} ms"
+            )
+
+
+def _status_faults(measured: Measured, limits: Limits) -> Iterable[str]:
+    if limits.status is not None and measured.status != limits.status:
+        said = f": {measured.reason}" if measured.reason else ""
+        yield f"the migration ended as {measured.status}, not as {limits.status}{said}"
+
+
+def _flow_faults(flow: FlowFigures, limits: Limits) -> Iterable[str]:
+    if flow.corrupted:
+        yield f"flow {flow.name}: {flow.corrupted} frames arrived corrupted or short"
+    if flow.never_came_back:
+        open_end = flow.outages[flow.outages["end_ns"].isna()].iloc[-1]
+        yield (
+            f"flow {flow.name}: it never came back after {open_end['start_ns'] / 1e9:.3f} s,"
+            f" the last {open_end['lost']} frames are lost"
+        )
+    for what, length_ms, limit in (
+        ("longest outage", _longest_ms(flow), limits.longest_outage_ms),
+        ("sum of outages", float(flow.lengths_ns.sum()) / 1e6, limits.total_outage_ms),
+    ):
+        if limit is not None and length_ms > limit:
+            yield f"flow {flow.name}: {what} {length_ms:.0f} ms, more than {limit:g} ms"
+    if limits.lost is not None and flow.lost > limits.lost:
+        yield f"flow {flow.name}: {flow.lost} frames lost, more than {limits.lost}"
+
+
+def _longest_ms(flow: FlowFigures) -> float:
+    lengths = flow.lengths_ns.dropna()
+    return float(lengths.max()) / 1e6 if len(lengths) else 0.0

@@ -1,0 +1,203 @@
+"""results.json, schema 1: the checked model, its JSON Schema, and how a migration becomes an entry.
+
+``t_ms`` and every other ``_ms`` moment count from when ``migrate`` was asked for, in the peer's
+clock.  ``frame_bytes`` is the whole Ethernet frame without its checksum.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from harness.analysis.measured import Direction
+from harness.analysis.verdict import Word
+from harness.errors import UsageError
+
+FILE = "results.json"
+
+
+class Model(BaseModel):
+    """Frozen, and unknown names are refused: a reader of schema 1 knows every field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Outage(Model):
+    """end_ms is null where nothing ever arrived again."""
+
+    start_ms: float
+    end_ms: float | None
+    lost: int
+    phase: str
+
+    @property
+    def length_ms(self) -> float | None:
+        """None where it is open."""
+        return None if self.end_ms is None else self.end_ms - self.start_ms
+
+
+class Instrument(Model):
+    """How good the harness itself was while it measured this flow."""
+
+    sender_late_max_ms: float
+    receiver_dropped: int
+
+
+class Flow(Model):
+    """longest_outage_ms and total_outage_ms are null where the flow never came back.
+
+    resolution_ms  each end of an outage is known to within this
+    """
+
+    name: str
+    direction: Direction
+    frame_bytes: int
+    rate_pps: float
+    sent: int
+    received: int
+    lost: int
+    duplicated: int
+    reordered: int
+    corrupted: int
+    resolution_ms: float
+    longest_outage_ms: float | None
+    total_outage_ms: float | None
+    outages: list[Outage]
+    instrument: Instrument
+
+
+class Qemu(Model):
+    """QEMU's own figures; null where it gave none."""
+
+    downtime_ms: float | None
+    total_ms: float | None
+    setup_ms: float | None
+    transferred_bytes: int | None
+    passes: int | None
+
+
+class Phase(Model):
+    """One stretch of the migration; contiguous with the next."""
+
+    name: str
+    start_ms: float
+    end_ms: float
+
+
+class Bme(Model):
+    """One sample of a VF's command register; 65535 says that no function answered."""
+
+    t_ms: float
+    host: str
+    vf: str
+    command: int
+    bme: bool
+    via: Literal["vfio", "sysfs", "device"]
+
+
+class TimelineEvent(Model):
+    """Something seen, in the peer's clock, give or take uncertainty_ms."""
+
+    t_ms: float
+    uncertainty_ms: float
+    source: str
+    name: str
+    data: dict[str, Any]
+
+
+class Migration(Model):
+    """*status* is QEMU's word; *reason* says why this is not a pass, null if it is one."""
+
+    scheme: str
+    trigger: str | None
+    source: str
+    destination: str
+    status: str
+    reason: str | None
+    qemu: Qemu
+    flows: list[Flow]
+    phases: list[Phase]
+    bme: list[Bme]
+    events: list[TimelineEvent]
+
+
+class CaseResult(Model):
+    """One test.  *artifacts* is its folder within the run's; *verdict* null: nothing measured."""
+
+    nodeid: str
+    outcome: str
+    verdict: Word | None
+    artifacts: str
+    migrations: list[Migration]
+
+
+class Lab(Model):
+    """Where the run took place; *topology* is the file that describes it."""
+
+    name: str
+    emulated: bool
+    topology: str
+
+
+class HostProvenance(Model):
+    """What ran on one host; null where it has no such thing."""
+
+    kernel: str | None
+    qemu: str | None
+    pf_driver: str | None
+    pf_device: str | None
+    firmware: str | None
+
+
+class Provenance(Model):
+    """What exactly was running: the harness, and each host by its name."""
+
+    harness: str
+    hosts: dict[str, HostProvenance]
+
+
+class Results(Model):
+    """One run."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    run: str
+    started: AwareDatetime
+    lab: Lab
+    provenance: Provenance
+    tests: list[CaseResult]
+
+
+def results_schema() -> dict[str, Any]:
+    """Give the JSON Schema of results.json."""
+    return Results.model_json_schema(by_alias=True)
+
+
+def write_results(results: Results, folder: Path) -> Path:
+    """Write results.json into the run's *folder*, whole or not at all; returns its path."""
+    path = folder / FILE
+    new = path.with_suffix(".json.new")
+    new.write_text(results.model_dump_json(by_alias=True, indent=1) + "\n")
+    return new.replace(path)
+
+
+def read_results(folder: Path) -> Results:
+    """Read the results.json of a run's *folder*; raises UsageError if it is not one."""
+    path = folder / FILE
+    try:
+        return Results.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder} holds no {FILE}",
+            because="it is no run's folder, or the run ended before it had results",
+            fix="name a folder like reports/latest",
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UsageError(
+            f"{path} is not of schema 1: {where}: {first['msg']}",
+            because=f"{error.error_count()} fields do not fit, so none of it can be trusted",
+            fix="read it with the version of the harness that wrote it (provenance.harness)",
+        ) from error

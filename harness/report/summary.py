@@ -1,0 +1,73 @@
+"""The table at the end of a run: what QEMU calls downtime beside what users felt, by phase."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.phases import NAMES
+from harness.report.results import Migration, Results
+from harness.report.tables import Summary, reasons, summaries
+from harness.report.words import duration, felt_in
+
+PIPE_WIDTH = 140  # characters; a log has no edge, but rich would assume 80
+STYLES = {"pass": "green", "fail": "bold red", "invalid": "yellow", "skipped": "dim"}
+
+
+def summary(results: Results, console: Console) -> None:
+    """Print one row per migration, then why each that did not pass did not.
+
+    A run without a migration prints one line saying so.  Nothing but plain text goes to a pipe.
+    """
+    rows = summaries(results)
+    if not rows:
+        console.print("No test measured a migration.")
+        return
+    if not console.is_terminal:
+        console = Console(file=console.file, width=PIPE_WIDTH)
+    console.print(_table(rows))
+    for row in rows:
+        if row.word in ("fail", "invalid"):
+            for reason in reasons(row.migration) or ["the test's own assertions failed"]:
+                line = Text.assemble((row.word, STYLES[row.word]), f" {_name(row)}: {reason}")
+                console.print(line, soft_wrap=True)
+
+
+def _table(rows: list[Summary]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("migration", overflow="fold")
+    table.add_column("frame", justify="right")
+    table.add_column("QEMU says", justify="right", no_wrap=True)
+    table.add_column("users felt", justify="right", no_wrap=True)
+    table.add_column("lost", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            Text(row.word, STYLES[row.word]),
+            Text.assemble(_name(row), (_by_phase(row.migration), "dim")),
+            row.frames,
+            _qemu(row.migration),
+            row.felt + (f" ({row.ratio})" if row.ratio else ""),
+            str(row.lost),
+        )
+    return table
+
+
+def _by_phase(migration: Migration) -> str:
+    """Write the longest outage of each phase that had one, on a line of its own."""
+    found = [(phase, felt_in(migration, phase)) for phase in NAMES]
+    told = [f"{phase} {length}".replace(" ", "\u00a0") for phase, length in found if length]
+    return "\n" + ", ".join(told) if told else ""
+
+
+def _name(row: Summary) -> str:
+    test = row.case.nodeid.split("::")[-1]
+    which = f" #{row.number}" if len(row.case.migrations) > 1 else ""
+    return f"{test}{which} ({row.migration.scheme})"
+
+
+def _qemu(migration: Migration) -> str:
+    downtime_ms = migration.qemu.downtime_ms
+    return "-" if downtime_ms is None else duration(downtime_ms)

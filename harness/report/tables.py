@@ -1,0 +1,175 @@
+"""The rows of the page's tables, as text; the template only lays them out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pandas as pd
+
+from harness.analysis.phases import attribute
+from harness.report.results import CaseResult, Flow, Migration, Outage, Results
+from harness.report.words import error_bar, felt, length, ratio
+from harness.uapi.pci_regs import NO_ANSWER
+
+LONGEST_SHOWN = 12  # outages of a flow; random loss can make thousands
+ROWS_SHOWN = 300  # of events and of BME samples; the files have them all
+DATA_SHOWN = 160  # characters of an event's data
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One row of the table at the top."""
+
+    word: str
+    case: CaseResult
+    migration: Migration
+    number: int  # of the migration within its test, from 1
+    key: str
+    frames: str
+    felt: str
+    ratio: str | None
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutageRow:
+    """One outage, written out; *also* names phases in which it may have begun as well."""
+
+    flow: str
+    phase: str
+    also: str
+    start_ms: float
+    length: str
+    error_bar: str
+    lost: int
+
+
+def word_of(case: CaseResult) -> str:
+    """Say how a test ended: pass, fail, invalid, skipped; its own assertions count too.
+
+    Only what pytest calls passed can be a pass: a test that was cut off has no such outcome.
+    """
+    if case.verdict == "invalid":
+        return "invalid"
+    if case.verdict == "fail" or case.outcome in ("failed", "error"):
+        return "fail"
+    return "pass" if case.outcome == "passed" else "skipped"
+
+
+def summaries(results: Results) -> list[Summary]:
+    """List the migrations of a run, those to look at first: fail, invalid, then the others."""
+    rank = {"fail": 0, "invalid": 1, "pass": 2, "skipped": 3}
+    found = [
+        (case, migration, number)
+        for case in results.tests
+        for number, migration in enumerate(case.migrations, start=1)
+    ]
+    rows = [
+        Summary(
+            word=_word(case, migration),
+            case=case,
+            migration=migration,
+            number=number,
+            key=f"m{index}",
+            frames=_frames(migration),
+            felt=felt(migration),
+            ratio=ratio(migration),
+            lost=sum(flow.lost for flow in migration.flows),
+        )
+        for index, (case, migration, number) in enumerate(found, start=1)
+    ]
+    return sorted(rows, key=lambda row: rank[row.word])
+
+
+def reasons(migration: Migration) -> list[str]:
+    """Split a migration's reason into its sentences, without the leading verdict."""
+    if migration.reason is None:
+        return []
+    text = migration.reason
+    for word in ("fail: ", "invalid: "):
+        text = text.removeprefix(word)
+    return text.split("; ")
+
+
+def outage_rows(migration: Migration) -> list[OutageRow]:
+    """List the outages of all flows in time order; of each flow the longest LONGEST_SHOWN."""
+    rows = []
+    for flow in migration.flows:
+        longest = sorted(flow.outages, key=lambda o: -(o.length_ms or float("inf")))
+        kept = longest[:LONGEST_SHOWN]
+        for outage, possible in zip(kept, _candidates(kept, flow, migration), strict=True):
+            row = OutageRow(
+                flow=flow.name,
+                phase=outage.phase,
+                also=" or ".join(n for n in possible.split(" or ") if n != outage.phase),
+                start_ms=outage.start_ms,
+                length=length(outage),
+                error_bar="" if outage.end_ms is None else error_bar(flow),
+                lost=outage.lost,
+            )
+            rows.append(row)
+    return sorted(rows, key=lambda row: row.start_ms)
+
+
+def outages_left_out(migration: Migration) -> int:
+    """Count the outages that ``outage_rows`` does not list."""
+    return sum(max(len(flow.outages) - LONGEST_SHOWN, 0) for flow in migration.flows)
+
+
+def shown(rows: Sequence[T]) -> Sequence[T]:
+    """Cut a long table short; the page says so and names the file with all of it."""
+    return rows[:ROWS_SHOWN]
+
+
+def data_text(data: dict[str, object]) -> str:
+    """Write an event's data in one line."""
+    text = json.dumps(data, ensure_ascii=False, default=str) if data else ""
+    return text if len(text) <= DATA_SHOWN else text[: DATA_SHOWN - 1] + "\u2026"
+
+
+def bme_text(command: int, bme: bool) -> str:
+    """Write what a command register says of BME."""
+    return "gone" if command == NO_ANSWER else str(int(bme))
+
+
+def _word(case: CaseResult, migration: Migration) -> str:
+    if migration.reason is not None:
+        for word in ("fail", "invalid"):
+            if migration.reason.startswith(f"{word}: "):
+                return word
+    # Of several migrations only the one with a reason carries the test's verdict.
+    alone = len(case.migrations) == 1 or case.verdict == "pass"
+    return word_of(case) if alone else "pass"
+
+
+def _frames(migration: Migration) -> str:
+    return ", ".join(str(size) for size in sorted({flow.frame_bytes for flow in migration.flows}))
+
+
+def _candidates(outages: Sequence[Outage], flow: Flow, migration: Migration) -> list[str]:
+    """Tell for each outage in which phases it may have begun, by its error bar and the clocks'."""
+    uncertain = {event.t_ms: event.uncertainty_ms for event in migration.events}
+    phases = pd.DataFrame(
+        {
+            "name": [phase.name for phase in migration.phases],
+            "start_ns": [phase.start_ms * 1e6 for phase in migration.phases],
+            "uncertainty_ns": [uncertain.get(p.start_ms, 0.0) * 1e6 for p in migration.phases],
+        }
+    )
+    before, after = (flow.resolution_ms, 0.0)
+    if flow.direction != "from-guest":
+        before, after = after, before
+    began = pd.DataFrame(
+        {
+            "earliest_ns": [(outage.start_ms - before) * 1e6 for outage in outages],
+            "latest_ns": [(outage.start_ms + after) * 1e6 for outage in outages],
+        },
+        dtype="float64",
+    )
+    candidates: list[str] = attribute(began, phases)["candidates"].tolist()
+    return candidates

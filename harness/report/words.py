@@ -1,0 +1,79 @@
+"""A migration's figures as the words and numbers that people read."""
+
+from __future__ import annotations
+
+from harness.report.results import Flow, Migration, Outage
+
+DIRECTIONS = {
+    "round-trip": "round trip",
+    "to-guest": "to guest",
+    "from-guest": "from guest",
+}
+
+
+def duration(ms: float) -> str:
+    """Write a length as people read it: 0.4 ms, 224 ms, 6.25 s."""
+    if ms < 9.95:
+        return f"{ms:.1f} ms"
+    return f"{ms:.0f} ms" if ms < 999.5 else f"{ms / 1e3:.2f} s"
+
+
+def longest_outage(migration: Migration) -> tuple[Flow, Outage] | None:
+    """Find what its users felt: the longest outage of all flows, an open one above any other."""
+    found = [(flow, outage) for flow in migration.flows for outage in flow.outages]
+    return max(found, key=lambda pair: _weight(pair[1]), default=None)
+
+
+def felt(migration: Migration) -> str:
+    """Write the length of the longest outage that users felt."""
+    found = longest_outage(migration)
+    return "none" if found is None else length(found[1])
+
+
+def felt_in(migration: Migration, phase: str) -> str:
+    """Write the longest outage that began in *phase*; empty if there was none."""
+    found = [o for flow in migration.flows for o in flow.outages if o.phase == phase]
+    return length(max(found, key=_weight)) if found else ""
+
+
+def length(outage: Outage) -> str:
+    """Write how long an outage was."""
+    return "never came back" if outage.length_ms is None else duration(outage.length_ms)
+
+
+def ratio(migration: Migration) -> str | None:
+    """Write how many times longer users felt it than QEMU says; None where that means nothing."""
+    found, downtime_ms = longest_outage(migration), migration.qemu.downtime_ms
+    if found is None or found[1].length_ms is None or not downtime_ms:
+        return None
+    return f"\u00d7 {found[1].length_ms / downtime_ms:.2g}"
+
+
+def headline(migration: Migration) -> str:
+    """Say in one or two sentences what this migration did to its users."""
+    found = longest_outage(migration)
+    downtime_ms = migration.qemu.downtime_ms
+    says = "" if downtime_ms is None else f" QEMU says {duration(downtime_ms)}."
+    if found is None:
+        return f"No outage in any flow.{says}"
+    flow, outage = found
+    if outage.length_ms is None:
+        return f"Flow {flow.name} was cut off in {outage.phase} and never came back.{says}"
+    times = ratio(migration)
+    more = f" {says.strip()[:-1]} ({times})." if times else says
+    return f"Users were cut off for {length(outage)}, beginning in {outage.phase}.{more}"
+
+
+def error_bar(flow: Flow) -> str:
+    """Write by how much the length of an outage of *flow* may be off.
+
+    Each end is known to within the resolution.  Between sent frames an outage can only have been
+    shorter than its row; a silence has its beginning guessed from the interval, either way.
+    """
+    if flow.direction == "from-guest":
+        return f"\u00b1 {duration(flow.resolution_ms)}"
+    return f"+0 / \u2212{duration(2 * flow.resolution_ms)}"
+
+
+def _weight(outage: Outage) -> float:
+    return float("inf") if outage.length_ms is None else outage.length_ms

@@ -1,0 +1,204 @@
+"""Pass, fail, invalid, and the order of DMA and STOP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from synthetic import (
+    ASKED_NS,
+    FAILOVER_BME,
+    FAILOVER_EVENTS,
+    Cut,
+    bme,
+    event,
+    failover,
+    flow,
+    received_record,
+)
+
+from harness.analysis.measured import Measured
+from harness.analysis.migration import analyse
+from harness.analysis.order import dma_order
+from harness.analysis.verdict import Limits, Verdict, worst
+from harness.errors import MeasurementError
+
+
+def judged(measured: Measured, **limits: object) -> Verdict:
+    return analyse(measured, Limits(**limits)).verdict  # type: ignore[arg-type]
+
+
+def test_a_migration_within_its_limits_passes() -> None:
+    """The planted migration breaks nothing; each test below breaks one thing of it."""
+    assert judged(failover(), longest_outage_ms=2000) == Verdict("pass")
+
+
+def test_an_outage_over_the_limit_fails() -> None:
+    """1 905 ms were planted; a limit of 1 904 ms must see that."""
+    verdict = judged(failover(), longest_outage_ms=1904)
+    assert verdict == Verdict("fail", ("flow jumbo: longest outage 1905 ms, more than 1904 ms",))
+
+
+def test_the_sum_of_outages_has_its_own_limit() -> None:
+    """Many short outages can hurt more than a long one."""
+    assert "sum of outages" in judged(failover(), total_outage_ms=1950).reasons[0]
+
+
+def test_lost_frames_have_their_own_limit() -> None:
+    assert "frames lost, more than 100" in judged(failover(), lost=100).reasons[0]
+
+
+def test_a_flow_that_never_came_back_fails_without_any_limit() -> None:
+    """With no limit set and no finite outage, zero loss would be reported."""
+    dead = failover(flows=[flow(cuts=[Cut(4500, 9999)])])
+    verdict = judged(dead)
+    assert verdict.word == "fail"
+    assert "never came back" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("what", ["corrupted", "unrecognisable"])
+def test_corrupted_frames_fail(what: str) -> None:
+    """A torn 9K frame is what the seed warns of; one is enough."""
+    bad = flow(corrupted=[77])
+    if what == "unrecognisable":
+        stray = received_record([99_999], [1], [0], [ASKED_NS])
+        bad = replace(flow(), received=flow().received + stray)
+    assert "1 frames arrived corrupted or short" in judged(failover(flows=[bad])).reasons[0]
+
+
+def test_a_status_other_than_expected_fails_and_quotes_qemu() -> None:
+    """QEMU's own error text is what the reader needs first."""
+    failed = failover(status="failed", reason="Unable to write to socket: Broken pipe")
+    verdict = judged(failed)
+    assert verdict.word == "fail"
+    assert "ended as failed, not as completed: Unable to write to socket" in verdict.reasons[0]
+
+
+def test_a_test_that_cancels_expects_it() -> None:
+    events = [
+        event(0, "conductor", "migrate asked"),
+        event(900, "qmp:alder", "MIGRATION cancelled"),
+    ]
+    cancelled = failover(status="cancelled", events=events, flows=[flow()])
+    assert judged(cancelled, status="cancelled") == Verdict("pass")
+
+
+def test_frames_that_our_receiver_dropped_make_it_invalid() -> None:
+    """Else the harness blames the NIC for its own loss."""
+    verdict = judged(failover(flows=[flow(receiver_dropped=1)]))
+    assert verdict == Verdict("invalid", ("flow jumbo: our own receiver dropped 1 frames",))
+
+
+def test_a_late_sender_makes_it_invalid() -> None:
+    """Nothing was measured while our own sender paused."""
+    verdict = judged(failover(flows=[flow(late_ms={300: 10.1})]))
+    assert verdict.word == "invalid"
+    assert "up to 10.1 ms late" in verdict.reasons[0]
+
+
+def test_frames_that_our_sender_could_not_send_make_it_invalid() -> None:
+    """Nothing was sent, so nothing could be lost: an outage in that hole would not be seen."""
+    whole = flow()
+    holed = whole.sent[: 300 * 20] + whole.sent[320 * 20 :]
+    kept = [n for n in range(2000) if not 300 <= n < 320]
+    arrivals = received_record(kept, [0] * 1980, [0] * 1980, [ASKED_NS + n for n in kept])
+    verdict = judged(failover(flows=[replace(whole, sent=holed, received=arrivals)]))
+    assert verdict == Verdict("invalid", ("flow jumbo: our own sender could not send 20 frames",))
+
+
+def test_a_guests_sender_may_be_late() -> None:
+    """It was stopped with its guest: that is the measurement, not a fault of ours."""
+    stopped = dict.fromkeys(range(1000, 2000), 300.0)
+    assert judged(failover(flows=[flow(direction="from-guest", late_ms=stopped)])).word == "pass"
+
+
+def test_an_uncertain_clock_makes_it_invalid() -> None:
+    """An outage that may lie in any of three phases has none."""
+    vague = [
+        replace(e, uncertainty_ns=5_100_000) if e.name == "STOP" else e for e in FAILOVER_EVENTS
+    ]
+    verdict = judged(failover(events=vague), dma_order=False)
+    assert verdict.word == "invalid"
+    assert "the beginning of stop is known to 5.1 ms only" in verdict.reasons[0]
+
+
+def test_a_receivers_clock_that_moved_makes_it_invalid() -> None:
+    """Kernel stamps are wall clock; if that was set meanwhile, every arrival is off."""
+    moved = replace(flow(), clock_moved_ns=-6_000_000)
+    assert "wall clock moved by 6 ms" in judged(failover(flows=[moved])).reasons[0]
+
+
+def test_invalid_wins_over_fail() -> None:
+    """A failure measured by a harness that was not good enough is no result."""
+    both = failover(flows=[flow(receiver_dropped=3, corrupted=[5], cuts=[Cut(4500, 9999)])])
+    assert judged(both, longest_outage_ms=1) == Verdict(
+        "invalid", ("flow jumbo: our own receiver dropped 3 frames",)
+    )
+
+
+def test_a_migration_without_any_flow_is_an_error() -> None:
+    """No data must not become a pass."""
+    with pytest.raises(MeasurementError, match="no flow was running"):
+        judged(failover(flows=[]))
+
+
+def test_the_worst_verdict_is_the_tests() -> None:
+    assert worst(["pass", "invalid", "fail"]) == "invalid"
+    assert worst(["pass", "fail"]) == "fail"
+    assert worst([]) is None
+
+
+WITHOUT_RELEASE = tuple(e for e in FAILOVER_EVENTS if e.name != "vf released")
+
+
+def test_a_vf_whose_bme_is_1_at_stop_breaks_the_order() -> None:
+    """The seed's rule: DMA off first.  The VF wrote into pages that were already copied."""
+    late = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103)]
+    verdict = judged(failover(bme=late))
+    assert verdict.word == "fail"
+    assert verdict.reasons == (
+        "VF 0000:01:10.0 of alder: BME was still 1 at the end of pre-copy,"
+        " first seen 0 77 ms later",
+    )
+    assert judged(failover(bme=late), dma_order=False).word == "pass"
+
+
+def test_a_vf_whose_bme_is_never_cleared_breaks_the_order() -> None:
+    never = [bme(-900, "alder", 0x0507), bme(4700, "alder", 0x0507)]
+    assert [o.outcome for o in dma_order(failover(bme=never))] == ["broken"]
+
+
+def test_each_vf_is_judged_by_itself() -> None:
+    """One quiet VF must not answer for another that still writes."""
+    two = [*FAILOVER_BME, bme(-900, "alder", 0x0507, vf="b"), bme(4700, "alder", 0x0507, vf="b")]
+    assert [o.outcome for o in dma_order(failover(bme=two))] == ["kept", "broken"]
+
+
+def test_a_change_too_close_to_stop_is_unknown_and_invalid() -> None:
+    """The clocks of two machines cannot tell 0.3 ms; a guess either way would be a claim."""
+    close = [bme(-900, "alder", 0x0507), bme(4522.7, "alder", 0x0103)]
+    assert [o.outcome for o in dma_order(failover(bme=close))] == ["unknown"]
+    assert judged(failover(bme=close)).word == "invalid"
+
+
+def test_an_observer_that_ended_before_stop_knows_nothing() -> None:
+    """Its last word was 1, long before STOP; silence since then is not a broken order."""
+    ended = [bme(-900, "alder", 0x0507), bme(1000, "alder", 0x0507)]
+    assert [o.outcome for o in dma_order(failover(bme=ended))] == ["unknown"]
+
+
+def test_a_vf_that_is_gone_has_stopped() -> None:
+    """All ones has the bit of BME set; it means that no function answered."""
+    gone = [bme(-900, "alder", 0x0507), bme(400, "alder", 0xFFFF)]
+    assert [o.outcome for o in dma_order(failover(bme=gone))] == ["kept"]
+
+
+def test_without_an_observer_the_release_is_the_evidence() -> None:
+    late = [*WITHOUT_RELEASE, event(4700, "conductor", "vf released")]
+    assert [o.outcome for o in dma_order(failover(bme=()))] == ["kept"]
+    assert [o.outcome for o in dma_order(failover(bme=(), events=late))] == ["broken"]
+
+
+def test_without_any_evidence_nothing_is_claimed() -> None:
+    assert dma_order(failover(bme=(), events=WITHOUT_RELEASE)) == []
+    assert dma_order(failover(scheme="plain")) == []
