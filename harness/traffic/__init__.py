@@ -1,0 +1,1 @@
+"""Flows of numbered frames: what they are, starting them, and fetching what they left behind."""
