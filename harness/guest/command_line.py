@@ -1,0 +1,70 @@
+"""The QEMU command line of a guest: pure, from what it is and where it runs."""
+
+from __future__ import annotations
+
+from harness.guest.spec import SSH_PORT, GuestSpec, Place, Trigger
+
+STANDBY, VF = "net0", "vf0"
+"""Ids of the two devices that share the guest's address, as QMP events name them."""
+
+MANAGEMENT_MAC = "52:54:00:82:57:ff"
+MANAGEMENT_ADDRESS = "10.0.2.15"
+"""The guest's end of QEMU's user network, by which SSH comes in; never on the wire."""
+
+CPU = {"kvm": "host", "tcg": "max"}
+
+
+def command_line(spec: GuestSpec, place: Place) -> list[str]:
+    """QEMU's arguments.
+
+    Devices stand in the same order on every host, since a migration stream names them by their
+    place in the machine.  No device has an option ROM: one would have to exist, byte by byte the
+    same, on both hosts.
+    """
+    return [
+        place.qemu, "-name", f"vf-harness-{spec.name}", "-nodefaults", "-display", "none",
+        "-no-reboot", "-M", "q35", "-accel", place.accelerator, "-cpu", CPU[place.accelerator],
+        "-smp", str(spec.cpus), "-m", str(spec.memory_mib), *_hotplug(spec.trigger),
+        "-kernel", place.kernel, "-initrd", place.initramfs, "-append", kernel_line(spec),
+        "-serial", f"file:{place.folder}/console.log",
+        "-qmp", f"unix:{place.folder}/qmp,server=on,wait=off",
+        *_slots(3),
+        "-netdev", f"user,id=management,restrict=on,hostfwd=tcp:127.0.0.1:{SSH_PORT}-:22",
+        "-device", f"virtio-net-pci,netdev=management,bus=slot0,mac={MANAGEMENT_MAC},romfile=",
+        "-netdev", f"tap,id=standby,ifname={place.tap},script=no,downscript=no",
+        "-device",
+        f"virtio-net-pci,netdev=standby,id={STANDBY},bus=slot1,mac={spec.mac},host_mtu={spec.mtu},"
+        f"romfile={',failover=on' if place.vf else ''}",
+        *_vf(place),
+        *(("-incoming", "defer") if place.incoming else ()),
+    ]  # fmt: skip
+
+
+def kernel_line(spec: GuestSpec) -> str:
+    """What the guest's init reads its addresses from."""
+    return (
+        "console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off "
+        f"guest.mac={spec.mac} guest.address={spec.address} guest.mtu={spec.mtu} "
+        f"guest.management={MANAGEMENT_MAC}"
+    )
+
+
+def _hotplug(trigger: Trigger) -> list[str]:
+    if trigger is Trigger.ACPI:
+        return []
+    return ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
+
+
+def _slots(count: int) -> list[str]:
+    """A failover pair needs PCI Express slots of their own, one for each device."""
+    arguments = []
+    for number in range(count):
+        port = f"pcie-root-port,id=slot{number},chassis={number + 1},slot={number + 1}"
+        arguments += ["-device", port]
+    return arguments
+
+
+def _vf(place: Place) -> list[str]:
+    if place.vf is None:
+        return []
+    return ["-device", f"vfio-pci,host={place.vf},id={VF},bus=slot2,failover_pair_id={STANDBY}"]

@@ -1,0 +1,115 @@
+"""One QEMU process running a guest on one host. A migration yields another: its successor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from harness.errors import GuestError
+from harness.guest.command_line import command_line
+from harness.guest.qmp import Qmp
+from harness.guest.spec import GuestImage, GuestSpec, Place
+from harness.host.changes import changed_back
+from harness.host.sriov import VirtualFunction
+from harness.remote import Host
+from harness.waiting import WaitError, wait_for
+
+BOOT_SECONDS = 90
+START_SECONDS = 20
+IMAGES = "/var/lib/vf-harness/images"
+"""Where a host keeps kernel and initramfs of a guest, in a folder named by their digest."""
+
+
+class Instance:
+    """A guest's process on *host*, with its *vf* if it has one; *qmp* is open as long as this is.
+
+    An instance answers for its own process only: after a migration the old one is ``postmigrate``
+    and its successor runs.
+    """
+
+    def __init__(
+        self,
+        spec: GuestSpec,
+        vf: VirtualFunction | None,
+        place: Place,
+        host: Host,
+        pid: int,
+        qmp: Qmp,
+    ) -> None:
+        self.spec = spec
+        self.vf = vf
+        self.place = place
+        self.host = host
+        self.pid = pid
+        self.qmp = qmp
+
+    @property
+    def state(self) -> str:
+        """QEMU's RunState: running, paused, inmigrate, postmigrate, ..."""
+        return str(self.qmp.execute("query-status")["status"])
+
+    def console(self) -> str:
+        """What the guest has printed so far on this host."""
+        return self.host.fetch(f"{self.place.folder}/console.log").decode(errors="replace")
+
+    def wait_until_up(self) -> None:
+        """Return when the guest's init has said that it is up.  Raises GuestError."""
+        try:
+            wait_for(
+                f"the guest on {self.host.name} to come up",
+                self.console,
+                within=BOOT_SECONDS,
+                until=lambda text: "guest is up" in text,
+                every_s=0.5,
+            )
+        except WaitError:
+            words = " | ".join(self.console().strip().splitlines()[-3:])
+            raise GuestError(
+                f"{self.host.name}: the guest was not up after {BOOT_SECONDS} s",
+                because=f"its console ends: {words or 'with nothing'}",
+                fix="read console.log among the artifacts",
+            ) from None
+
+
+@contextmanager
+def instance(
+    spec: GuestSpec, vf: VirtualFunction | None, place: Place, host: Host, log: Path
+) -> Iterator[Instance]:
+    """A QEMU process on *host*, ended on the way out; what is said over QMP is written to *log*.
+
+    The process is in the host's journal before it runs.
+    """
+    with changed_back(host):
+        argv = command_line(spec, place)
+        process = host.spawn(argv, log=f"{place.folder}/qemu.log", what=f"guest {spec.name}")
+        socket_path = f"{place.folder}/qmp"
+
+        def look() -> str:
+            if host.exists(socket_path):
+                return "listening"
+            return host.read_text(f"{place.folder}/qemu.log").strip()[-500:]
+
+        try:
+            wait_for(
+                "QEMU to listen", look, within=START_SECONDS, until=lambda seen: seen == "listening"
+            )
+        except WaitError as late:
+            raise GuestError(
+                f"{host.name}: QEMU did not start the guest",
+                because=late.because,
+                fix="the command is in commands.log; run it by hand on that host",
+            ) from None
+        with closing(Qmp(f"{host.name}", host.socket_to(socket_path), log)) as qmp:
+            yield Instance(spec, vf, place, host, process.pid, qmp)
+
+
+def put_image(host: Host, image: GuestImage) -> tuple[str, str]:
+    """Kernel and initramfs on *host*, sent if it has them not; their paths there."""
+    folder = f"{IMAGES}/{image.digest}"
+    paths = f"{folder}/vmlinuz", f"{folder}/initramfs"
+    for path, source in zip(paths, (image.kernel, image.initramfs), strict=True):
+        if not host.exists(path):
+            host.run("mkdir", "-p", folder, changes=True)
+            host.send(source, path)
+    return paths

@@ -1,0 +1,72 @@
+"""The guest as a machine: reached over SSH through whichever host it is on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.guest.instance import Instance
+from harness.guest.spec import SSH_PORT, GuestImage
+from harness.remote import Host, connect
+from harness.topology import Connection
+
+
+class GuestMachine:
+    """The inside of a guest. Its agent is resident: it and its recorders migrate with the guest.
+
+    SSH connections do not, since they end in a QEMU; `follow` makes a new one.
+    """
+
+    def __init__(self, instance: Instance, image: GuestImage) -> None:
+        self._image = image
+        self.name = instance.spec.name
+        self.host = self._reach(instance)
+
+    def follow(self, successor: Instance) -> None:
+        """Reach the guest through the host that *successor* runs on."""
+        self.host.abandon()
+        self.host = self._reach(successor)
+
+    def close(self) -> None:
+        """End the connection; the agent stays with the guest."""
+        self.host.abandon()
+
+    def start(self, program: str, spec: Mapping[str, Any]) -> GuestRecorder:
+        """Start a recorder that can be stopped after the guest has moved."""
+        started = self.host.ask("start", program=program, spec=dict(spec))
+        return GuestRecorder(self, started["recorder"], started["ready"])
+
+    def fetch(self, path: str) -> bytes:
+        """Read a file in the guest."""
+        return self.host.fetch(path)
+
+    def scratch(self, name: str) -> str:
+        """Give a path in the guest for a file of ours."""
+        return self.host.scratch(name)
+
+    def _reach(self, instance: Instance) -> Host:
+        way = Connection(
+            name=self.name,
+            transport="ssh",
+            address="127.0.0.1",
+            port=SSH_PORT,
+            user="root",
+            identity=self._image.identity,
+            known_hosts=self._image.known_hosts,
+            namespace=None,
+        )
+        return connect(self.name, way, via=instance.host, resident=True)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRecorder:
+    """A recorder inside the guest, wherever the guest is by now."""
+
+    machine: GuestMachine
+    number: int
+    ready: Mapping[str, Any]
+
+    def stop(self, seconds: float = 30.0) -> Mapping[str, Any]:
+        """End it and return its summary."""
+        return dict(self.machine.host.ask("stop", seconds=seconds, recorder=self.number))

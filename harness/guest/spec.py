@@ -1,0 +1,79 @@
+"""What a guest is, apart from where it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from harness.topology import GuestEntry, MacAddress, PciAddress
+
+SSH_PORT = 2222
+"""On the loopback of whichever host the guest is on; QEMU forwards it to the guest's sshd."""
+
+
+class Trigger(Enum):
+    """What tells the guest to let the VF go."""
+
+    ACPI = "acpi"
+    """ACPI hot-plug: a notification from the chipset's hot-plug registers (q35's default)."""
+
+    PCIE = "pcie"
+    """Native PCIe hot-plug: the slot's attention button."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestSpec:
+    """A guest that owns a VF, with a virtio interface of the same address as its standby."""
+
+    name: str = "guest"
+    memory_mib: int
+    cpus: int
+    mac: MacAddress
+    address: IPv4Interface
+    mtu: int
+    trigger: Trigger = Trigger.ACPI
+
+    @classmethod
+    def of(cls, entry: GuestEntry, trigger: Trigger = Trigger.ACPI) -> GuestSpec:
+        """The guest that a topology describes."""
+        return cls(
+            memory_mib=entry.memory_mib,
+            cpus=entry.cpus,
+            mac=entry.mac,
+            address=entry.address,
+            mtu=entry.mtu,
+            trigger=trigger,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GuestImage:
+    """Kernel and initramfs on the runner, and the keys by which the guest is reached over SSH.
+
+    *digest* names their content: a host that has it already is not sent it again.
+    """
+
+    kernel: Path
+    initramfs: Path
+    digest: str
+    identity: Path
+    known_hosts: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one process of a guest runs, and with what; paths are the host's.
+
+    *vf* is None for a guest without one.  *incoming*: it waits for a migration.
+    """
+
+    qemu: str
+    accelerator: str
+    kernel: str
+    initramfs: str
+    folder: str
+    tap: str
+    vf: PciAddress | None
+    incoming: bool

@@ -1,0 +1,104 @@
+"""A port (PF) of a host as it is now: its interface, what it carries, what it is like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from harness.devices import DeviceProfile
+from harness.errors import LabError
+from harness.host.changes import changed_back, set_attribute
+from harness.remote import Host
+from harness.topology import PciAddress, PortEntry
+from harness.waiting import wait_for
+
+LINK_SECONDS = 20
+"""A real 82599 port needs some 5 s after its driver brought it up, an emulated one less than 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port that is there and has a network interface, called *interface* on its host."""
+
+    host: Host
+    name: str
+    pci: PciAddress
+    interface: str
+    profile: DeviceProfile
+
+    @property
+    def device(self) -> str:
+        """Its folder in sysfs."""
+        return f"/sys/bus/pci/devices/{self.pci}"
+
+    @property
+    def virtual_functions(self) -> int:
+        """How many VFs it has now."""
+        return int(self.host.read_text(f"{self.device}/sriov_numvfs"))
+
+    def filters(self) -> dict[int, str]:
+        """The MAC address that the port's filter has for each VF, by the VF's number."""
+        return {vf["vf"]: vf["address"] for vf in self.link().get("vfinfo_list", ())}
+
+    def link(self) -> dict[str, Any]:
+        """What ``ip -json -details link show`` says of its interface."""
+        shown = self.host.run("ip", "-json", "-details", "link", "show", "dev", self.interface)
+        (link,) = json.loads(shown.stdout)
+        return dict(link)
+
+
+def find_port(host: Host, name: str, entry: PortEntry) -> Port:
+    """The port *entry* of *host*.  Raises LabError if it is not there, or not what it should be."""
+    device = f"/sys/bus/pci/devices/{entry.pci}"
+    if not host.exists(device):
+        raise LabError(
+            f"{host.name}: there is no PCI device {entry.pci}",
+            because=f"the topology says that port {name} is there",
+            fix="compare with `lspci -D` on that host",
+        )
+    found = int(host.read_text(f"{device}/device"), 16)
+    profile = entry.profile
+    if found not in profile.pf_devices.value:
+        raise LabError(
+            f"{host.name}: {entry.pci} is device {found:#06x}, not a port of the {profile.name}",
+            because=f"the ids of that family are {_ids(profile)}",
+            fix=f"mend pci or device of port {name} in the topology",
+        )
+    interfaces = host.listdir(f"{device}/net") if host.exists(f"{device}/net") else []
+    if not interfaces:
+        raise LabError(
+            f"{host.name}: {entry.pci} has no network interface",
+            because="no driver is bound to it, or it is lent to a guest whole",
+            fix=f"bind it to {profile.pf_driver.value}",
+        )
+    return Port(host, name, entry.pci, interfaces[0], profile)
+
+
+@contextmanager
+def port_up(port: Port, *, mtu: int) -> Iterator[None]:
+    """The port up with *mtu* and a link; afterwards as it was.  Raises WaitError without a link."""
+    interface, link = port.interface, port.link()
+    with changed_back(port.host) as host:
+        if link["mtu"] != mtu:
+            set_attribute(host, f"/sys/class/net/{interface}/mtu", str(mtu))
+        if "UP" not in link["flags"]:
+            host.change(
+                f"{interface} up",
+                do={"kind": "run", "argv": ["ip", "link", "set", "dev", interface, "up"]},
+                undo={"kind": "run", "argv": ["ip", "link", "set", "dev", interface, "down"]},
+            )
+        wait_for(
+            f"{host.name}: a link on {interface}",
+            lambda: port.link()["operstate"],
+            within=LINK_SECONDS,
+            until=lambda state: state == "UP",
+            fix="see that the cable is in and the other end is up",
+        )
+        yield
+
+
+def _ids(profile: DeviceProfile) -> str:
+    return ", ".join(f"{number:#06x}" for number in sorted(profile.pf_devices.value))

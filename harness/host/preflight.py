@@ -1,0 +1,72 @@
+"""What must be true of a host before anything on it is changed: all faults in one list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from harness.errors import HarnessError, LabError
+from harness.host.port import Port, find_port
+from harness.remote import Host
+from harness.topology import HostEntry
+
+
+def preflight(host: Host, entry: HostEntry) -> list[str]:
+    """What is wrong with *host*, a sentence each; empty if it can be used.  Changes nothing."""
+    faults = []
+    if host.facts.euid != 0:
+        faults.append("the agent is not root there: log in as root")
+    if host.run("sh", "-c", f"command -v {entry.qemu}", check=False).status:
+        faults.append(f"there is no {entry.qemu}: install it, or name another in the topology")
+    if entry.accelerator == "kvm" and not host.exists("/dev/kvm"):
+        faults.append("there is no /dev/kvm: load kvm_intel or kvm_amd, or enable it in the BIOS")
+    if not host.listdir("/sys/class/iommu"):
+        faults.append("the IOMMU is off: boot with intel_iommu=on, or enable it in the BIOS")
+    if not host.exists("/sys/bus/pci/drivers/vfio-pci"):
+        faults.append("vfio-pci is not there: `modprobe vfio-pci`")
+    for name, port in entry.ports.items():
+        try:
+            faults += _port_faults(find_port(host, name, port), wanted=port.vfs)
+        except LabError as error:
+            faults.append(f"{error.what}: {error.fix}")
+    return faults
+
+
+def check(faults_by_host: Iterable[tuple[str, list[str]]]) -> None:
+    """Raise LabError with every fault of every host, if there is one."""
+    lines = [f"{host}: {fault}" for host, faults in faults_by_host for fault in faults]
+    if lines:
+        raise LabError(
+            "\n".join(lines),
+            because="a test here would fail for a reason that is not its own; nothing was changed",
+            fix="mend these, then see that `vf-harness doctor` finds nothing",
+        )
+
+
+def _port_faults(port: Port, *, wanted: int) -> list[str]:
+    faults = []
+    if port.virtual_functions:
+        faults.append(f"{port.pci} already has {port.virtual_functions} VFs: they are not ours")
+    allowed = int(port.host.read_text(f"{port.device}/sriov_totalvfs"))
+    if wanted > allowed:
+        faults.append(f"{port.pci} allows {allowed} VFs, {wanted} are wanted: ask for fewer")
+    if port.interface == _way_to_us(port.host):
+        faults.append(f"{port.interface} carries our own connection: name another port")
+    if "master" in port.link():
+        faults.append(f"{port.interface} belongs to {port.link()['master']}: take it out of that")
+    return faults
+
+
+def _way_to_us(host: Host) -> str | None:
+    """The interface by which *host* answers us; None where the connection is local."""
+    client = host.run("printenv", "SSH_CONNECTION", check=False).stdout.split()
+    if not client:
+        return None
+    route = host.run("ip", "-json", "route", "get", client[0], check=False)
+    if route.status:
+        raise HarnessError(
+            f"{host.name}: cannot tell which interface our connection comes in by",
+            because=route.stderr.strip() or "`ip route get` says nothing",
+            fix="see that iproute2 is installed there",
+        )
+    return str(json.loads(route.stdout)[0]["dev"])

@@ -1,0 +1,119 @@
+"""VFs of a port, lent: made, addressed and bound to vfio-pci; on return the port has none again.
+
+Every change is in the host's journal before it is made, so the host itself can put them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from harness.errors import LabError
+from harness.host.changes import changed_back, set_attribute
+from harness.host.port import Port
+from harness.remote import Host
+from harness.topology import MacAddress, PciAddress
+from harness.uapi.pci_regs import Command, Register
+from harness.waiting import wait_for
+
+NO_MAC = MacAddress("00:00:00:00:00:00")
+"""As the MAC of a VF it clears the filter on the port."""
+
+VFIO = "vfio-pci"
+APPEAR_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What VFIO says of a VF; see ``harness.agent.inspect_vf``."""
+
+    region_bytes: dict[str, int]
+    interrupts: dict[str, int]
+    command_opened: int
+    command_mastering: int
+    command_reset: int
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualFunction:
+    """VF number *index* of *port*, bound to vfio-pci."""
+
+    port: Port
+    index: int
+    pci: PciAddress
+
+    @property
+    def host(self) -> Host:
+        return self.port.host
+
+    @property
+    def iommu_group(self) -> str:
+        """The number of its IOMMU group."""
+        return self.host.readlink(f"/sys/bus/pci/devices/{self.pci}/iommu_group").rpartition("/")[2]
+
+    def set_filter(self, mac: MacAddress) -> None:
+        """Give the port's filter for this VF the address *mac*; NO_MAC clears it."""
+        interface, vf = self.port.interface, str(self.index)
+        self.host.run("ip", "link", "set", "dev", interface, "vf", vf, "mac", mac, changes=True)
+
+    def inspect(self) -> Inspected:
+        """Open this VF through VFIO, look, set BME and reset it; nobody may be using it."""
+        return Inspected(**self.host.inspect_vf(self.pci))
+
+    def is_master(self) -> bool:
+        """Whether Bus Master Enable is set now, by sysfs, which does not disturb its user."""
+        config = f"/sys/bus/pci/devices/{self.pci}/config"
+        shown = self.host.run("od", "-An", "-tx2", f"-j{Register.COMMAND}", "-N2", config)
+        return bool(int(shown.stdout, 16) & Command.MASTER)
+
+
+@contextmanager
+def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]:
+    """Lend *count* VFs of *port*; VF 0 first, none with a MAC filter yet.
+
+    The port must be up: a VF made on one that is down gets no address and a late link.  A port
+    that already has VFs is not touched.  Raises LabError.
+    """
+    taken = port.virtual_functions
+    if taken:
+        raise LabError(
+            f"{port.host.name}: {port.pci} already has {taken} VFs",
+            because="someone may be using them, so nothing was changed",
+            fix=f"free them, run `vf-harness restore {port.host.name}`, or name another port",
+        )
+    with changed_back(port.host) as host:
+        # Without a driver of the host's own on them: the guest is to be their first user.
+        set_attribute(host, f"{port.device}/sriov_drivers_autoprobe", "0")
+        set_attribute(host, f"{port.device}/sriov_numvfs", str(count))
+        yield [_bound(port, index) for index in range(count)]
+
+
+def _bound(port: Port, index: int) -> VirtualFunction:
+    """VF *index* of *port*, once the kernel shows it and vfio-pci has it.
+
+    The override goes with the VF, so it needs no way back of its own.
+    """
+    host = port.host
+    link = f"{port.device}/virtfn{index}"
+    wait_for(f"{host.name}: {link}", lambda: host.exists(link), within=APPEAR_SECONDS)
+    pci = PciAddress(host.readlink(link).rpartition("/")[2])
+    device = f"/sys/bus/pci/devices/{pci}"
+    host.write_text(f"{device}/driver_override", VFIO)
+    host.write_text("/sys/bus/pci/drivers_probe", pci)
+    wait_for(
+        f"{host.name}: {VFIO} to take {pci}",
+        lambda: _driver(host, device),
+        within=APPEAR_SECONDS,
+        until=lambda driver: driver == VFIO,
+        fix="`modprobe vfio-pci`, and see that the IOMMU is on (intel_iommu=on)",
+    )
+    vf = VirtualFunction(port, index, pci)
+    node = f"/dev/vfio/{vf.iommu_group}"
+    wait_for(f"{host.name}: {node}", lambda: host.exists(node), within=APPEAR_SECONDS)
+    return vf
+
+
+def _driver(host: Host, device: str) -> str:
+    link = f"{device}/driver"
+    return host.readlink(link).rpartition("/")[2] if host.exists(link) else "no driver"

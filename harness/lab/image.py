@@ -1,0 +1,235 @@
+"""The lab's image: built once from distribution packages, then found again by a hash of its recipe.
+
+In the cache, ``tree-<hash>/`` is what mmdebstrap made of the packages, and ``image-<hash>/`` what
+the lab boots: a disk, a kernel, two initramfs and the keys.  Both are built under another name
+and renamed when they are complete, so a build that was cut off is never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from harness.errors import LabError
+from harness.guest.spec import GuestImage
+from harness.lab import initramfs, packages
+from harness.lab.keys import CLIENT, make_keys
+
+Progress = Callable[[str], None]
+
+DISK_MIB = 700
+TREE_MIB = 1500
+"""What a build needs of free disk, tree and image together, with room to spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A complete image in the cache.
+
+    *tree* is the file tree whose QEMU runs on the runner too; *disk* is never written.
+    *hash* names everything that the image was made of.
+    """
+
+    tree: Path
+    folder: Path
+    hash: str
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk.img"
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "vmlinuz"
+
+    @property
+    def host_initramfs(self) -> Path:
+        return self.folder / "host-initramfs"
+
+    @property
+    def guest_initramfs(self) -> Path:
+        return self.folder / "guest-initramfs"
+
+    @property
+    def keys(self) -> Path:
+        return self.folder / "keys"
+
+
+def cache() -> Path:
+    """Where images are kept: ``VF_HARNESS_CACHE``, or ``vf-harness`` in the user's cache."""
+    named = os.environ.get("VF_HARNESS_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vf-harness"
+
+
+def image(hosts: tuple[str, ...], progress: Progress) -> Image:
+    """The image for *hosts* (their names have keys in it), built if the cache has none.
+
+    Raises LabError where the packages cannot be fetched or the disk is full.
+    """
+    tree = cache() / f"tree-{_tree_hash()}"
+    if not tree.is_dir():
+        progress(f"building the lab's file tree from {packages.SUITE} packages (about a minute)")
+        with _complete_or_absent(tree) as building:
+            _build_tree(building)
+            (building / "lab").mkdir()
+    image_hash = _image_hash(hosts)
+    folder = cache() / f"image-{image_hash}"
+    if not folder.is_dir():
+        progress("building the lab's disk, initramfs and keys")
+        with _complete_or_absent(folder) as building:
+            building.mkdir()
+            _build_image(tree, building, hosts)
+        _prune(keep=folder)
+    return Image(tree, folder, image_hash)
+
+
+def guest_image(folder: Path) -> GuestImage:
+    """The guest in an image's *folder*; the lab's hosts have it on their disk already."""
+    kernel, initramfs = folder / "vmlinuz", folder / "guest-initramfs"
+    digest = hashlib.sha256(kernel.read_bytes() + initramfs.read_bytes()).hexdigest()[:12]
+    keys = folder / "keys"
+    return GuestImage(kernel, initramfs, digest, keys / CLIENT, keys / "known_hosts")
+
+
+def _tree_hash() -> str:
+    recipe = (packages.SUITE, packages.PACKAGES, packages.PINNED, packages.LEFT_OUT)
+    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
+
+
+def _image_hash(hosts: tuple[str, ...]) -> str:
+    """Over the tree's recipe and every file of this package that an image is made by."""
+    digest = hashlib.sha256(repr((_tree_hash(), hosts, DISK_MIB)).encode())
+    package = resources.files("harness.lab")
+    for name in ("image.py", "initramfs.py", "cpio.py", "keys.py"):
+        digest.update(package.joinpath(name).read_bytes())
+    for file in sorted(package.joinpath("files").iterdir(), key=lambda each: each.name):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _prune(keep: Path) -> None:
+    """Remove images that a changed recipe left behind, unless a lab that is up runs one."""
+    used = {link.resolve() for link in Path("/run/vf-harness").glob("*/image")}
+    for folder in cache().glob("image-????????????"):
+        if folder != keep and folder.resolve() not in used:
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _complete_or_absent(target: Path) -> Iterator[Path]:
+    """A path to build at; becomes *target* on success, and goes away otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free_mib = shutil.disk_usage(target.parent).free >> 20
+    if free_mib < TREE_MIB:
+        raise LabError(
+            f"this machine: {free_mib} MiB are free where images are kept ({target.parent})",
+            because=f"an image and what it is made from take up to {TREE_MIB} MiB",
+            fix="free some, or name another folder in VF_HARNESS_CACHE",
+        )
+    building = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent)) / "building"
+    try:
+        yield building
+        building.chmod(0o755)
+        building.rename(target)
+    finally:
+        shutil.rmtree(building.parent)
+
+
+def _build_tree(tree: Path) -> None:
+    preferences = tree.parent / "preferences"
+    preferences.write_text(packages.PINNED)
+    argv = [
+        "mmdebstrap", "--variant=minbase", "--mode=root", "--quiet",
+        f"--include={' '.join(packages.PACKAGES)}",
+        "--aptopt=APT::Install-Recommends \"false\"",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in packages.LEFT_OUT),
+        f'--setup-hook=cp {preferences} "$1/etc/apt/preferences.d/lab"',
+        packages.SUITE, str(tree), *packages.sources(),
+    ]  # fmt: skip
+    if not packages.sources():
+        argv.insert(-2, f"--setup-hook={packages.ADD_BACKPORTS}")
+    built = _run(argv, "the packages for the lab could not be fetched and unpacked")
+    if built.returncode:
+        raise LabError(
+            f"this machine: mmdebstrap ended with status {built.returncode}",
+            because=f"its last words: {_tail(built.stderr)}",
+            fix="look whether the package mirror answers (apt-get update), and try again; "
+            "VF_HARNESS_MIRROR names another Debian mirror",
+        )
+
+
+def _build_image(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
+    (kernel,) = (tree / "usr/lib/modules").iterdir()
+    shutil.copy(tree / "boot" / f"vmlinuz-{kernel.name}", folder / "vmlinuz")
+    make_keys(tree, folder / "keys", hosts)
+    initramfs.write_host(tree, kernel.name, folder / "host-initramfs")
+    initramfs.write_guest(tree, kernel.name, folder / "keys", folder / "guest-initramfs")
+    _write_disk(tree, folder, hosts)
+
+
+def _write_disk(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
+    """An ext4 file of the tree without its boot files and apt lists, plus what makes it a host."""
+    with tempfile.TemporaryDirectory(dir=tree.parent) as temporary:
+        stage = Path(temporary) / "stage"
+        subprocess.run(["cp", "--archive", "--link", str(tree), str(stage)], check=True)
+        for unneeded in ("boot", "var/lib/apt", "var/cache", "dev", "etc/ssh"):
+            shutil.rmtree(stage / unneeded)
+            (stage / unneeded).mkdir()
+        _add(stage / "usr/sbin/lab-init", initramfs.script("host-init"), 0o755)
+        _add(stage / "etc/inittab", initramfs.script("inittab"), 0o644)
+        _add(stage / "etc/ssh/sshd_config", initramfs.script("sshd_config"), 0o644)
+        for host in hosts:
+            _add(stage / "etc/ssh/keys" / host, (folder / "keys" / host).read_bytes(), 0o600)
+        authorized = (folder / "keys/authorized_keys").read_bytes()
+        (stage / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
+        _add(stage / "root/.ssh/authorized_keys", authorized, 0o600)
+        guest = stage / "var/lib/vf-harness/images" / guest_image(folder).digest
+        guest.mkdir(parents=True)
+        shutil.copy(folder / "vmlinuz", guest)
+        shutil.copy(folder / "guest-initramfs", guest / "initramfs")
+        disk = folder / "disk.img"
+        disk.touch()
+        made = _run(
+            ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", str(stage),
+             str(disk), f"{DISK_MIB}M"],
+            "the lab's disk could not be made",
+        )  # fmt: skip
+    if made.returncode:
+        raise LabError(
+            f"this machine: mke2fs ended with status {made.returncode}",
+            because=f"its last words: {_tail(made.stderr)}",
+            fix=f"see whether {folder.parent} has room, or raise DISK_MIB in harness/lab/image.py",
+        )
+
+
+def _add(path: Path, data: bytes, mode: int) -> None:
+    """A file of our own; *path* must be new, or it would change the tree it is linked from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+    path.chmod(mode)
+
+
+def _run(argv: list[str], means: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+    except FileNotFoundError as missing:
+        raise LabError(
+            f"this machine: {missing.filename} is not installed",
+            because=means,
+            fix="`make demo` and `make test` install it; or install its package by hand",
+        ) from None
+
+
+def _tail(text: str) -> str:
+    return " | ".join(text.strip().splitlines()[-4:]) or "nothing"

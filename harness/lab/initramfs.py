@@ -1,0 +1,149 @@
+"""The lab's two initramfs: a host's, which mounts a disk, and the guest's, which is all it has.
+
+Both take their programs, libraries and kernel modules from the image's own file tree.
+"""
+
+from __future__ import annotations
+
+import lzma
+import subprocess
+import zipfile
+from collections.abc import Iterable
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+
+from harness.lab.cpio import Archive
+
+HOST_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "overlay")
+GUEST_MODULES = (
+    "virtio_pci", "virtio_net", "net_failover", "igbvf", "ixgbevf", "bonding", "virtio_rng",
+)  # fmt: skip
+GUEST_PROGRAMS = (
+    "usr/sbin/sshd",
+    "usr/lib/openssh/sshd-session",
+    "usr/lib/openssh/sshd-auth",
+    "usr/lib/openssh/sftp-server",
+    "usr/bin/ip",
+    "usr/sbin/ethtool",
+    "usr/bin/python3",
+)
+
+# A guest's memory is moved with it, so what the agent does not import is left out.
+NOT_IN_THE_GUEST = frozenset({
+    "_pydecimal", "_pyrepl", "asyncio", "concurrent", "curses", "dbm", "doctest", "email",
+    "ensurepip", "html", "http", "idlelib", "mailbox", "multiprocessing", "pdb", "pydoc",
+    "pydoc_data", "sqlite3", "test", "tkinter", "turtle", "turtledemo", "unittest", "venv",
+    "wsgiref", "xml", "xmlrpc",
+})  # fmt: skip
+EXTENSIONS = ("_contextvars", "_ctypes", "_queue", "mmap", "resource", "termios")
+
+
+def script(name: str) -> bytes:
+    """The shell script *name* of this package."""
+    return resources.files("harness.lab").joinpath("files", name).read_bytes()
+
+
+def write_host(tree: Path, kernel: str, out: Path) -> None:
+    """The initramfs of a lab host: finds the disk, puts a writable layer over it, moves there."""
+    with out.open("wb") as file:
+        archive = Archive(file)
+        _base(archive, tree, "host-initramfs")
+        _modules(archive, tree, kernel, HOST_MODULES)
+        archive.close()
+
+
+def write_guest(tree: Path, kernel: str, keys: Path, out: Path) -> None:
+    """The guest: busybox, sshd, Python without its tests, and the drivers of its interfaces.
+
+    *keys* holds ``guest`` (its host key) and ``authorized_keys``.
+    """
+    with out.open("wb") as file:
+        archive = Archive(file)
+        _base(archive, tree, "guest-init")
+        _modules(archive, tree, kernel, GUEST_MODULES)
+        for program in GUEST_PROGRAMS:
+            _program(archive, tree, program)
+        _python(archive, tree)
+        archive.file("etc/ssh/host_key", (keys / "guest").read_bytes(), 0o600)
+        archive.file("root/.ssh/authorized_keys", (keys / "authorized_keys").read_bytes(), 0o600)
+        archive.file("etc/ssh/sshd_config", script("sshd_config"))
+        archive.file("etc/inittab", script("inittab"))
+        archive.file("etc/passwd", script("guest-passwd"))
+        archive.file("etc/group", b"root:x:0:\nsshd:x:101:\n")
+        for folder in ("run/sshd", "var/log", "tmp"):
+            archive.directory(folder)
+        archive.close()
+
+
+def _base(archive: Archive, tree: Path, init: str) -> None:
+    for folder in ("proc", "sys", "dev", "root", "run"):
+        archive.directory(folder, 0o700 if folder == "root" else 0o755)
+    archive.device("dev/console", 5, 1)
+    for link in ("bin", "sbin", "lib", "lib64"):
+        archive.link(link, f"usr/{link}")
+    archive.copy(tree / "usr/bin/busybox", "usr/bin/busybox")
+    for applet in ("sh", "mount", "insmod", "cat", "ln", "mkdir"):
+        archive.link(f"usr/bin/{applet}", "busybox")
+    archive.file("init", script(init), 0o755)
+
+
+def _modules(archive: Archive, tree: Path, kernel: str, names: Iterable[str]) -> None:
+    """The modules with what they depend on, unpacked, and ``modules``: their paths in order."""
+    root = tree / "usr/lib/modules" / kernel
+    needs: dict[str, list[str]] = {}
+    by_name: dict[str, str] = {}
+    for line in (root / "modules.dep").read_text().splitlines():
+        path, _, after = line.partition(":")
+        needs[path] = after.split()
+        by_name[Path(path).name.split(".")[0].replace("-", "_")] = path
+    order: list[str] = []
+    for name in names:
+        found = by_name.get(name.replace("-", "_"))
+        if found is None:
+            continue  # built into this kernel
+        order += [each for each in [*reversed(needs[found]), found] if each not in order]
+    for path in order:
+        module = (root / path).read_bytes()
+        plain = lzma.decompress(module) if path.endswith(".xz") else module
+        archive.file(f"modules/{Path(path).name.removesuffix('.xz')}", plain)
+    listing = "".join(f"/modules/{Path(path).name.removesuffix('.xz')}\n" for path in order)
+    archive.file("modules/order", listing.encode())
+
+
+def _program(archive: Archive, tree: Path, path: str) -> None:
+    """One program with the shared libraries that the loader names for it."""
+    real = (tree / path).resolve()
+    if path not in archive:
+        archive.file(path, real.read_bytes(), 0o755)
+    for library in _libraries(tree, path):
+        if library not in archive:
+            archive.copy((tree / library).resolve(), library)
+
+
+def _libraries(tree: Path, path: str) -> list[str]:
+    listed = subprocess.run(
+        ["chroot", str(tree), "ldd", f"/{path}"], check=True, capture_output=True, text=True
+    ).stdout
+    words = [word for line in listed.splitlines() for word in line.split() if word[0] == "/"]
+    return [f"usr{word}" if not word.startswith("/usr/") else word[1:] for word in words]
+
+
+def _python(archive: Archive, tree: Path) -> None:
+    """Python's standard library as one zip of compiled modules, and its extension modules."""
+    (library,) = (tree / "usr/lib").glob("python3.*[0-9]")
+    version = library.name.removeprefix("python")
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w") as bundle:
+        for compiled in sorted(library.rglob("__pycache__/*.pyc")):
+            module = compiled.parent.parent / f"{compiled.name.split('.')[0]}.pyc"
+            inside = module.relative_to(library)
+            first = inside.parts[0].removesuffix(".pyc")
+            if compiled.name.count(".") == 2 and first not in NOT_IN_THE_GUEST:
+                entry = zipfile.ZipInfo(str(inside))  # its date is fixed: the same content again
+                bundle.writestr(entry, compiled.read_bytes(), zipfile.ZIP_DEFLATED)
+    archive.file(f"usr/lib/python{version.replace('.', '')}.zip", packed.getvalue())
+    archive.copy(library / "os.py", f"usr/lib/python{version}/os.py")  # how it finds its prefix
+    for name in EXTENSIONS:
+        (extension,) = (library / "lib-dynload").glob(f"{name}.*.so")
+        _program(archive, tree, f"usr/lib/python{version}/lib-dynload/{extension.name}")

@@ -1,0 +1,253 @@
+"""One emulated host: its QEMU command line, and the process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from harness.errors import LabError
+from harness.guest.qmp import Qmp
+from harness.lab.accelerator import ACCEL, CPU
+from harness.lab.chroot import in_tree
+from harness.lab.image import Image
+from harness.waiting import Deadline, WaitError, wait_for
+
+BOOT_SECONDS = 120
+MANAGEMENT_MAC = "52:54:00:82:57:fe"
+PORT_MAC = "52:54:00:82:58"
+MIGRATION_MAC = "52:54:00:82:59"
+MIGRATION_MTU = 16000
+"""Large, since an emulated processor pays by the packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cables:
+    """Descriptors that a machine inherits: its tap on the wire, and its end of the other cable.
+
+    That one leads to the other host and carries nothing but migrations.
+    """
+
+    wire: int
+    migration: int
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What an emulated host is; two with equal fields share a saved state.
+
+    *number* counts the lab's hosts from 1.  *forwards* are TCP ports of this machine's loopback
+    and the host's own port for each.
+    """
+
+    lab: str
+    host: str
+    number: int
+    memory_mib: int
+    cpus: int
+    accelerator: str
+    forwards: tuple[tuple[int, int], ...]
+
+    @property
+    def process_name(self) -> str:
+        """How the process is found again, by whoever comes later."""
+        return f"vf-harness-lab-{self.lab}-{self.host}"
+
+    def argv(self, cables: Cables) -> list[str]:
+        """QEMU's arguments."""
+        forwards = "".join(
+            f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in self.forwards
+        )
+        append = (
+            "console=ttyS0 quiet panic=-1 intel_iommu=on iommu=pt net.ifnames=0 mitigations=off "
+            f"lab.host={self.host} lab.number={self.number}"
+        )
+        return [
+            "qemu-system-x86_64", "-name", self.process_name,
+            "-nodefaults", "-display", "none", "-no-reboot",
+            "-M", "q35", "-accel", ACCEL[self.accelerator], "-cpu", CPU[self.accelerator],
+            "-smp", str(self.cpus), "-m", str(self.memory_mib),
+            # The vIOMMU must come before every device that it is to translate for.
+            "-device", "intel-iommu,intremap=on,caching-mode=on",
+            "-kernel", "/lab/vmlinuz", "-initrd", "/lab/host-initramfs", "-append", append,
+            "-drive", "if=none,id=disk,file=/lab/disk.img,format=raw,readonly=on",
+            "-device", "virtio-blk-pci,drive=disk",
+            "-netdev", f"user,id=management{forwards}",
+            "-device", f"virtio-net-pci,netdev=management,romfile=,mac={MANAGEMENT_MAC}",
+            "-netdev", f"dgram,id=migration,local.type=fd,local.str={cables.migration}",
+            "-device", f"virtio-net-pci,netdev=migration,romfile=,host_mtu={MIGRATION_MTU},"
+            f"mac={MIGRATION_MAC}:{self.number:02x}",
+            "-object", "rng-random,id=random,filename=/dev/urandom",
+            "-device", "virtio-rng-pci,rng=random",
+            "-device", "pcie-root-port,id=slot1,chassis=1,slot=1,bus-reserve=1",
+            "-netdev", f"tap,id=wire,fd={cables.wire}",
+            "-device", f"igb,netdev=wire,bus=slot1,romfile=,mac={PORT_MAC}:{self.number:02x}",
+            "-serial", f"file:/run/{self.host}.console",
+            "-qmp", f"unix:/run/{self.host}.qmp,server=on,wait=off",
+        ]  # fmt: skip
+
+    def state_name(self, image: Image) -> str:
+        """The file of a saved state: it belongs to one image and one command line."""
+        content = json.dumps([image.hash, self.argv(Cables(0, 0))])
+        return f"state-{self.host}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+class Machine:
+    """One running emulated host. *run* holds its console, log and QMP socket."""
+
+    def __init__(self, spec: MachineSpec, image: Image, run: Path) -> None:
+        self.spec = spec
+        self._image = image
+        self._run = run
+        self._process: subprocess.Popen[bytes] | None = None
+        self.state = image.folder / spec.state_name(image)
+
+    def start(self, cables: Cables, *, resume: bool, dies_with_us: bool) -> None:
+        """Start QEMU; with *resume* it waits for a saved state instead of booting."""
+        incoming = ["-incoming", "defer"] if resume else []
+        with (self._run / f"{self.spec.host}.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                in_tree(
+                    self._image, *self.spec.argv(cables), *incoming,
+                    run=self._run, dies_with_us=dies_with_us,
+                ),
+                pass_fds=[cables.wire, cables.migration], start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def resume(self, deadline: Deadline) -> None:
+        """Load the saved state and run on."""
+        with self._qmp(deadline) as qmp:
+            qmp.execute("migrate-set-capabilities", {"capabilities": _MAPPED})
+            qmp.execute("migrate-incoming", {"uri": f"file:/lab/{self.state.name}"})
+            self._wait_migrated(qmp, deadline)
+            qmp.execute("cont")
+
+    def save(self, deadline: Deadline) -> None:
+        """Keep this state for the next start; the machine runs on afterwards.
+
+        Only a machine that has no VF yet can be resumed from it.
+        """
+        partial = self.state.with_suffix(".partial")
+        with self._qmp(deadline) as qmp:
+            qmp.execute("stop")
+            qmp.execute("migrate-set-capabilities", {"capabilities": _MAPPED})
+            qmp.execute("migrate", {"uri": f"file:/lab/{partial.name}"})
+            self._wait_migrated(qmp, deadline)
+            qmp.execute("cont")
+        partial.rename(self.state)
+
+    def wait_for_ssh(self, deadline: Deadline) -> None:
+        """Return when the host's sshd has said its name on the forwarded port."""
+        port = self.spec.forwards[0][0]
+
+        def look() -> str:
+            self._check_alive()
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+                    return connection.recv(64).decode("ascii", "replace").strip()
+            except OSError as failed:
+                return str(failed)
+
+        try:
+            wait_for(
+                f"{self.spec.host} to answer on its SSH port",
+                look,
+                within=deadline,
+                until=lambda seen: seen.startswith("SSH-"),
+            )
+        except WaitError as late:
+            raise LabError(
+                f"{self.spec.host}: not up after {deadline.seconds:g} s",
+                because=f"{late.because}; its console ends: {self._tail('console')}",
+                fix=f"read {self._run / self.spec.host}.console; if this machine is very busy, "
+                "try again",
+            ) from None
+
+    def _check_alive(self) -> None:
+        if self._process and self._process.poll() is not None:
+            raise LabError(
+                f"{self.spec.host}: its QEMU ended with status {self._process.returncode}",
+                because=f"its last words: {self._tail('log')}",
+                fix="a port in use is freed by `vf-harness lab down`, or choose others in the "
+                "topology's [emulation]",
+            )
+
+    def _qmp(self, deadline: Deadline) -> closing[Qmp]:
+        path = self._run / f"{self.spec.host}.qmp"
+
+        def look() -> bool:
+            self._check_alive()
+            return path.exists()
+
+        wait_for(f"QMP of {self.spec.host}", look, within=deadline)
+        return closing(Qmp(f"{self.spec.host} (lab)", str(path)))
+
+    def _wait_migrated(self, qmp: Qmp, deadline: Deadline) -> None:
+        def look() -> str:
+            self._check_alive()
+            return str(qmp.execute("query-migrate").get("status"))
+
+        status = wait_for(
+            f"the state of {self.spec.host}",
+            look,
+            within=deadline,
+            until=lambda seen: seen in ("completed", "failed"),
+        )
+        if status == "failed":
+            raise LabError(
+                f"{self.spec.host}: its saved state cannot be written or read",
+                because=f"QEMU says: {qmp.execute('query-migrate').get('error-desc')}",
+                fix=f"remove {self.state} and start again; see that the disk is not full",
+            )
+
+    def _tail(self, kind: str) -> str:
+        path = self._run / f"{self.spec.host}.{kind}"
+        text = path.read_text(errors="replace") if path.exists() else ""
+        lines = [line for line in text.strip().splitlines() if "TCG doesn't support" not in line]
+        return " | ".join(lines[-3:]) or "nothing"
+
+
+_MAPPED = [{"capability": "mapped-ram", "state": True}]
+
+
+def machines_of(lab: str) -> dict[str, int]:
+    """Process ids of the machines of *lab* on this machine, by host, whoever started them."""
+    found = {}
+    prefix = f"vf-harness-lab-{lab}-"
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+        if "-name" in argv[:-1] and argv[0].startswith("qemu-system"):
+            name = argv[argv.index("-name") + 1]
+            if name.startswith(prefix):
+                found[name.removeprefix(prefix)] = int(entry.name)
+    return found
+
+
+def end_machines(lab: str) -> None:
+    """Kill every machine of *lab* on this machine, and return when they are gone."""
+    for name, process in machines_of(lab).items():
+        try:
+            descriptor = os.pidfd_open(process)
+        except ProcessLookupError:
+            continue  # it ended while we looked
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(descriptor, select.POLLIN)
+            wait_for(f"{name} to end", partial(ended.poll, 100), within=10)
+        finally:
+            os.close(descriptor)

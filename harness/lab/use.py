@@ -1,0 +1,35 @@
+"""A lab ready for use, whether it has to be started first or is always there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.guest.spec import GuestImage
+from harness.lab import emulated
+from harness.lab.image import Progress, guest_image, image
+from harness.topology import Topology
+
+
+@contextmanager
+def ready(
+    topology: Topology, progress: Progress, *, keep: bool = False
+) -> Iterator[tuple[Topology, GuestImage]]:
+    """The lab as it is reached, and the image of its guests.
+
+    An emulated lab that is up already is used and left up; otherwise it is started, and ended
+    with the body, unless the body leaves it to somebody else (*keep*).  Of real machines only the
+    guest's image is made.
+    """
+    if topology.emulation is None:
+        yield topology, guest_image(image((), progress).folder)
+        return
+    if emulated.status(topology).is_up:
+        progress(f"using lab {topology.name!r}, which is up")
+        yield emulated.reached_topology(topology), emulated.guest_of(topology)
+        return
+    reached = emulated.up(topology, progress, dies_with_us=not keep)
+    try:
+        yield reached, emulated.guest_of(topology)
+    finally:
+        emulated.down(topology)

@@ -1,0 +1,131 @@
+"""The wire between emulated hosts: a bridge in a network namespace, and a peer in another.
+
+Each host's port is a tap that is opened *inside* the wire's namespace and handed to QEMU as a
+descriptor: QEMU itself stays outside, so its user-mode management network listens on this
+machine's loopback.  The peer's end is a veth pair, so the peer runs on this machine's own CPU
+and a capture on the bridge sees the truth on the wire.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import LabError
+
+BRIDGE = "wire"
+DISABLED, FORWARDING = 0, 3  # <linux/if_bridge.h>: BR_STATE_*
+
+TUNSETIFF = 0x400454CA  # <linux/if_tun.h>: _IOW('T', 202, int)
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000  # <linux/if_tun.h>
+CLONE_NEWNET = 0x40000000  # <linux/sched.h>
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A lab's wire: *namespace* holds the bridge and the taps, *peer* the peer's interface."""
+
+    namespace: str
+    peer: str
+    mtu: int
+
+    def make(self, interface: str, address: str, peer_mtu: int) -> None:
+        """Both namespaces, the bridge, and the peer's *interface* with *address*."""
+        for namespace in (self.namespace, self.peer):
+            _ip("netns", "add", namespace)
+            _ip("-n", namespace, "link", "set", "lo", "up")
+        # A bridge that waits before it forwards, or that takes part in a spanning tree, would add
+        # outages of its own; one that snoops multicast would drop what nobody asked for.
+        _ip(
+            "-n", self.namespace, "link", "add", BRIDGE, "mtu", str(self.mtu), "type", "bridge",
+            "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0",
+        )  # fmt: skip
+        _ip("-n", self.namespace, "link", "set", BRIDGE, "up")
+        _ip(
+            "-n", self.namespace, "link", "add", "peer", "mtu", str(self.mtu), "type", "veth",
+            "peer", "name", interface, "netns", self.peer,
+        )  # fmt: skip
+        self._attach("peer")
+        _ip("-n", self.peer, "link", "set", interface, "mtu", str(peer_mtu), "up")
+        _ip("-n", self.peer, "address", "add", address, "dev", interface)
+
+    def tap(self, name: str) -> int:
+        """A new tap on the bridge; its descriptor is the caller's, and closing it ends the tap."""
+        with inside(self.namespace):
+            descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+            request = struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+            fcntl.ioctl(descriptor, TUNSETIFF, request)
+        _ip("-n", self.namespace, "link", "set", name, "mtu", str(self.mtu))
+        self._attach(name)
+        return descriptor
+
+    def cut(self, name: str) -> None:
+        """Stop forwarding to and from the bridge port *name* (a host, or ``peer``).
+
+        Both ends keep their carrier, as at a switch: setting the link down would show there,
+        and back up it would wait for the kernel's link watch, up to a second.
+        """
+        self._forward(name, DISABLED)
+
+    def mend(self, name: str) -> None:
+        """Undo ``cut``."""
+        self._forward(name, FORWARDING)
+
+    def remove(self) -> None:
+        """Both namespaces with all that is in them; without them, nothing."""
+        for namespace in (self.namespace, self.peer):
+            if Path("/run/netns", namespace).exists():
+                _ip("netns", "delete", namespace)
+
+    def _forward(self, name: str, state: int) -> None:
+        _run("bridge", "-n", self.namespace, "link", "set", "dev", name, "state", str(state))
+
+    def _attach(self, name: str) -> None:
+        _ip("-n", self.namespace, "link", "set", name, "master", BRIDGE, "up")
+
+
+@contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """Run the body's system calls in *namespace*; this thread only."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        target = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(target)
+        finally:
+            os.close(target)
+        try:
+            yield
+        finally:
+            _setns(own)
+    finally:
+        os.close(own)
+
+
+def _setns(descriptor: int) -> None:
+    if _libc.setns(descriptor, CLONE_NEWNET):
+        error = ctypes.get_errno()
+        raise OSError(error, f"setns: {os.strerror(error)}")
+
+
+def _ip(*arguments: str) -> None:
+    _run("ip", *arguments)
+
+
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(
+            f"this machine: `{' '.join(argv)}` failed",
+            because=done.stderr.strip() or f"status {done.returncode}",
+            fix="run as root, with CAP_NET_ADMIN; `vf-harness lab down` clears what is left",
+        )
