@@ -1,0 +1,178 @@
+"""One migration under measurement: flows before, through and after it, and everything watched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from harness.analysis.measured import Measured, MeasuredFlow, QemuFigures
+from harness.guest.instance import Instance
+from harness.guest.machine import GuestMachine
+from harness.migration.clocks import Clocks, SharedClock, read_clocks
+from harness.migration.handoff import HandOff
+from harness.migration.scheme import Outcome, Scheme
+from harness.migration.timeline import Timeline, build
+from harness.migration.watch import Seen, links_watched, watched
+from harness.remote import Host
+from harness.traffic.flow import Endpoint, Flow, FlowRecords
+from harness.traffic.running import start as start_flow
+from harness.waiting import wait_for
+
+BEFORE_S = 1.0
+"""How long the flows run before the migration is asked for: what undisturbed looks like."""
+
+AFTER_S = 3.0
+"""... and after the VF is back. It covers what a driver still does once its VF is there."""
+
+ATTACH_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The two ends of every flow, and the machines behind them."""
+
+    peer: Host
+    peer_end: Endpoint
+    guest: GuestMachine
+    guest_end: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Conducted:
+    """A migration, measured; from *seen* on it is what the artifacts keep.
+
+    *seen* is what each machine recorded, *qmp_logs* what was said with each host's QEMU, *console*
+    what the guest printed, on the source and then on the destination.
+    """
+
+    outcome: Outcome
+    measured: Measured
+    records: tuple[FlowRecords, ...]
+    seen: tuple[Seen, ...]
+    qmp_logs: dict[str, str]
+    console: str
+
+
+def conduct(
+    scheme: Scheme,
+    source: Instance,
+    successor: Instance,
+    *,
+    address: tuple[str, int],
+    ends: Ends,
+    flows: Sequence[Flow],
+    hand_off: HandOff | None,
+    observe: bool = True,
+    progress: Callable[[str], None],
+) -> Conducted:
+    """Migrate the guest from *source* to *successor* and measure what its users feel.
+
+    *address* is where the source's QEMU reaches the successor's.  While the flows run nothing is
+    sent to a host but what the migration itself needs.
+    """
+    progress("relating clocks")
+    before = _read_all_clocks(ends, source, successor)
+    with ExitStack() as stack:
+        seen = [
+            stack.enter_context(watched(source, hand_off, observe=observe)),
+            stack.enter_context(watched(successor, None, observe=observe)),
+            stack.enter_context(links_watched(ends.guest)),
+        ]
+        running = [
+            stack.enter_context(start_flow(flow, ends.peer_end, ends.guest_end)) for flow in flows
+        ]
+        progress(f"migrating from {source.host.name} to {successor.host.name} under traffic")
+        _let_run(BEFORE_S)
+        outcome = scheme.migrate(source, successor, address)
+        if outcome.status == "completed":
+            if successor.vf:
+                _wait_attached(successor)
+            _let_run(AFTER_S)
+        # First what runs on the peer: logging in to a guest that is also answering takes long.
+        stopped = {each.flow: each.stop() for each in running if each.flow.at_peer}
+        if outcome.status == "completed":
+            ends.guest.follow(successor)
+        stopped |= {each.flow: each.stop() for each in running if not each.flow.at_peer}
+        records = tuple(stopped[flow] for flow in flows)
+    progress("relating clocks again")
+    clock = SharedClock(before, _read_all_clocks(ends, source, successor), ends.peer.name)
+    timeline = build(clock, outcome, source, successor, seen, hand_off, ends.guest.name)
+    measured = _measured(scheme, source, successor, outcome, timeline, records)
+    return Conducted(
+        outcome=outcome,
+        measured=measured,
+        records=records,
+        seen=tuple(seen),
+        qmp_logs={each.host.name: each.qmp.log_text() for each in (source, successor)},
+        console=source.console() + successor.console(),
+    )
+
+
+def _read_all_clocks(ends: Ends, source: Instance, successor: Instance) -> dict[str, Clocks]:
+    machines = (ends.peer, ends.guest.host, source.host, successor.host)
+    return {machine.name: read_clocks(machine) for machine in machines}
+
+
+def _measured(
+    scheme: Scheme,
+    source: Instance,
+    successor: Instance,
+    outcome: Outcome,
+    timeline: Timeline,
+    records: Sequence[FlowRecords],
+) -> Measured:
+    figures = outcome.figures
+    return Measured(
+        scheme=scheme.name,
+        trigger=source.spec.trigger.value if scheme.has_vf else None,
+        source=source.host.name,
+        destination=successor.host.name,
+        status=outcome.status,
+        reason=outcome.reason,
+        qemu=QemuFigures(
+            downtime_ms=figures.get("downtime"),
+            total_ms=figures.get("total-time"),
+            setup_ms=figures.get("setup-time"),
+            transferred_bytes=figures.get("ram", {}).get("transferred"),
+            passes=figures.get("ram", {}).get("dirty-sync-count"),
+        ),
+        asked_ns=timeline.asked_ns,
+        events=timeline.events,
+        bme=timeline.bme,
+        flows=tuple(measured_flow(each) for each in records),
+    )
+
+
+def measured_flow(records: FlowRecords) -> MeasuredFlow:
+    """A flow's records as the analysis wants them."""
+    flow = records.flow
+    return MeasuredFlow(
+        name=flow.name,
+        direction=flow.direction,
+        frame_bytes=flow.frame_bytes,
+        rate_pps=flow.rate_pps,
+        sent=records.sent,
+        received=records.received,
+        receiver_dropped=records.receiver.dropped,
+        clock_moved_ns=records.receiver.clock_moved_ns,
+    )
+
+
+def _wait_attached(successor: Instance) -> None:
+    """Wait until the guest has made the new VF bus master: its driver runs."""
+    vf = successor.vf
+    assert vf is not None, "asked for a guest with a VF only"
+    wait_for(
+        f"{successor.host.name}: the guest to take up VF {vf.pci}",
+        vf.is_master,
+        within=ATTACH_SECONDS,
+        every_s=0.5,
+        fix="see the guest's console: its driver must find the VF and its address",
+    )
+
+
+def _let_run(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    wait_for("the flows to run on", time.monotonic, within=seconds + 1, until=lambda t: t >= end)

@@ -1,0 +1,77 @@
+"""The hand-off: which port's filter holds the guest's MAC address, and when.
+
+While a port's filter gives the guest's address to a VF, frames for the guest go to that VF and to
+nothing else: once the VF is unplugged they go into a pool that nobody reads, and the standby on
+the same port never sees them.  So the filter has to follow the guest::
+
+    source        set while the guest has the VF; cleared the moment the VF is released
+    destination   clear until the guest runs there; set before its driver resets the new VF
+
+The source's step is taken by the observer on the source itself, within a millisecond of seeing
+Bus Master Enable fall.  The destination's cannot wait for the driver to show itself: a VF that is
+reset without an address takes a random one, and the failover pair never forms.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.host.sriov import NO_MAC, VirtualFunction
+from harness.topology import MacAddress
+
+CLEARED, SET = "filter cleared", "filter set"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of a filter that we made: *t_ns* is our monotonic time when it was done."""
+
+    t_ns: int
+    took_ns: int
+    host: str
+    name: str
+    data: Mapping[str, Any]
+
+
+class HandOff:
+    """The guest's address *mac* handed from one VF's filter to another's; once."""
+
+    def __init__(
+        self, source: VirtualFunction, destination: VirtualFunction, mac: MacAddress
+    ) -> None:
+        self._source = source
+        self._destination = destination
+        self._mac = mac
+        self.steps: list[Step] = []
+
+    def begin(self) -> None:
+        """Before the guest is started on the source: its filter is set, the other's is clear."""
+        self._source.set_filter(self._mac)
+        self._destination.set_filter(NO_MAC)
+
+    def on_release(self) -> dict[str, Any]:
+        """What the source's observer is to do when the VF is released; see ``agent.observer``."""
+        return {
+            "name": CLEARED,
+            "port": self._source.port.interface,
+            "vf_index": self._source.index,
+            "mac": NO_MAC,
+        }
+
+    def arrive(self) -> None:
+        """The guest runs on the destination: set the filter there."""
+        before_ns = time.monotonic_ns()
+        self._destination.set_filter(self._mac)
+        after_ns = time.monotonic_ns()
+        self.steps.append(
+            Step(
+                t_ns=after_ns,
+                took_ns=after_ns - before_ns,
+                host=self._destination.host.name,
+                name=SET,
+                data={"vf": self._destination.pci, "mac": self._mac},
+            )
+        )

@@ -1,0 +1,113 @@
+"""What every way to migrate has in common: ask, wait for both ends, quote QEMU's own words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.errors import MigrationError
+from harness.guest.instance import Instance
+from harness.guest.qmp import QmpEvent
+from harness.waiting import Deadline
+
+SECONDS_AT_LEAST = 60
+SECONDS_PER_GUEST_GIB = 120
+"""A migration's deadline grows with the guest's memory; an emulated host moves about 60 MiB/s."""
+
+_ENDINGS = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a migration ended, as both ends say.
+
+    *asked_ns* is our monotonic time when ``migrate`` was sent; *figures* is the source's whole
+    ``query-migrate``, *status* and *reason* its ``status`` and ``error-desc``.
+    """
+
+    asked_ns: int
+    status: str
+    reason: str | None
+    figures: Mapping[str, Any]
+    source_state: str
+    destination_state: str
+
+    def check(self) -> Outcome:
+        """Return this; raises MigrationError unless it completed and the destination runs."""
+        if self.status != "completed" or self.destination_state != "running":
+            raise MigrationError(
+                f"the migration ended as {self.status!r}, with the destination "
+                f"{self.destination_state!r}",
+                because=f"QEMU says: {self.reason or 'nothing'}",
+                fix="see the timeline and the QMP logs of both hosts among the artifacts",
+            )
+        return self
+
+
+class Scheme(Protocol):
+    """A way to migrate."""
+
+    @property
+    def name(self) -> str:
+        """Its word, as in the list of schemes."""
+
+    @property
+    def has_vf(self) -> bool:
+        """Whether the guest owns a VF."""
+
+    def migrate(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
+        """Move the guest to *successor*, which waits on another host; *address* leads there.
+
+        Returns when both ends have come to an end, well or not.
+        """
+
+
+def deadline_for(instance: Instance) -> Deadline:
+    """How long a migration of this guest may take in all."""
+    return Deadline(SECONDS_AT_LEAST + SECONDS_PER_GUEST_GIB * instance.spec.memory_mib / 1024)
+
+
+def ask(source: Instance, successor: Instance, address: tuple[str, int]) -> int:
+    """Have *successor* listen and *source* migrate to it; our monotonic time of asking, in ns."""
+    for each in (source, successor):
+        each.qmp.execute("migrate-set-capabilities", {"capabilities": _ANNOUNCE_EACH_STEP})
+    host, port = address
+    successor.qmp.execute("migrate-incoming", {"uri": f"tcp:0.0.0.0:{port}"})
+    asked_ns = time.monotonic_ns()
+    source.qmp.execute("migrate", {"uri": f"tcp:{host}:{port}"})
+    return asked_ns
+
+
+def wait_for_end(source: Instance, deadline: Deadline) -> bool:
+    """Wait until *source* says how it ended; whether it completed."""
+    ending = source.qmp.wait_for("the migration to end", _is_ending, within=deadline)
+    return bool(ending.data["status"] == "completed")
+
+
+def wait_for_resume(successor: Instance, deadline: Deadline) -> QmpEvent:
+    """Wait until the guest runs on at its destination."""
+    return successor.qmp.wait_for(
+        "the guest to run on", lambda event: event.name == "RESUME", within=deadline
+    )
+
+
+def outcome(asked_ns: int, source: Instance, successor: Instance) -> Outcome:
+    """Ask both ends how it went."""
+    figures = source.qmp.execute("query-migrate")
+    return Outcome(
+        asked_ns=asked_ns,
+        status=str(figures["status"]),
+        reason=figures.get("error-desc"),
+        figures=figures,
+        source_state=source.state,
+        destination_state=successor.state,
+    )
+
+
+_ANNOUNCE_EACH_STEP = [{"capability": "events", "state": True}]
+
+
+def _is_ending(event: QmpEvent) -> bool:
+    return event.name == "MIGRATION" and event.data["status"] in _ENDINGS

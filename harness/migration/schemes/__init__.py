@@ -1,0 +1,1 @@
+"""Ways to migrate, one file each."""

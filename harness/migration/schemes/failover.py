@@ -1,0 +1,32 @@
+"""``failover``: QEMU unplugs the VF, moves the guest on its standby, and plugs in a new VF.
+
+Ref: QEMU, docs/system/virtio-net-failover.rst.  UNPLUG_PRIMARY only says that the guest was asked;
+that it let go shows in ``wait-unplug`` turning into ``active``.
+"""
+
+from __future__ import annotations
+
+from harness.guest.instance import Instance
+from harness.migration import scheme
+from harness.migration.handoff import HandOff
+
+
+class Failover:
+    """virtio-net failover: VF and standby share an address; QEMU does the unplugging."""
+
+    name = "failover"
+    has_vf = True
+
+    def __init__(self, hand_off: HandOff) -> None:
+        self._hand_off = hand_off
+
+    def migrate(
+        self, source: Instance, successor: Instance, address: tuple[str, int]
+    ) -> scheme.Outcome:
+        """Move the guest; the filter on the destination is set when the guest runs there."""
+        deadline = scheme.deadline_for(source)
+        asked_ns = scheme.ask(source, successor, address)
+        if scheme.wait_for_end(source, deadline):
+            scheme.wait_for_resume(successor, deadline)
+            self._hand_off.arrive()
+        return scheme.outcome(asked_ns, source, successor)

@@ -1,0 +1,23 @@
+"""``plain``: a guest without a VF. The baseline: what moving costs when no device is in the way."""
+
+from __future__ import annotations
+
+from harness.guest.instance import Instance
+from harness.migration import scheme
+
+
+class Plain:
+    """virtio only."""
+
+    name = "plain"
+    has_vf = False
+
+    def migrate(
+        self, source: Instance, successor: Instance, address: tuple[str, int]
+    ) -> scheme.Outcome:
+        """Move the guest; see Scheme."""
+        deadline = scheme.deadline_for(source)
+        asked_ns = scheme.ask(source, successor, address)
+        if scheme.wait_for_end(source, deadline):
+            scheme.wait_for_resume(successor, deadline)
+        return scheme.outcome(asked_ns, source, successor)

@@ -1,0 +1,160 @@
+"""Everything seen during a migration, in the peer's clock, each entry with its uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.measured import BmeSample, Event
+from harness.analysis.phases import ASKED, ATTACHED, RELEASED
+from harness.guest.instance import Instance
+from harness.migration.clocks import SharedClock, Stamp
+from harness.migration.handoff import HandOff
+from harness.migration.scheme import Outcome
+from harness.migration.watch import Seen
+
+CONDUCTOR = "conductor"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Events and BME samples in order of time; *asked_ns* is when ``migrate`` was sent."""
+
+    asked_ns: int
+    events: tuple[Event, ...]
+    bme: tuple[BmeSample, ...]
+
+
+def build(
+    clock: SharedClock,
+    outcome: Outcome,
+    source: Instance,
+    successor: Instance,
+    seen: Sequence[Seen],
+    hand_off: HandOff | None,
+    guest: str,
+) -> Timeline:
+    """Put what QEMU, observers, guest and hand-off said on one timeline."""
+    asked = clock.from_ours(outcome.asked_ns)
+    events = [_event(asked, CONDUCTOR, ASKED)]
+    for instance in (source, successor):
+        events += _qmp_events(clock, instance)
+    bme = [sample for each in seen for sample in _bme_samples(clock, each)]
+    events += _hand_off_events(clock, seen, hand_off)
+    events += _kernel_faults(clock, seen)
+    stopped = next((event.t_ns for event in events if event.name == "STOP"), None)
+    events += _link_events(clock, seen, guest, stopped)
+    events += _released(bme, source.host.name, asked.t_ns)
+    events += _attached(events, stopped)
+    return Timeline(
+        asked.t_ns,
+        tuple(sorted(events, key=lambda event: event.t_ns)),
+        tuple(sorted(bme, key=lambda sample: sample.t_ns)),
+    )
+
+
+def _event(stamp: Stamp, source: str, name: str, data: Mapping[str, Any] | None = None) -> Event:
+    return Event(stamp.t_ns, stamp.uncertainty_ns, source, name, data or {})
+
+
+def _qmp_events(clock: SharedClock, instance: Instance) -> list[Event]:
+    host = instance.host.name
+    return [
+        _event(clock.from_wall(host, each.realtime_ns), f"qmp:{host}", each.title, each.data)
+        for each in instance.qmp.events
+    ]
+
+
+def _bme_samples(clock: SharedClock, seen: Seen) -> Iterable[BmeSample]:
+    """A change happened at most one sampling interval before it was seen."""
+    interval_ns = round(1e9 / seen.observer["rate_per_s"]) if seen.bme else 0
+    for line in seen.bme:
+        stamp = clock.from_monotonic(seen.machine, line["t_ns"])
+        yield BmeSample(
+            t_ns=stamp.t_ns,
+            uncertainty_ns=stamp.uncertainty_ns + interval_ns,
+            host=line["host"],
+            vf=line["vf"],
+            command=line["command"],
+            bme=line["bme"],
+            via=line["via"],
+        )
+
+
+def _hand_off_events(
+    clock: SharedClock, seen: Sequence[Seen], hand_off: HandOff | None
+) -> list[Event]:
+    events = []
+    for each in seen:
+        for line in each.handoff:
+            stamp = clock.from_monotonic(each.machine, line["t_ns"])
+            events.append(_event(stamp, f"handoff:{each.machine}", line["name"], line["data"]))
+    for step in hand_off.steps if hand_off else ():
+        # Done somewhere between our asking and the answer.
+        stamp = clock.from_ours(step.t_ns - step.took_ns // 2, step.took_ns // 2)
+        events.append(_event(stamp, f"handoff:{step.host}", step.name, step.data))
+    return events
+
+
+def _kernel_faults(clock: SharedClock, seen: Sequence[Seen]) -> list[Event]:
+    return [
+        _event(
+            clock.from_monotonic(each.machine, fault["t_ns"]),
+            f"kernel:{each.machine}",
+            "kernel fault",
+            {"text": fault["text"]},
+        )
+        for each in seen
+        for fault in each.kernel.get("faults", ())
+    ]
+
+
+def _link_events(
+    clock: SharedClock, seen: Sequence[Seen], guest: str, stopped_ns: int | None
+) -> list[Event]:
+    """Interfaces of the guest coming, going, getting and losing their link."""
+    events = []
+    for each in seen:
+        running: dict[int, bool] = {}
+        for line in each.links:
+            now = line["event"] != "del" and bool(line["running"])
+            before = running.get(line["index"])
+            running[line["index"]] = now
+            if line["event"] == "was" or (before == now and line["event"] != "del"):
+                continue
+            stamp = clock.from_guest(guest, line["t_ns"], stopped_ns)
+            name = _link_name(line["event"], before, now=now)
+            data = {"address": line["address"], "slave": line["master"] is not None}
+            events.append(_event(stamp, "guest", f"{line['ifname']} {name}", data))
+    return events
+
+
+def _link_name(event: str, before: bool | None, *, now: bool) -> str:
+    if event == "del":
+        return "gone"
+    if before is None:
+        return "there with link" if now else "there"
+    return "link up" if now else "link down"
+
+
+def _released(bme: Iterable[BmeSample], source: str, asked_ns: int) -> list[Event]:
+    """When BME on the source was first seen clear, or the VF gone, after *asked_ns*."""
+    for sample in sorted(bme, key=lambda sample: sample.t_ns):
+        if sample.host == source and sample.t_ns > asked_ns and not sample.masters:
+            data = {"vf": sample.vf, "command": sample.command, "via": sample.via}
+            return [Event(sample.t_ns, sample.uncertainty_ns, CONDUCTOR, RELEASED, data)]
+    return []
+
+
+def _attached(events: Iterable[Event], stopped_ns: int | None) -> list[Event]:
+    """When an interface of the guest that belongs to a failover pair first had a link again."""
+    for event in sorted(events, key=lambda event: event.t_ns):
+        if (
+            stopped_ns is not None
+            and event.t_ns > stopped_ns
+            and event.source == "guest"
+            and event.name.endswith(("link up", "there with link"))
+        ):
+            return [Event(event.t_ns, event.uncertainty_ns, CONDUCTOR, ATTACHED, event.data)]
+    return []

@@ -1,0 +1,84 @@
+"""What records a migration by itself on each machine, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.guest.instance import Instance
+from harness.guest.machine import GuestMachine
+from harness.migration.handoff import HandOff
+from harness.remote import Host, Recorder
+
+BME_RATE_PER_S = 250
+"""A sample costs an emulated processor 0.4 ms and a real one 25 us; this leaves both room."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """The records of one machine, in its own clocks; filled when its recorders are stopped.
+
+    *bme* and *links* are the lines of those recorders, *handoff* the events of the observer,
+    *kernel_log* the text of the kernel's log with *faults*, the lines that mean trouble.
+    """
+
+    machine: str
+    bme: list[dict[str, Any]] = field(default_factory=list)
+    links: list[dict[str, Any]] = field(default_factory=list)
+    handoff: list[dict[str, Any]] = field(default_factory=list)
+    observer: dict[str, Any] = field(default_factory=dict)
+    kernel_log: str = ""
+    kernel: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def watched(
+    instance: Instance, hand_off: HandOff | None, *, observe: bool = True
+) -> Iterator[Seen]:
+    """Record the kernel log of the instance's host and, with *observe*, BME of its VF.
+
+    With *hand_off* the observer also clears the filter when the VF is released.
+    """
+    host = instance.host
+    seen = Seen(host.name)
+    kernel_path = host.scratch("kernel.log")
+    kernel = host.start("kernel-log", {"path": kernel_path})
+    observer: Recorder | None = None
+    bme_path = host.scratch("bme.jsonl")
+    if observe and instance.vf:
+        spec: dict[str, Any] = {
+            "host": host.name, "vf": instance.vf.pci, "qemu_pid": instance.pid, "path": bme_path,
+            "rate_per_s": BME_RATE_PER_S,
+        }  # fmt: skip
+        if hand_off:
+            spec["on_release"] = [hand_off.on_release()]
+        observer = host.start("observer", spec)
+    try:
+        yield seen
+    finally:
+        if observer:
+            seen.observer = observer.stop()
+            seen.handoff = seen.observer.pop("events")
+            seen.bme = _lines(host, bme_path)
+        seen.kernel = kernel.stop()
+        seen.kernel_log = host.fetch(kernel_path).decode(errors="replace")
+
+
+@contextmanager
+def links_watched(guest: GuestMachine) -> Iterator[Seen]:
+    """Record every change of the guest's interfaces."""
+    seen = Seen(guest.name)
+    path = guest.scratch("links.jsonl")
+    links = guest.start("links", {"path": path})
+    try:
+        yield seen
+    finally:
+        links.stop()
+        seen.links = _lines(guest, path)
+
+
+def _lines(host: Host | GuestMachine, path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in host.fetch(path).splitlines()]

@@ -1,0 +1,1 @@
+"""One run: the lab taken and given back, guests that move, and what is kept of it all."""

@@ -1,0 +1,91 @@
+"""A lab in use: every host connected, leased and checked; given back as it was."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from harness.errors import UsageError
+from harness.guest.spec import GuestImage
+from harness.host.preflight import check, preflight
+from harness.host.snapshot import snapshot
+from harness.remote import Host, connect
+from harness.topology import PEER, Topology
+
+Progress = Callable[[str], None]
+
+LEASE_SECONDS = 900
+"""Longer than anything that is done between two renewals, boots and migrations included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """*hosts* by name in the order of the topology, the *peer*, and the *guest* image."""
+
+    topology: Topology
+    hosts: dict[str, Host]
+    peer: Host
+    guest: GuestImage
+    progress: Progress
+
+    def renew(self) -> None:
+        """Keep the leases for LEASE_SECONDS from now; done before each boot and migration."""
+        for host in self.hosts.values():
+            host.lease.renew(LEASE_SECONDS)
+
+    def pair(self) -> tuple[str, str]:
+        """Names of the two hosts that a guest moves between."""
+        names = list(self.hosts)
+        if len(names) < 2:
+            raise UsageError(
+                f"lab {self.topology.name!r} has one host",
+                because="a migration needs two",
+                fix='mark the test `needs("two-hosts")`',
+            )
+        return names[0], names[1]
+
+
+@contextmanager
+def taken(topology: Topology, guest: GuestImage, progress: Progress) -> Iterator[Lab]:
+    """The lab for this process alone; all hosts or none.
+
+    Raises LabBusy, LabError for a host that cannot be used, and at the end RestoreError for one
+    that is not as it was.
+    """
+    if topology.peer is None:
+        raise UsageError(
+            f"lab {topology.name!r} has no peer",
+            because=f"{topology.file} has no [peer]; nobody would send or receive the frames",
+            fix="describe the machine at the other end of the wire",
+        )
+    with ExitStack() as stack:
+        progress(f"connecting to {', '.join([*topology.hosts, PEER])}")
+        hosts = {
+            name: stack.enter_context(connect(name, topology.connection(name)))
+            for name in topology.hosts
+        }
+        peer = stack.enter_context(connect(PEER, topology.connection(PEER)))
+        for host in hosts.values():
+            stack.enter_context(_leased(host))
+        faults = [(name, preflight(host, topology.hosts[name])) for name, host in hosts.items()]
+        check(faults)
+        before = [snapshot(host, topology.hosts[name]) for name, host in hosts.items()]
+        yield Lab(topology, hosts, peer, guest, progress)
+        for host, was in zip(hosts.values(), before, strict=True):
+            was.check_same(snapshot(host, topology.hosts[host.name]))
+
+
+@contextmanager
+def _leased(host: Host) -> Iterator[None]:
+    host.lease.take(holder(), LEASE_SECONDS)
+    yield
+    host.lease.give_back()  # not after an error: then the agent itself undoes what is pending
+
+
+def holder() -> str:
+    """Who we are, for whoever finds a host lent."""
+    return f"{getpass.getuser()}@{socket.gethostname()} (pid {os.getpid()})"

@@ -1,0 +1,147 @@
+"""A guest that can be moved between two hosts, there and back, each move measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.guest.instance import Instance, instance, put_image
+from harness.guest.machine import GuestMachine
+from harness.guest.spec import GuestSpec, Place
+from harness.host.bridge import standby_tap
+from harness.host.port import find_port, port_up
+from harness.host.sriov import VirtualFunction, virtual_functions
+from harness.migration.conductor import Conducted, Ends, conduct
+from harness.migration.handoff import HandOff
+from harness.migration.scheme import Scheme
+from harness.migration.schemes.failover import Failover
+from harness.migration.schemes.plain import Plain
+from harness.run.lab import Lab
+from harness.traffic.flow import Endpoint, Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Berth:
+    """What a host lends the guest: a tap on the bridge, and a VF if it is to have one."""
+
+    host: str
+    tap: str
+    vf: VirtualFunction | None
+
+
+class MovingGuest:
+    """A guest and the two berths it moves between; *instance* is its process now."""
+
+    def __init__(
+        self, lab: Lab, spec: GuestSpec, berths: dict[str, Berth], stack: ExitStack, logs: Path
+    ) -> None:
+        self._lab = lab
+        self._berths = berths
+        self._stack = stack
+        self._logs = logs
+        self._moves = 0
+        self.spec = spec
+        first = next(iter(berths.values()))
+        if first.vf:
+            first.vf.set_filter(spec.mac)
+        lab.renew()
+        lab.progress(f"booting the guest on {first.host}")
+        self._ending, self.instance = self._launch(first, incoming=False)
+        self.instance.wait_until_up()
+        self.machine = GuestMachine(self.instance, lab.guest)
+        stack.callback(lambda: self.machine.close())
+
+    def migrate(self, flows: Sequence[Flow], *, observe: bool = True) -> Conducted:
+        """Move to the other host while *flows* run, and return what was seen.
+
+        The old instance is ended afterwards; `instance` is the successor.  Raises what the
+        harness cannot go on after; that QEMU refused or failed is in the outcome.
+        """
+        source = self.instance
+        berth = next(each for each in self._berths.values() if each.host != source.host.name)
+        self._moves += 1
+        self._lab.renew()
+        ending, successor = self._launch(berth, incoming=True)
+        hand_off = self._hand_off(source, berth)
+        scheme: Scheme = Failover(hand_off) if hand_off else Plain()
+        entry = self._lab.topology.hosts[berth.host]
+        conducted = conduct(
+            scheme, source, successor,
+            address=entry.migration_endpoint, ends=self.ends(), flows=flows,
+            hand_off=hand_off, observe=observe, progress=self._lab.progress,
+        )  # fmt: skip
+        if conducted.outcome.status == "completed":
+            self._ending.close()
+            self._ending, self.instance = ending, successor
+        else:
+            ending.close()
+        return conducted
+
+    def _hand_off(self, source: Instance, berth: Berth) -> HandOff | None:
+        return HandOff(source.vf, berth.vf, self.spec.mac) if source.vf and berth.vf else None
+
+    def _launch(self, berth: Berth, *, incoming: bool) -> tuple[ExitStack, Instance]:
+        """A process on *berth*, and what ends it; the end of everything ends it too."""
+        host = self._lab.hosts[berth.host]
+        entry = self._lab.topology.hosts[berth.host]
+        kernel, initramfs = put_image(host, self._lab.guest)
+        folder = host.scratch(f"{self.spec.name}-{self._moves}/qmp").rpartition("/")[0]
+        place = Place(
+            qemu=entry.qemu, accelerator=entry.accelerator, kernel=kernel, initramfs=initramfs,
+            folder=folder, tap=berth.tap, vf=berth.vf.pci if berth.vf else None, incoming=incoming,
+        )  # fmt: skip
+        ending = self._stack.enter_context(ExitStack())
+        log = self._logs / f"qmp-{berth.host}-{self._moves}.jsonl"
+        return ending, ending.enter_context(instance(self.spec, berth.vf, place, host, log))
+
+    def ends(self) -> Ends:
+        """The two ends of every flow, as the guest is now."""
+        peer, entry = self._lab.peer, self._lab.topology.peer
+        assert entry is not None, "a lab in use has a peer"
+        peer_mac = peer.read_text(f"/sys/class/net/{entry.interface}/address").strip()
+        interface = failover_master(self.machine, str(self.spec.address.ip))
+        return Ends(
+            peer=peer,
+            peer_end=Endpoint(peer, entry.interface, peer_mac, str(entry.address.ip)),
+            guest=self.machine,
+            guest_end=Endpoint(self.machine, interface, self.spec.mac, str(self.spec.address.ip)),
+        )
+
+
+def failover_master(machine: GuestMachine, address: str) -> str:
+    """The guest's interface that has *address*: the one above standby and VF."""
+    shown = json.loads(machine.host.run("/usr/bin/ip", "-json", "address", "show").stdout)
+    return next(
+        str(link["ifname"])
+        for link in shown
+        if any(each.get("local") == address for each in link["addr_info"])
+    )
+
+
+@contextmanager
+def moving_guest(lab: Lab, spec: GuestSpec, logs: Path, *, has_vf: bool) -> Iterator[MovingGuest]:
+    """A booted guest with a berth on each of the lab's two hosts; all is put back afterwards."""
+    with ExitStack() as stack:
+        berths = {}
+        for name in lab.pair():
+            lab.progress(f"preparing {name}")
+            berths[name] = stack.enter_context(_berth(lab, name, spec.mtu, has_vf=has_vf))
+        yield MovingGuest(lab, spec, berths, stack, logs)
+
+
+@contextmanager
+def _berth(lab: Lab, name: str, mtu: int, *, has_vf: bool) -> Iterator[Berth]:
+    host = lab.hosts[name]
+    port_name, entry = next(iter(lab.topology.hosts[name].ports.items()))
+    port = find_port(host, port_name, entry)
+    with ExitStack() as stack:
+        stack.enter_context(port_up(port, mtu=mtu))
+        tap = stack.enter_context(standby_tap(port, mtu=mtu))
+        if not has_vf:
+            yield Berth(name, tap, None)
+            return
+        (vf,) = stack.enter_context(virtual_functions(port, 1))
+        yield Berth(name, tap, vf)

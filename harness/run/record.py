@@ -1,0 +1,144 @@
+"""What is kept of a run: a folder for it, one for each test, results.json and the report."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.analysis.verdict import Limits, Verdict, worst
+from harness.migration.conductor import Conducted
+from harness.report.entry import migration_result
+from harness.report.page import write_page
+from harness.report.results import CaseResult, Migration, Provenance, Results, write_results
+from harness.report.results import Lab as LabResult
+from harness.topology import Topology
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One measured migration: its entry in results.json, its verdict, and what was seen."""
+
+    migration: Migration
+    verdict: Verdict
+    conducted: Conducted
+
+    def bme_seen(self, via: str) -> set[bool]:
+        """The values of BME that were read on the source, *via* vfio, sysfs or device."""
+        measured = self.conducted.measured
+        return {s.bme for s in measured.bme if s.host == measured.source and s.via == via}
+
+    @property
+    def why(self) -> str:
+        """The reasons of a verdict that is no pass, a line each."""
+        return "\n".join(self.verdict.reasons)
+
+
+@dataclass(slots=True)
+class Case:
+    """One test: its *folder*, and the migrations made in it so far."""
+
+    nodeid: str
+    folder: Path
+    moved: list[Moved] = field(default_factory=list)
+    outcome: str = "not run"
+
+    def keep(self, conducted: Conducted, limits: Limits) -> Moved:
+        """Judge a migration and write all that is known of it into the folder."""
+        number = len(self.moved) + 1
+        _write_raw(self.folder, conducted, suffix="" if number == 1 else f"-{number}")
+        recorded = migration_result(conducted.measured, limits)
+        recorded.write(self.folder, number=number)
+        moved = Moved(recorded.migration, recorded.verdict, conducted)
+        self.moved.append(moved)
+        return moved
+
+
+class Record:
+    """The folder of one run below *artifacts*; made at once, with ``latest`` pointing to it."""
+
+    def __init__(self, artifacts: Path, topology: Topology) -> None:
+        self.started = datetime.now(UTC)
+        self.topology = topology
+        self.provenance: Provenance | None = None
+        self.cases: dict[str, Case] = {}
+        self.name = f"{self.started:%Y%m%d-%H%M%S}-{topology.name}"
+        self.folder = artifacts.absolute() / self.name
+        self.folder.mkdir(parents=True)
+        _point(self.folder.parent / LATEST, self.name)
+
+    def case(self, nodeid: str) -> Case:
+        """The case of a test, made when it is first asked for."""
+        if nodeid not in self.cases:
+            folder = self.folder / re.sub(r"[^\w.=-]+", "-", nodeid.partition("::")[2]).strip("-")
+            folder.mkdir(exist_ok=True)
+            self.cases[nodeid] = Case(nodeid, folder)
+        return self.cases[nodeid]
+
+    def finish(self) -> Results | None:
+        """Write results.json and report.html; None if no host was ever asked what it runs."""
+        if self.provenance is None:
+            return None
+        results = Results(
+            run=self.name,
+            started=self.started,
+            lab=LabResult(
+                name=self.topology.name,
+                emulated=self.topology.emulation is not None,
+                topology=self.topology.file,
+            ),
+            provenance=self.provenance,
+            tests=[_case_result(case, self.folder) for case in self.cases.values()],
+        )
+        write_results(results, self.folder)
+        write_page(self.folder)
+        return results
+
+
+def limits_of(topology: Topology) -> Limits:
+    """What a migration may take in this lab."""
+    limits = topology.limits
+    return Limits(
+        longest_outage_ms=limits.longest_outage_ms,
+        sender_late_max_ms=limits.sender_late_max_ms,
+        clock_uncertainty_ms=limits.clock_uncertainty_ms,
+    )
+
+
+def _case_result(case: Case, run: Path) -> CaseResult:
+    return CaseResult(
+        nodeid=case.nodeid,
+        outcome=case.outcome,
+        verdict=worst(moved.verdict.word for moved in case.moved),
+        artifacts=str(case.folder.relative_to(run)),
+        migrations=[moved.migration for moved in case.moved],
+    )
+
+
+def _write_raw(folder: Path, conducted: Conducted, suffix: str) -> None:
+    measured = conducted.measured
+    _write_lines(folder / f"timeline{suffix}.jsonl", (asdict(event) for event in measured.events))
+    _write_lines(folder / f"bme{suffix}.jsonl", (asdict(sample) for sample in measured.bme))
+    for seen in conducted.seen:
+        if seen.kernel_log:
+            (folder / f"dmesg-{seen.machine}{suffix}.log").write_text(seen.kernel_log)
+    for host, log in conducted.qmp_logs.items():
+        (folder / f"qmp-{host}{suffix}.jsonl").write_text(log)
+    (folder / f"console{suffix}.log").write_text(conducted.console)
+
+
+def _write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _point(link: Path, name: str) -> None:
+    """Let *link* point to *name*, at no moment to nothing."""
+    new = link.with_name(f".{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(name)
+    new.replace(link)
