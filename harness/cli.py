@@ -1,0 +1,209 @@
+"""``vf-harness``: the lab by hand, and the way back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import HarnessError, RestoreError, UsageError
+from harness.topology import Topology, find, load, schema
+
+if TYPE_CHECKING:
+    from harness.remote import Host
+
+Progress = Callable[[str], None]
+
+HELP = """\
+Measure what a live migration does to a guest that owns an 82599 virtual function.
+
+  vf-harness lab up          start the emulated lab and leave it up
+  pytest tests/lab -m smoke  run tests on it
+  vf-harness lab down        end it
+
+Exit codes: 0 done, 1 an error on a machine, 2 wrong use, 10 the lab is lent to someone else,
+11 the lab cannot be used as it is, 12 a host could not be put back.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options) or 0)
+    except HarnessError as error:
+        print(f"vf-harness: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("vf-harness: interrupted; what was begun was undone", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # who read our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vf-harness", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    lab = commands.add_parser("lab", help="start, end and show the emulated lab")
+    actions = lab.add_subparsers(required=True, metavar="up|down|status")
+    for name, run, help_text in (
+        ("up", _lab_up, "start it and leave it up; an image is built first if there is none"),
+        ("down", _lab_down, "end it, or what a start left behind"),
+        ("status", _lab_status, "show what is there; exit code 1 if it is not up"),
+    ):
+        _lab_option(actions.add_parser(name, help=help_text)).set_defaults(command=run)
+    doctor = commands.add_parser("doctor", help="look at every host for what would spoil a test")
+    _lab_option(doctor).set_defaults(command=_doctor)
+    restore = commands.add_parser(
+        "restore", help="put hosts back as they were, from their journals"
+    )
+    _lab_option(restore).set_defaults(command=_restore)
+    restore.add_argument("hosts", nargs="*", metavar="HOST", help="default: every host of the lab")
+    report = commands.add_parser("report", help="write a run's report.html again from its results")
+    report.add_argument("run", type=Path, metavar="RUN", help="its folder, such as reports/latest")
+    report.set_defaults(command=_report)
+    schemas = commands.add_parser("schema", help="print the JSON Schema of topology files")
+    schemas.add_argument("--results", action="store_true", help="... of results.json instead")
+    schemas.set_defaults(command=_schema)
+    return parser
+
+
+def _lab_option(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument(
+        "--lab",
+        metavar="FILE|NAME",
+        default=os.environ.get("VF_HARNESS_LAB", "emulated"),
+        help="topology: a file, or the name of one in topologies/ (default: emulated)",
+    )
+    return parser
+
+
+def _topology(options: argparse.Namespace) -> Topology:
+    return load(find(options.lab))
+
+
+def _lab_up(options: argparse.Namespace) -> None:
+    from harness.lab import emulated
+
+    topology = _topology(options)
+    if emulated.status(topology).is_up:
+        print(f"lab {topology.name!r} is up already")
+    else:
+        emulated.up(topology, _progress(), dies_with_us=False)
+    for name, host in emulated.reached_topology(topology).hosts.items():
+        print(
+            f"{name}: ssh -p {host.port} -i {host.identity} "
+            f"-o UserKnownHostsFile={host.known_hosts} {host.user}@{host.address}"
+        )
+
+
+def _lab_down(options: argparse.Namespace) -> None:
+    from harness.lab import emulated
+
+    was = emulated.down(_topology(options))
+    ended = [*was.machines, *was.namespaces]
+    print(f"ended: {', '.join(ended)}" if ended else "nothing was there")
+
+
+def _lab_status(options: argparse.Namespace) -> int:
+    from harness.lab import emulated
+
+    status = emulated.status(_topology(options))
+    print("up" if status.is_up else "not up")
+    print(f"machines:   {', '.join(status.machines) or 'none'}")
+    print(f"namespaces: {', '.join(status.namespaces) or 'none'}")
+    print(f"folder:     {status.folder or 'none'}")
+    return 0 if status.is_up else 1
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from harness.host.preflight import check, preflight
+
+    topology = _reached(options)
+    faults = []
+    for name in topology.hosts:
+        with _connected(topology, name) as host:
+            faults.append((name, preflight(host, topology.hosts[name])))
+    check(faults)
+    print(f"{', '.join(topology.hosts)}: nothing found")
+
+
+def _restore(options: argparse.Namespace) -> None:
+    topology = _reached(options)
+    failed = []
+    for name in options.hosts or topology.hosts:
+        with _connected(topology, name) as host:
+            host.lease.evict()
+            host.lease.take("vf-harness restore", seconds=300)
+            pending = host.pending()
+            try:
+                host.undo()
+            except RestoreError as error:
+                failed.append(str(error))
+                continue
+            host.lease.give_back()
+            print(f"{name}: {len(pending)} changes undone")
+    if failed:
+        raise RestoreError(
+            "\n".join(failed), because="see each host above", fix="mend the cause, then try again"
+        )
+
+
+def _report(options: argparse.Namespace) -> None:
+    from harness.report.page import write_page
+
+    print(write_page(options.run))
+
+
+def _schema(options: argparse.Namespace) -> None:
+    from harness.report.results import results_schema
+
+    wanted = results_schema() if options.results else schema()
+    print(json.dumps(wanted, indent=2))
+
+
+def _reached(options: argparse.Namespace) -> Topology:
+    """The topology as it is reached now; an emulated lab must be up."""
+    from harness.lab import emulated
+
+    topology = _topology(options)
+    if topology.emulation is None:
+        return topology
+    if not emulated.status(topology).is_up:
+        raise UsageError(
+            f"lab {topology.name!r} is not up",
+            because="its machines are made by `vf-harness lab up`; there is nothing to look at",
+            fix="start it first",
+        )
+    return emulated.reached_topology(topology)
+
+
+@contextmanager
+def _connected(topology: Topology, name: str) -> Iterator[Host]:
+    from harness.remote import connect
+
+    with connect(name, topology.connection(name)) as host:
+        yield host
+
+
+def _progress() -> Progress:
+    """Lines with the seconds since the start, on stderr: a pipe gets the results alone."""
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    return say
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""The pytest plugin: options, markers, needs, fixtures, and what is kept of a run."""
+
+from __future__ import annotations
+
+from harness.plugin.fixtures import case, flow, guest, hosts, lab, migrate
+from harness.plugin.hooks import (
+    pytest_addoption,
+    pytest_collection_finish,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_generate_tests,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+    pytest_runtestloop,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
+
+__all__ = [
+    "case",
+    "flow",
+    "guest",
+    "hosts",
+    "lab",
+    "migrate",
+    "pytest_addoption",
+    "pytest_collection_finish",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_generate_tests",
+    "pytest_runtest_makereport",
+    "pytest_runtest_setup",
+    "pytest_runtestloop",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
+]

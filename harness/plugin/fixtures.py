@@ -1,0 +1,146 @@
+"""What a test asks for by name: the lab, a guest that moves, flows, and moving it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.errors import LabError
+from harness.plugin.hooks import EXIT_CODE, FAILED, RECORD
+from harness.plugin.options import SETTINGS
+
+if TYPE_CHECKING:
+    from harness.remote import Host
+    from harness.run.lab import Lab
+    from harness.run.moving import MovingGuest
+    from harness.run.record import Case, Moved
+    from harness.traffic.flow import Direction, Flow
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The lab, leased for this run; started first if it is an emulated one that is not up."""
+    from harness.lab.use import ready
+    from harness.run.lab import taken
+    from harness.run.provenance import provenance
+
+    config = request.config
+    settings = config.stash[SETTINGS]
+    progress = _progress(config)
+    with _exit_code(config), ExitStack() as stack:
+        keep = settings.keep_on_failure
+        topology, image = stack.enter_context(ready(settings.topology, progress, keep=keep))
+        lab = stack.enter_context(taken(topology, image, progress))
+        config.stash[RECORD].provenance = provenance(lab)
+        yield lab
+        if keep and config.stash[FAILED]:
+            _keep(lab, stack, progress)
+        else:
+            progress("putting the lab back")
+
+
+@pytest.fixture(scope="session")
+def hosts(lab: Lab) -> list[Host]:
+    """The lab's hosts, in the order of its topology."""
+    return list(lab.hosts.values())
+
+
+@pytest.fixture(scope="module")
+def guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
+    """A guest with a VF, booted once for a module; wherever its last migration left it."""
+    from harness.guest.spec import GuestSpec
+    from harness.run.moving import moving_guest
+
+    config = request.config
+    logs = config.stash[RECORD].folder / "guests" / request.module.__name__.rpartition(".")[2]
+    logs.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        spec = GuestSpec.of(lab.topology.guest)
+        yield stack.enter_context(moving_guest(lab, spec, logs, has_vf=True))
+        if config.stash[SETTINGS].keep_on_failure and config.stash[FAILED]:
+            stack.pop_all()
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """The test's own folder among the artifacts; its commands are logged there."""
+    case = request.config.stash[RECORD].case(request.node.nodeid)
+    commands = logging.getLogger("harness.commands")
+    handler = logging.FileHandler(case.folder / "commands.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    commands.addHandler(handler)
+    commands.setLevel(logging.INFO)
+    try:
+        yield case
+    finally:
+        commands.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def flow(lab: Lab) -> Callable[..., Flow]:
+    """A flow by its frame size and direction, at the rate that the lab's topology names."""
+    from harness.traffic.flow import Flow
+
+    numbers = iter(range(1, 1000))
+
+    def make(frame_bytes: int, direction: Direction = "round-trip", rate_pps: float = 0) -> Flow:
+        rate = rate_pps or lab.topology.limits.rate_pps
+        return Flow(f"{direction}-{frame_bytes}", direction, frame_bytes, rate, next(numbers))
+
+    return make
+
+
+@pytest.fixture
+def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..., Moved]:
+    """Move a guest to the other host under flows; the result is judged, kept and reported."""
+    from harness.report.junit import properties
+    from harness.run.record import limits_of
+
+    def move(guest: MovingGuest, *flows: Flow, observe: bool = True) -> Moved:
+        conducted = guest.migrate(flows, observe=observe)
+        moved = case.keep(conducted, limits_of(lab.topology))
+        request.node.user_properties.extend(
+            properties(moved.migration, moved.verdict.word, number=len(case.moved))
+        )
+        return moved
+
+    return move
+
+
+def _progress(config: pytest.Config) -> Callable[[str], None]:
+    """A line on the terminal at once, whatever pytest captures."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+
+    def say(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            reporter.ensure_newline()
+            reporter.line(f"  {text}")
+
+    return say
+
+
+@contextmanager
+def _exit_code(config: pytest.Config) -> Iterator[None]:
+    """Let a lab that cannot be used, or not be put back, end the run with its own code."""
+    try:
+        yield
+    except LabError as error:
+        config.stash[EXIT_CODE] = error.exit_code
+        pytest.exit(f"\n{error}", returncode=error.exit_code)
+
+
+def _keep(lab: Lab, stack: ExitStack, progress: Callable[[str], None]) -> None:
+    """Leave everything as it is until the leases end, and say how to look at it."""
+    stack.pop_all()
+    for name, host in lab.hosts.items():
+        host.lease.linger()
+        way = lab.topology.connection(name)
+        key = f" -i {way.identity}" if way.identity else ""
+        progress(f"kept: ssh -p {way.port}{key} {way.user}@{way.address}  ({name})")
+    progress("put back with `vf-harness restore`, or by the hosts themselves when the lease ends")

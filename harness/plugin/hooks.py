@@ -1,0 +1,137 @@
+"""How pytest is told of the lab: options, needs, reports, exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from harness.errors import HarnessError, UsageError
+from harness.plugin.options import MARKERS, SETTINGS, add_options, read_settings
+from harness.plugin.plan import plan
+
+RECORD = pytest.StashKey[Any]()
+"""The run's ``harness.run.record.Record``; only where a test of the lab is to run."""
+
+EXIT_CODE = pytest.StashKey[int]()
+"""What the run is to exit with, if the lab itself was at fault."""
+
+FAILED = pytest.StashKey[bool]()
+
+UNMET = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    for marker, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{marker}: {meaning}")
+    try:
+        config.stash[SETTINGS] = read_settings(config)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[FAILED] = False
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    iterations = metafunc.config.stash[SETTINGS].iterations
+    if iterations > 1 and "lab" in metafunc.fixturenames:
+        metafunc.fixturenames.append("iteration")
+        metafunc.parametrize("iteration", range(1, iterations + 1))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    topology = config.stash[SETTINGS].topology
+    for item in items:
+        for marker in item.iter_markers("needs"):
+            try:
+                unmet = topology.unmet(marker.args)
+            except UsageError as error:
+                raise pytest.UsageError(f"{item.nodeid}: {error}") from None
+            item.stash.setdefault(UNMET, []).extend(str(each) for each in unmet)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make the run's folder and its JUnit file, if a test of the lab is to run."""
+    config = session.config
+    settings = config.stash[SETTINGS]
+    if config.option.collectonly or settings.dry_run or not _lab_tests(session):
+        return
+    from _pytest.junitxml import LogXML  # there is no public way to choose the file this late
+
+    from harness.run.record import Record
+
+    record = config.stash[RECORD] = Record(settings.artifacts, settings.topology)
+    junit = LogXML(
+        str(record.folder / "junit.xml"), None, "vf-harness", "no", "total", "xunit1", True
+    )
+    config.pluginmanager.register(junit, "vf-harness-junit")
+    junit.pytest_sessionstart()
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    settings = session.config.stash[SETTINGS]
+    if not settings.dry_run:
+        return None
+    for line in plan(settings.topology, len(_lab_tests(session))):
+        print(line)
+    return True
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    unmet = item.stash.get(UNMET, [])
+    if unmet and item.config.stash[SETTINGS].require_all:
+        pytest.fail("; ".join(unmet), pytrace=False)
+    if unmet:
+        pytest.skip("; ".join(unmet))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.excinfo and isinstance(call.excinfo.value, HarnessError):
+        report.longrepr = str(call.excinfo.value)  # it says what to do; commands.log has the rest
+    item.config.stash[FAILED] |= report.failed
+    record = item.config.stash.get(RECORD, None)
+    if record and item.nodeid in record.cases:
+        case = record.cases[item.nodeid]
+        if report.when == "call" or not report.passed:
+            case.outcome = report.outcome
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    code = session.config.stash.get(EXIT_CODE, None)
+    if code is not None:
+        session.exitstatus = code
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    record = config.stash.get(RECORD, None)
+    results = record.finish() if record else None
+    if record is None or results is None:
+        return
+    from rich.console import Console
+
+    from harness.report.summary import summary
+
+    terminalreporter.section("migrations")
+    summary(results, Console())
+    terminalreporter.line(f"report: {record.folder / 'report.html'}")
+
+
+def _lab_tests(session: pytest.Session) -> list[pytest.Item]:
+    return [
+        item
+        for item in session.items
+        if "lab" in getattr(item, "fixturenames", ()) and not item.stash.get(UNMET, [])
+    ]

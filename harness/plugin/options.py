@@ -1,0 +1,99 @@
+"""The options that our users know, each with an environment variable, and what they come to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.topology import Topology, find, load
+
+ENVIRONMENT = "VF_HARNESS_"
+TRUE = ("1", "yes", "true", "on")
+
+MARKERS = {
+    "failover": "scheme: virtio-net failover, QEMU unplugs the VF",
+    "bond": "scheme: a bond in the guest, the VF unplugged by hand",
+    "replug": "scheme: the VF unplugged, the guest cut off meanwhile",
+    "inplace": "scheme: the guest keeps its VF",
+    "bme": "subject: Bus Master Enable",
+    "dma": "subject: what the device wrote, and when",
+    "jumbo": "subject: frames above 1514 bytes",
+    "downtime": "subject: how long users are cut off",
+    "faults": "subject: something breaks on purpose",
+    "smoke": "length: the few that show that a lab works",
+    "nightly": "length: minutes each",
+    "soak": "length: hours",
+    "needs(word, ...)": "what the lab must offer, such as two-hosts, sriov, 82599; else skipped",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the options of this run say."""
+
+    topology: Topology
+    artifacts: Path
+    keep_on_failure: bool
+    require_all: bool
+    dry_run: bool
+    iterations: int
+
+
+SETTINGS = pytest.StashKey[Settings]()
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the group of options; an environment variable is the default of each."""
+    group = parser.getgroup("vf-harness", "VF migration harness")
+    add = group.addoption
+    add("--lab", metavar="FILE|NAME", default=_environment("LAB", "emulated"),
+        help="topology of the lab: a file, or the name of one in topologies/ (default: emulated; "
+        "VF_HARNESS_LAB)")  # fmt: skip
+    add("--artifacts", metavar="DIR", default=_environment("ARTIFACTS", "reports"),
+        help="where each run leaves its folder (default: reports; "
+        "VF_HARNESS_ARTIFACTS)")  # fmt: skip
+    add("--keep-on-failure", action="store_true", default=_flag("KEEP_ON_FAILURE"),
+        help="after a failure leave lab and guest as they are until the lease ends, and print how "
+        "to log in (VF_HARNESS_KEEP_ON_FAILURE=1)")  # fmt: skip
+    add("--require-all", action="store_true", default=_flag("REQUIRE_ALL"),
+        help="what a test needs and the lab has not is an error, not a skip; for the lab's own CI "
+        "(VF_HARNESS_REQUIRE_ALL=1)")  # fmt: skip
+    add("--dry-run", action="store_true", default=_flag("DRY_RUN"),
+        help="print what would be changed on which host, and stop "
+        "(VF_HARNESS_DRY_RUN=1)")  # fmt: skip
+    add("--iterations", metavar="N", type=int, default=int(_environment("ITERATIONS", "1")),
+        help="run each test of the lab N times (default: 1; VF_HARNESS_ITERATIONS)")  # fmt: skip
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """The settings of this run; reads the topology's file and nothing else.
+
+    Raises UsageError.
+    """
+    iterations = config.getoption("--iterations")
+    if iterations < 1:
+        raise UsageError(
+            f"--iterations {iterations}: a test cannot run less than once",
+            because="the option says how often each test of the lab runs",
+            fix="give a number from 1 on",
+        )
+    return Settings(
+        topology=load(find(config.getoption("--lab"))),
+        artifacts=Path(config.getoption("--artifacts")),
+        keep_on_failure=config.getoption("--keep-on-failure"),
+        require_all=config.getoption("--require-all"),
+        dry_run=config.getoption("--dry-run"),
+        iterations=iterations,
+    )
+
+
+def _environment(name: str, default: str) -> str:
+    return os.environ.get(ENVIRONMENT + name, default)
+
+
+def _flag(name: str) -> bool:
+    return _environment(name, "").lower() in TRUE

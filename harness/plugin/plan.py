@@ -1,0 +1,24 @@
+"""What a run would change on which host, in words; from the topology alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.topology import Topology
+
+
+def plan(topology: Topology, tests: int) -> Iterator[str]:
+    """Lines for `--dry-run`."""
+    yield f"{tests} tests of lab {topology.name!r} ({topology.file}) would"
+    if topology.emulation:
+        yield "  this machine: start the emulated lab unless it is up, and end it again"
+    for name, host in topology.hosts.items():
+        yield f"  {name} ({host.address}): take its lease; then, each change journalled and undone:"
+        for port_name, port in host.ports.items():
+            yield f"    {port_name} {port.pci}: up with MTU {topology.guest.mtu}, into bridge vfh0"
+            yield f"    {port_name} {port.pci}: sriov_numvfs 0 -> 1, bound to vfio-pci"
+        yield f"    start {host.qemu} with a guest of {topology.guest.memory_mib} MiB"
+        yield f"    listen on TCP port {host.migration_port} while a guest migrates to it"
+    if topology.peer:
+        yield f"  peer: send and receive frames on {topology.peer.interface}"
+    yield "Nothing was changed."

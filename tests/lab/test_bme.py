@@ -1,0 +1,48 @@
+"""Bus Master Enable: set while the guest uses its VF, clear before the last pages are copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.analysis.order import dma_order
+
+if TYPE_CHECKING:
+    from harness.run.moving import MovingGuest
+    from harness.run.record import Moved
+    from harness.traffic.flow import Flow
+
+pytestmark = [pytest.mark.bme, pytest.mark.needs("two-hosts", "sriov", "iommu", "peer")]
+
+
+def test_a_vf_masters_the_bus_while_its_guest_uses_it(guest: MovingGuest) -> None:
+    """A check that found BME clear here would find it clear at any time, and prove nothing."""
+    assert guest.instance.vf is not None
+    assert guest.instance.vf.is_master()
+
+
+@pytest.mark.failover
+def test_dma_has_stopped_before_the_last_pages_are_copied(
+    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+) -> None:
+    """What a VF writes after its page's last copy is missing on the other side.
+
+    The seed's order: DMA off, then pages marked, then copied.  BME on the source is sampled
+    through the whole migration, and must be seen falling before QEMU stops the guest.
+    """
+    moved = migrate(guest, flow(1514))
+    orders = dma_order(moved.conducted.measured)
+    assert [order.outcome for order in orders] == ["kept"], orders
+    assert moved.bme_seen("vfio") == {True, False}, "the observer did not see BME fall"
+
+
+@pytest.mark.failover
+def test_the_vf_masters_the_bus_again_at_the_destination(
+    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+) -> None:
+    """A VF that comes back without BME has a link and moves no frame."""
+    migrate(guest, flow(64))
+    assert guest.instance.vf is not None
+    assert guest.instance.vf.is_master()
