@@ -1,0 +1,1 @@
+"""What the harness itself can do on this machine; ``make bench`` writes docs/benchmarks.md."""

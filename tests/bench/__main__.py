@@ -1,0 +1,43 @@
+"""Run every benchmark in turn and write docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.known_outage import known_outages
+from bench.observing import observing
+from bench.rows import write_page
+from bench.starting import starting
+from harness.guest.spec import GuestSpec
+from harness.lab.accelerator import ANSWER
+from harness.lab.use import ready
+from harness.run.lab import taken
+from harness.run.moving import moving_guest
+from harness.topology import find, load
+
+
+def main() -> None:
+    """Measure; the lab is started and ended here, so it must not be up."""
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    topology = load(find("emulated"))
+    tables = {"Starting": starting(topology, say)}
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        ready(topology, say) as (reached, image),
+        taken(reached, image, say) as lab,
+        moving_guest(lab, GuestSpec.of(topology.guest), Path(logs), has_vf=True) as guest,
+    ):
+        tables["A known outage"] = known_outages(reached, guest, say)
+        tables["The observer"] = observing(reached, guest, say)
+    print(write_page(tables, ANSWER.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The observer: how often it samples, and whether it delays what it observes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+from bench.rows import Row
+from harness.migration.conductor import Conducted
+from harness.run.moving import MovingGuest
+from harness.topology import Topology
+from harness.traffic.flow import Flow
+
+PAIRS = 4
+
+
+def observing(topology: Topology, guest: MovingGuest, say: Callable[[str], None]) -> list[Row]:
+    """Migrations in turn with and without an observer: the time that the unplug takes."""
+    unplug_ms: dict[bool, list[float]] = {True: [], False: []}
+    rates, gaps_ms = [], []
+    for number in range(2 * PAIRS):
+        observe = number % 2 == 0
+        say(f"migrating {'with' if observe else 'without'} an observer")
+        flow = Flow(f"observer-{number}", "round-trip", 64, topology.limits.rate_pps, 950 + number)
+        conducted = guest.migrate([flow], observe=observe)
+        unplug_ms[observe].append(_unplug_ms(conducted))
+        if observe:
+            observer = conducted.seen[0].observer
+            rates.append(observer["rate_per_s"])
+            gaps_ms.append(observer["longest_gap_ms"])
+    with_ms, without_ms = (statistics.median(unplug_ms[observe]) for observe in (True, False))
+    spread = max(max(each) - min(each) for each in unplug_ms.values())
+    return [
+        Row(
+            "BME samples on an emulated host while its guest is unplugged and moved",
+            f"{statistics.median(rates):.0f} a second, longest gap {max(gaps_ms):.0f} ms",
+            "200 a second or more",
+            f"median of {PAIRS} migrations; the gap is the kernel resetting the function",
+        ),
+        Row(
+            "unplug with an observer against without",
+            f"{with_ms:.0f} ms against {without_ms:.0f} ms: ratio {with_ms / without_ms:.2f}",
+            "the same within noise",
+            f"medians of {PAIRS} each, in turn; either varies by up to {spread:.0f} ms; from "
+            "UNPLUG_PRIMARY to the VF gone inside the guest",
+        ),
+    ]
+
+
+def _unplug_ms(conducted: Conducted) -> float:
+    events = conducted.measured.events
+    asked = next(event for event in events if event.name == "UNPLUG_PRIMARY")
+    gone = next(
+        event
+        for event in events
+        if event.source == "guest" and event.name.endswith(" gone") and event.t_ns > asked.t_ns
+    )
+    return (gone.t_ns - asked.t_ns) / 1e6

@@ -1,0 +1,53 @@
+"""How long things take to start."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from bench.rows import Row
+from harness.lab import emulated
+from harness.lab.image import image
+from harness.topology import Topology
+
+RUNS = 3
+
+
+def starting(topology: Topology, say: Callable[[str], None]) -> list[Row]:
+    """Times of starting the lab, from a saved state and by booting, and of collecting tests."""
+    emulated.down(topology)
+    built = image(tuple(topology.hosts), say)
+    booted, resumed = [], []
+    for number in range(RUNS):
+        say(f"starting the lab, {number + 1} of {RUNS}")
+        for state in built.folder.glob("state-*"):
+            state.unlink()
+        booted.append(_seconds(lambda: emulated.up(topology, lambda _: None, dies_with_us=True)))
+        emulated.down(topology)
+        resumed.append(_seconds(lambda: emulated.up(topology, lambda _: None, dies_with_us=True)))
+        emulated.down(topology)
+    say("collecting tests")
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/lab"]
+    collected = [
+        _seconds(lambda: subprocess.run(collect, check=True, capture_output=True))
+        for _ in range(RUNS)
+    ]
+    how = f"median of {RUNS}"
+    return [
+        Row("lab up from a saved state", _in_s(resumed), "5 s or less", how),
+        Row("lab up from a built image, by booting and saving", _in_s(booted), "30 s or less", how),
+        Row("`pytest --collect-only tests/lab`", _in_s(collected), "2 s or less", how),
+    ]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def _in_s(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
