@@ -9,6 +9,7 @@ import pandas as pd
 from harness.analysis.measured import Direction
 from harness.analysis.packets import lateness_ns
 
+RECENT = 20  # frames whose median round trip says how long one is under way
 SILENCE_INTERVALS = 2  # a from-guest silence up to this many intervals is jitter, not an outage
 
 Times = npt.NDArray[np.int64]
@@ -45,7 +46,7 @@ def _losses(packets: pd.DataFrame, interval_ns: int, *, round_trip: bool) -> pd.
     # Cut off from the start: known to be so since the first frame only.
     last_before = np.maximum(first_missing - 1, 0)
     back = np.minimum(again, len(sent) - 1)
-    flight = _typical_round_trip(packets) if round_trip else 0
+    flight = _round_trips(packets)[last_before] if round_trip else 0
     return _table(
         start=sent[last_before],
         end=sent[back],
@@ -54,7 +55,7 @@ def _losses(packets: pd.DataFrame, interval_ns: int, *, round_trip: bool) -> pd.
         resolution=interval_ns + np.maximum(late[first_missing], late[back]),
         earliest=sent[last_before],
         # A frame can be lost on the way back too, until one round trip after it was sent.
-        latest=sent[first_missing] + flight,
+        latest=np.asarray(sent[first_missing] + flight, dtype=np.int64),
     )
 
 
@@ -96,8 +97,11 @@ def _arrivals(packets: pd.DataFrame, interval_ns: int) -> tuple[Times, Times]:
     return rows, arrival
 
 
-def _typical_round_trip(packets: pd.DataFrame) -> int:
-    return int((packets["returned_ns"] - packets["sent_ns"]).median())
+def _round_trips(packets: pd.DataFrame) -> Times:
+    """How long a frame was under way at about the time of each: the median of RECENT before it."""
+    each = (packets["returned_ns"] - packets["sent_ns"]).astype("float64")
+    recent = each.rolling(RECENT, min_periods=1).median().fillna(each.median())
+    return recent.to_numpy(dtype="float64").astype(np.int64)
 
 
 def _table(

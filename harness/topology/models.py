@@ -158,9 +158,6 @@ class Limits(Entry):
 class Emulation(Entry):
     """Read by the program that makes the lab's machines, and by nothing else: ``[emulation]``."""
 
-    ssh_port_base: values.TcpPort = Field(
-        default=22022, description="SSH port of the first machine, 1 to 65535", examples=[22022]
-    )
     host_memory_mib: values.Count = Field(
         default=3072, description="memory of each machine in MiB, 1 or more", examples=[3072]
     )

@@ -60,7 +60,7 @@ def test_a_file_of_ours_loads_and_equals_itself(name: str) -> None:
 def test_emulated_lab_is_as_its_file_says() -> None:
     """One value of each kind, so that a key read into the wrong field shows."""
     lab = load(find("emulated"))
-    assert lab.hosts["birch"].migration_endpoint == ("10.0.2.2", 22033)
+    assert lab.hosts["birch"].migration_endpoint == ("198.19.0.2", 4444)
     assert lab.port("alder.p0").profile.vf_driver.value == "igbvf"
     assert (lab.connection("birch").address, lab.connection("birch").port) == ("127.0.0.1", 22023)
     assert lab.connection("peer").namespace == "vfh-emulated-peer"
@@ -95,15 +95,15 @@ SLIPS = [
     ('"82576"', '"82598"', '"82598"', "hosts.alder.ports.p0.device", 'mean "82599"'),
     ("52:54:00:12:34:56", "52:54", "mac =", "guest.mac", '"52:54:00:12:34:56"'),
     ("52:54:00:12:34:56", "01:00:5e:00:00:01", "mac =", "guest.mac", "one station"),
-    ("198.18.0.2/24", "198.18.0.2", "0.2\"", "guest.address", '"198.18.0.1/24"'),
+    ("198.18.0.2/24", "198.18.0.2", '198.18.0.2"', "guest.address", '"198.18.0.1/24"'),
     ("198.18.0.2/24", "198.18.1.2/24", "1.2/24", "guest.address", "198.18.0.0/24"),
     ("198.18.0.2/24", "198.18.0.1/24", '"\nmac', "guest.address", "another address"),
     ("port = 22022", 'port = "22"', 'port = "', "hosts.alder.port", "1 to 65535"),
     ("port = 22022", "port = 65536", "65536", "hosts.alder.port", "1 to 65535"),
     (BIRCH_ADDRESS, "address = '127.0.0.1'\nport = 22022", "address = '", "hosts.birch.address",
      "an address and port of its own"),
-    ("migration_port = 22033", "migration_port = 22032 #", "22032 #", "hosts.birch.migration_port",
-     "of its own for each host"),
+    ('migration_address = "198.19.0.2"', 'migration_address = "198.19.0.1" #\nmigration_port = 4444',
+     "migration_port", "hosts.birch.migration_port", "of its own for each host"),
     (LINK, 'ends = ["alder.p0", "cedar.p0"]', "ends", "links[0].ends[1]",
      "alder.p0, birch.p0, peer"),
     (LINK, 'ends = ["alder.p0", "alder.p0"]', "ends", "links[0].ends[1]", "one link only"),

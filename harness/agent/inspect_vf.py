@@ -1,0 +1,41 @@
+"""The verb ``vfio.inspect``: what VFIO says of a VF that nobody uses, and whether it obeys."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from harness.agent.device import VfioDevice
+from harness.uapi.pci_regs import Command, Register
+from harness.uapi.vfio import PciIrq, PciRegion
+
+REGIONS = [region for region in PciRegion if region != PciRegion.VGA]  # EINVAL but for a display
+INTERRUPTS = (PciIrq.INTX, PciIrq.MSI, PciIrq.MSIX)
+
+
+def inspect(address: str) -> dict[str, Any]:
+    """Open the VF at *address*, look at it, set its Bus Master Enable, reset it, let it go.
+
+    Returns region_bytes and interrupts, by the names of ``PciRegion`` and ``PciIrq``, and the
+    COMMAND register when opened, after BME was set, and after the reset.  Raises AgentError, as
+    when somebody else has it open.
+    """
+    with VfioDevice.open(address) as device:
+        regions = {region.name: device.region_info(region).size for region in REGIONS}
+        interrupts = {irq.name: device.irq_info(irq).count for irq in INTERRUPTS}
+        opened = _command(device)
+        device.config_write(Register.COMMAND, struct.pack("<H", opened | Command.MASTER))
+        mastering = _command(device)
+        device.reset()
+        return {
+            "region_bytes": regions,
+            "interrupts": interrupts,
+            "command_opened": opened,
+            "command_mastering": mastering,
+            "command_reset": _command(device),
+        }
+
+
+def _command(device: VfioDevice) -> int:
+    (command,) = struct.unpack("<H", device.config_read(Register.COMMAND, 2))
+    return int(command)

@@ -1,0 +1,27 @@
+"""The way to the machines of a lab: SSH or local, and what can be asked of a machine."""
+
+from harness.remote.connecting import Connection, connect
+from harness.remote.host import Facts, Host, Process, Recorder
+from harness.remote.lease import Lease
+from harness.remote.transport import (
+    CommandError,
+    Completed,
+    DeadlineError,
+    HostGoneError,
+    Transport,
+)
+
+__all__ = [
+    "CommandError",
+    "Completed",
+    "Connection",
+    "DeadlineError",
+    "Facts",
+    "Host",
+    "HostGoneError",
+    "Lease",
+    "Process",
+    "Recorder",
+    "Transport",
+    "connect",
+]
