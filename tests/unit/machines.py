@@ -86,9 +86,16 @@ class Sshd:
         return known_hosts
 
     def cut_connections(self) -> None:
-        """Kill what serves the connections, as when the host goes down; the listener stays."""
+        """Kill what serves the connections, as when the host goes down; the listener stays.
+
+        Since OpenSSH 9.8 that is a process below the listener's child; what a connection runs is
+        below them all and is left to notice by itself.
+        """
         for child in children(self._process.pid):
-            os.kill(child, signal.SIGKILL)
+            for server in (child, *children(child)):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                    if Path(f"/proc/{server}/comm").read_text().startswith("sshd"):
+                        os.kill(server, signal.SIGKILL)
 
     def __enter__(self) -> Self:
         return self

@@ -65,7 +65,12 @@ def names_of(numbers: Numbers) -> str:
 @pytest.mark.parametrize("mirror", MIRRORS, ids=lambda mirror: mirror.tag.split()[-1])
 def test_mirror_has_the_layout_of_its_header(mirror: Mirror, tmp_path: Path) -> None:
     """VFIO's ioctl numbers hold no size: the kernel would fill a wrong structure without a word."""
-    assert mirror.layout() == measure_with_cc(mirror, tmp_path)
+    ours, theirs = mirror.layout(), measure_with_cc(mirror, tmp_path)
+    whole, real_whole = ours.pop("")[1], theirs.pop("")[1]
+    assert ours == theirs
+    # Headers grow at the end, as struct vfio_device_info did by a field of padding: `argsz` tells
+    # the kernel which part of it we know.  One that does not say argsz cannot grow.
+    assert whole == real_whole or (whole < real_whole and "argsz" in ours)
 
 
 @pytest.mark.parametrize("numbers", NUMBERS, ids=names_of)

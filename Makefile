@@ -1,0 +1,53 @@
+# What is done with this tree. Each target does the set-up that it needs, and says what it installs;
+# where the embedded lab is needed it runs as root, through sudo if need be.
+
+PYTHON := .venv/bin/python
+# The migration that `make demo` shows, and the program that measures the harness itself:
+DEMO   := tests/lab/test_failover.py -k round-trip-9014
+BENCH  := bench
+# Tests without a lab, side by side; those of one file stay together, since they share machines:
+PURE   := -q -n 3 --dist loadfile tests/unit tests/recorded
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+demo: ## migrate a guest with a VF between two emulated hosts under traffic, and report on it
+	@.ci/setup demo
+	@.ci/as-root $(PYTHON) -m pytest $(DEMO)
+
+test: ## all tests that need no hardware: format, lint, types, unit, recorded, and the embedded lab
+	@.ci/setup test
+	$(static)
+	.ci/as-root $(PYTHON) -m pytest $(PURE)
+	.ci/as-root $(PYTHON) -m pytest tests/lab
+
+check: ## the same without the embedded lab: no root, under a minute
+	@.ci/setup check
+	$(static)
+	$(PYTHON) -m pytest $(PURE)
+
+lab: ## start the embedded lab and keep it up for work (`.venv/bin/vf-harness lab down` ends it)
+	@.ci/setup demo
+	@.ci/as-root .venv/bin/vf-harness lab up
+
+bench: ## measure what the harness itself can do on this machine
+	@.ci/setup demo
+	@.ci/as-root env PYTHONPATH=tests $(PYTHON) -m $(BENCH)
+
+clean-machine: ## run `make demo` and `make test` in fresh Debian 12 and 13 trees (half an hour)
+	@.ci/as-root .ci/clean-machine
+
+lock: ## renew requirements.lock: the newest versions that pyproject.toml allows, with hashes
+	@.ci/setup python
+	UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile --quiet --upgrade \
+	  --universal --fork-strategy fewest --python-version 3.11 --only-binary :all: \
+	  --generate-hashes --no-emit-index-url --extra dev --output-file requirements.lock \
+	  pyproject.toml
+
+define static
+.venv/bin/ruff format --check
+.venv/bin/ruff check
+.venv/bin/mypy
+endef
+
+.PHONY: help demo test check lab bench clean-machine lock
