@@ -114,7 +114,7 @@ class Machine:
         """Start QEMU; with *resume* it waits for a saved state instead of booting."""
         incoming = ["-incoming", "defer"] if resume else []
         with (self._run / f"{self.spec.host}.log").open("wb") as log:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 in_tree(
                     self._image, *self.spec.argv(cables), *incoming,
                     run=self._run, dies_with_us=dies_with_us,
@@ -122,6 +122,7 @@ class Machine:
                 pass_fds=[cables.wire, cables.migration], start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+        self._process = _children[process.pid] = process
 
     def resume(self, deadline: Deadline) -> None:
         """Load the saved state and run on."""
@@ -219,6 +220,10 @@ class Machine:
 _MAPPED = [{"capability": "mapped-ram", "state": True}]
 
 
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Machines that this very process started: whoever ends one of them has to reap it too."""
+
+
 def machines_of(lab: str) -> dict[str, int]:
     """Process ids of the machines of *lab* on this machine, by host, whoever started them."""
     found = {}
@@ -251,3 +256,5 @@ def end_machines(lab: str) -> None:
             wait_for(f"{name} to end", partial(ended.poll, 100), within=10)
         finally:
             os.close(descriptor)
+        if child := _children.pop(process, None):
+            child.wait()
