@@ -19,7 +19,7 @@ from harness.errors import LabBusy, LabError, UsageError
 from harness.guest.spec import GuestImage
 from harness.lab.accelerator import accelerator
 from harness.lab.clocks import set_clock
-from harness.lab.image import Image, Progress, guest_image, image
+from harness.lab.image import Image, Progress, guest_image, image, image_in
 from harness.lab.keys import CLIENT, known_hosts
 from harness.lab.machine import (
     BOOT_SECONDS,
@@ -113,9 +113,14 @@ def reached_topology(topology: Topology) -> Topology:
     return topology.model_copy(update={"hosts": hosts})
 
 
+def running_image(topology: Topology) -> Image:
+    """The image that the lab which is up runs."""
+    return image_in((_run_folder(topology) / IMAGE).resolve())
+
+
 def guest_of(topology: Topology) -> GuestImage:
     """The guest in the image of the lab that is up."""
-    return guest_image((_run_folder(topology) / IMAGE).resolve())
+    return guest_image(running_image(topology).folder)
 
 
 def wire_of(topology: Topology) -> Wire:

@@ -25,6 +25,9 @@ from harness.lab.keys import CLIENT, make_keys
 
 Progress = Callable[[str], None]
 
+TREE = "tree"
+"""In an image's folder, a link to the tree that it was made from."""
+
 DISK_MIB = 700
 TREE_MIB = 1500
 """What a build needs of free disk, tree and image together, with room to spare."""
@@ -89,8 +92,14 @@ def image(hosts: tuple[str, ...], progress: Progress) -> Image:
         with _complete_or_absent(folder) as building:
             building.mkdir()
             _build_image(tree, building, hosts)
+            (building / TREE).symlink_to(tree)
         _prune(keep=folder)
-    return Image(tree, folder, image_hash)
+    return image_in(folder)
+
+
+def image_in(folder: Path) -> Image:
+    """The complete image in *folder*."""
+    return Image((folder / TREE).readlink(), folder, folder.name.removeprefix("image-"))
 
 
 def guest_image(folder: Path) -> GuestImage:

@@ -60,6 +60,10 @@ def _peer(lab: Topology) -> Finding:
     return Finding(lab.peer is not None, "no peer")
 
 
+def _wire(lab: Topology) -> Finding:
+    return Finding(lab.emulation is not None, "cables that only a person can cut")
+
+
 def _jumbo(lab: Topology) -> Finding:
     widest = max((link.mtu for link in lab.links), default=ETH_DATA_LEN)
     mtu = min(widest, lab.guest.mtu)
@@ -107,6 +111,7 @@ WORDS: dict[str, Word] = {
         name: Word(f"on every host a port of the {name}", _on_every_host(_is(name)))
         for name in PROFILES
     },
+    "wire": Word("a wire that can be cut and listened to by program", _wire),
     "iommu": Word("an IOMMU on every host, each VF in a group of its own"),
     "shared-storage": Word("disks that both hosts see under one path"),
     "twin": Word("twins: software 82599 VFs over vfio-user"),

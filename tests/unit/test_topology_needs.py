@@ -59,7 +59,7 @@ def lab(
 
 def test_words_that_a_file_shows_need_not_be_stated() -> None:
     assert load(find("emulated")).offered == {
-        *("two-hosts", "sriov", "peer", "jumbo", "82576", "iommu"),
+        *("two-hosts", "sriov", "peer", "jumbo", "82576", "iommu", "wire"),
     }
     assert {"82599", "jumbo-rule", "vf-link-state"} <= load(find("x520-pair")).offered
 

@@ -1,0 +1,97 @@
+"""The wire as someone else's program sees it: tcpdump on the bridge, and what it counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import LabError
+from harness.lab.chroot import in_tree
+from harness.lab.emulated import running_image, wire_of
+from harness.lab.wire import BRIDGE
+from harness.topology import Topology
+from harness.waiting import Deadline, wait_for
+
+SNAP_BYTES = 128
+"""Of each frame; enough for its headers and ours, whatever its length."""
+
+READY_SECONDS = 10
+END_SECONDS = 10
+
+
+class Capture:
+    """A finished capture, *file* on this machine, and what it lost by its own account."""
+
+    def __init__(self, topology: Topology, file: Path, dropped: int) -> None:
+        self._topology = topology
+        self.file = file
+        self.dropped = dropped
+
+    def count(self, expression: str) -> int:
+        """How many captured frames match a pcap filter *expression*, as tcpdump reads it."""
+        read = subprocess.run(
+            _tcpdump(self._topology, self.file.parent, "-r", f"/run/{self.file.name}", expression),
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return len(read.stdout.splitlines())
+
+
+@contextmanager
+def captured(topology: Topology, file: Path) -> Iterator[list[Capture]]:
+    """Capture the wire of an emulated lab into *file*; the list has the Capture afterwards.
+
+    It is the bridge that is listened to: each frame is seen once, wherever it comes from.
+    Raises LabError if tcpdump does not start.
+    """
+    wire = wire_of(topology)
+    argv = _tcpdump(
+        topology, file.parent, "-i", BRIDGE, "-s", str(SNAP_BYTES), "-B", "65536", "-U",
+        "-w", f"/run/{file.name}", "ip",
+    )  # fmt: skip
+    done: list[Capture] = []
+    words = file.with_suffix(".log")
+    with words.open("w") as log:
+        process = subprocess.Popen(["ip", "netns", "exec", wire.namespace, *argv], stderr=log)
+    try:
+        _wait_until_it_listens(process, words)
+        yield done
+    finally:
+        os.kill(process.pid, signal.SIGINT)
+        process.wait(END_SECONDS)
+    done.append(Capture(topology, file, _dropped(words)))
+
+
+def _tcpdump(topology: Topology, folder: Path, *arguments: str) -> list[str]:
+    return in_tree(
+        running_image(topology), "tcpdump", "-n", "--immediate-mode", "-Z", "root", *arguments,
+        run=folder,
+    )  # fmt: skip
+
+
+def _wait_until_it_listens(process: subprocess.Popen[bytes], words: Path) -> None:
+    def look() -> str:
+        text = words.read_text()
+        if process.poll() is not None:
+            raise LabError(
+                f"this machine: tcpdump ended with status {process.returncode}",
+                because=f"it said: {text.strip() or 'nothing'}",
+                fix="see that the lab is up: `vf-harness lab status`",
+            )
+        return text
+
+    wait_for(
+        "tcpdump to listen",
+        look,
+        within=Deadline(READY_SECONDS),
+        until=lambda text: "listening on" in text,
+    )
+
+
+def _dropped(words: Path) -> int:
+    """The number in tcpdump's own last line, "N packets dropped by kernel"."""
+    (line,) = (each for each in words.read_text().splitlines() if "dropped by kernel" in each)
+    return int(line.split()[0])

@@ -1,0 +1,61 @@
+"""A known outage: the emulated wire is cut for a time that is measured here, under a flow."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from harness.analysis.outages import outages
+from harness.analysis.packets import packets
+from harness.lab.emulated import wire_of
+from harness.migration.conductor import measured_flow
+from harness.run.moving import MovingGuest
+from harness.topology import Topology
+from harness.traffic.flow import Flow
+from harness.traffic.running import start
+from harness.waiting import wait_for
+
+UNDISTURBED_S = 1.0
+"""How long the flow runs before and after the cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How long the wire was cut, give or take *doubt_ms*, and the longest outage that was seen."""
+
+    known_ms: float
+    doubt_ms: float
+    longest_ms: float
+    interval_ms: float
+    outages: int
+
+
+def cut_under(topology: Topology, guest: MovingGuest, flow: Flow, *, milliseconds: int) -> Cut:
+    """Cut the peer off for about *milliseconds* while *flow*, a round trip, runs to *guest*."""
+    wire, ends = wire_of(topology), guest.ends()
+    with start(flow, ends.peer_end, ends.guest_end) as running:
+        _let_pass(UNDISTURBED_S)
+        cutting_ns = time.monotonic_ns()
+        wire.cut("peer")
+        cut_ns = time.monotonic_ns()
+        _let_pass(milliseconds / 1000)
+        mending_ns = time.monotonic_ns()
+        wire.mend("peer")
+        mended_ns = time.monotonic_ns()
+        _let_pass(UNDISTURBED_S)
+        raw = measured_flow(running.stop())
+    found = outages(packets(raw, asked_ns=0), direction="round-trip", interval_ns=raw.interval_ns)
+    return Cut(
+        known_ms=((mending_ns + mended_ns) - (cutting_ns + cut_ns)) / 2e6,
+        doubt_ms=((cut_ns - cutting_ns) + (mended_ns - mending_ns)) / 2e6,
+        longest_ms=float((found["end_ns"] - found["start_ns"]).max()) / 1e6,
+        interval_ms=raw.interval_ns / 1e6,
+        outages=len(found),
+    )
+
+
+def _let_pass(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    wait_for(
+        "time to pass", time.monotonic, within=seconds + 1, until=lambda t: t >= end, every_s=0.001
+    )

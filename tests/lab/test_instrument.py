@@ -1,0 +1,57 @@
+"""The harness itself under test: against a known outage, and against somebody else's program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.run.lab import Lab
+    from harness.run.moving import MovingGuest
+    from harness.run.record import Case, Moved
+    from harness.traffic.flow import Flow
+
+pytestmark = pytest.mark.needs("two-hosts", "sriov", "iommu", "peer", "wire")
+
+
+@pytest.mark.downtime
+@pytest.mark.parametrize("frame_bytes", [64, pytest.param(9014, marks=pytest.mark.jumbo)])
+@pytest.mark.parametrize("cut_ms", [100, 500, 2000])
+def test_a_wire_cut_for_a_known_time_is_an_outage_of_that_length(
+    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow], frame_bytes: int, cut_ms: int
+) -> None:
+    """The instrument's own error: two send intervals, and how exactly the cut itself is known.
+
+    An analysis that multiplied lost frames by an interval, or that began to count at the wrong
+    frame, is off by more.
+    """
+    from harness.lab.known_cut import cut_under
+
+    cut = cut_under(lab.topology, guest, flow(frame_bytes), milliseconds=cut_ms)
+    assert cut.longest_ms == pytest.approx(cut.known_ms, abs=2 * cut.interval_ms + cut.doubt_ms)
+
+
+@pytest.mark.failover
+@pytest.mark.jumbo
+def test_an_independent_capture_counts_the_same_frames(
+    lab: Lab,
+    guest: MovingGuest,
+    migrate: Callable[..., Moved],
+    flow: Callable[..., Flow],
+    case: Case,
+) -> None:
+    """On the bridge, tcpdump sees each request that we say was sent and each reply that returned.
+
+    A sender that claims frames it never sent, or a receiver that misses what came back, would
+    blame the migration for it.
+    """
+    from harness.lab.capture import captured
+
+    with captured(lab.topology, case.folder / "wire.pcap") as captures:
+        moved = migrate(guest, flow(9014))
+    (capture,), (counted,) = captures, moved.migration.flows
+    assert capture.dropped == 0
+    assert capture.count("icmp[icmptype] == icmp-echo") == counted.sent
+    assert capture.count("icmp[icmptype] == icmp-echoreply") == counted.received
