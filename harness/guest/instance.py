@@ -16,9 +16,16 @@ from harness.remote import Host
 from harness.waiting import WaitError, wait_for
 
 BOOT_SECONDS = 90
+SILENT_SECONDS = 45
+"""From the start of QEMU to the first word of the guest's init; some 6 s in an emulated host."""
+
 START_SECONDS = 20
 IMAGES = "/var/lib/vf-harness/images"
 """Where a host keeps kernel and initramfs of a guest, in a folder named by their digest."""
+
+
+class GuestSilentError(GuestError):
+    """Firmware or kernel got stuck before the guest's own programs ran."""
 
 
 class Instance:
@@ -54,21 +61,29 @@ class Instance:
         return self.host.fetch(f"{self.place.folder}/console.log").decode(errors="replace")
 
     def wait_until_up(self) -> None:
-        """Return when the guest's init has said that it is up.  Raises GuestError."""
+        """Return when the guest's init has said that it is up.
+
+        Raises GuestSilentError if its kernel never came as far as its init, else GuestError.
+        """
+        self._wait_for_words("guest runs its init", SILENT_SECONDS, GuestSilentError)
+        self._wait_for_words("guest is up", BOOT_SECONDS, GuestError)
+
+    def _wait_for_words(self, words: str, seconds: float, error: type[GuestError]) -> None:
         try:
             wait_for(
-                f"the guest on {self.host.name} to come up",
+                f"the guest on {self.host.name} to say {words!r}",
                 self.console,
-                within=BOOT_SECONDS,
-                until=lambda text: "guest is up" in text,
+                within=seconds,
+                until=lambda text: words in text,
                 every_s=0.5,
             )
         except WaitError:
-            words = " | ".join(self.console().strip().splitlines()[-3:])
-            raise GuestError(
-                f"{self.host.name}: the guest was not up after {BOOT_SECONDS} s",
-                because=f"its console ends: {words or 'with nothing'}",
-                fix="read console.log among the artifacts",
+            last = " | ".join(self.console().strip().splitlines()[-3:])
+            raise error(
+                f"{self.host.name}: the guest did not say {words!r} within {seconds} s",
+                because=f"its console ends: {last or 'with nothing'}",
+                fix="see the console and qemu.log in its folder on that host, "
+                f"{self.place.folder}; --keep-on-failure leaves them there",
             ) from None
 
 

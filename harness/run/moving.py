@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.guest.instance import Instance, instance, put_image
+from harness.guest.instance import GuestSilentError, Instance, instance, put_image
 from harness.guest.machine import GuestMachine
 from harness.guest.spec import GuestSpec, Place
 from harness.host.bridge import standby_tap
@@ -21,6 +21,8 @@ from harness.migration.schemes.failover import Failover
 from harness.migration.schemes.plain import Plain
 from harness.run.lab import Lab
 from harness.traffic.flow import Endpoint, Flow
+
+BOOT_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,7 @@ class MovingGuest:
         if first.vf:
             first.vf.set_filter(spec.mac)
         lab.renew()
-        lab.progress(f"booting the guest on {first.host}")
-        self._ending, self.instance = self._launch(first, incoming=False)
-        self.instance.wait_until_up()
+        self._ending, self.instance = self._boot(first)
         self.machine = GuestMachine(self.instance, lab.guest)
         stack.callback(lambda: self.machine.close())
 
@@ -79,6 +79,25 @@ class MovingGuest:
         else:
             ending.close()
         return conducted
+
+    def _boot(self, berth: Berth) -> tuple[ExitStack, Instance]:
+        """A guest that is up; one that is silent is started anew, BOOT_TRIES times in all.
+
+        Nested virtualisation by TCG was seen to leave about one guest of twenty stuck before its
+        kernel's first word.  Nothing is measured yet, so nothing is hidden by another try.
+        """
+        for left in reversed(range(BOOT_TRIES)):
+            self._lab.progress(f"booting the guest on {berth.host}")
+            ending, booting = self._launch(berth, incoming=False)
+            try:
+                booting.wait_until_up()
+                break
+            except GuestSilentError as silent:
+                ending.close()
+                if not left:
+                    raise
+                self._lab.progress(f"{silent.what}; ended it")
+        return ending, booting
 
     def _hand_off(self, source: Instance, berth: Berth) -> HandOff | None:
         return HandOff(source.vf, berth.vf, self.spec.mac) if source.vf and berth.vf else None

@@ -11,7 +11,7 @@ from harness.run.moving import MovingGuest
 from harness.topology import Topology
 from harness.traffic.flow import Flow
 
-PAIRS = 4
+PAIRS = 6
 
 
 def observing(topology: Topology, guest: MovingGuest, say: Callable[[str], None]) -> list[Row]:
@@ -19,7 +19,7 @@ def observing(topology: Topology, guest: MovingGuest, say: Callable[[str], None]
     unplug_ms: dict[bool, list[float]] = {True: [], False: []}
     rates, gaps_ms = [], []
     for number in range(2 * PAIRS):
-        observe = number % 2 == 0
+        observe = number % 4 < 2  # so that each is seen in both directions
         say(f"migrating {'with' if observe else 'without'} an observer")
         flow = Flow(f"observer-{number}", "round-trip", 64, topology.limits.rate_pps, 950 + number)
         conducted = guest.migrate([flow], observe=observe)
