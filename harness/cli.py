@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError, RestoreError, UsageError
+from harness.errors import HarnessError, LabError, RestoreError, UsageError
 from harness.topology import Topology, find, load, schema
 
 if TYPE_CHECKING:
@@ -34,18 +34,34 @@ Exit codes: 0 done, 1 an error on a machine, 2 wrong use, 10 the lab is lent to 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code."""
+    status = 0
+    try:
+        try:
+            status = _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who read our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options) or 0)
-    except HarnessError as error:
-        print(f"vf-harness: {error}", file=sys.stderr)
-        return error.exit_code
+    except PermissionError as refused:
+        error: HarnessError = LabError(
+            f"this machine: {refused.filename or 'a process'}: {refused.strerror}",
+            because="it belongs to another user, as what was made with sudo does",
+            fix="run the same command with sudo",
+        )
+    except HarnessError as told:
+        error = told
     except KeyboardInterrupt:
         print("vf-harness: interrupted; what was begun was undone", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # who read our output has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    print(f"vf-harness: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,8 +97,9 @@ def _lab_option(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--lab",
         metavar="FILE|NAME",
-        default=os.environ.get("VF_HARNESS_LAB", "emulated"),
-        help="topology: a file, or the name of one in topologies/ (default: emulated)",
+        default=os.environ.get("VF_HARNESS_LAB") or "emulated",
+        help="topology: a file, or the name of one in topologies/ (default: emulated; "
+        "VF_HARNESS_LAB)",
     )
     return parser
 

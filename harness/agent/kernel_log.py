@@ -94,7 +94,7 @@ class _Seen:
 
     def __init__(self) -> None:
         self._levels: collections.Counter[str] = collections.Counter()
-        self._faults: list[str] = []
+        self._faults: list[dict[str, Any]] = []
         self._next = 0
         self._lost = 0
 
@@ -103,7 +103,7 @@ class _Seen:
         self._next = message["sequence"] + 1
         self._levels[message["level"]] += 1
         if FAULT.search(message["text"]) and len(self._faults) < _MAX_FAULTS:
-            self._faults.append(message["text"])
+            self._faults.append({"t_ns": message["t_ns"], "text": message["text"]})
 
     def summary(self) -> dict[str, Any]:
         return {

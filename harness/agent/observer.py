@@ -114,7 +114,7 @@ class Record:
         self._first = self._last = self._written = first
         self._longest_gap_ns, self._longest_gap_t_ns = 0, first.t_ns
         self._via = {"vfio": 0, "sysfs": 0, first.via: 1}
-        self._write(first)
+        self._write(first, 0)
 
     def add(self, sample: Sample) -> None:
         """Count a sample; write it if the register or the way to it changed."""
@@ -124,12 +124,12 @@ class Record:
         self._last = sample
         self._via[sample.via] += 1
         if sample.command != self._written.command or sample.via != self._written.via:
-            self._write(sample)
+            self._write(sample, gap_ns)
 
     def close(self) -> dict[str, Any]:
         """Write the last sample, unless it is written; how the sampling went."""
         if self._last is not self._written:
-            self._write(self._last)
+            self._write(self._last, 0)
         samples = sum(self._via.values())
         seconds = (self._last.t_ns - self._first.t_ns) / _NS_PER_S
         return {
@@ -140,9 +140,10 @@ class Record:
             "via": self._via,
         }
 
-    def _write(self, sample: Sample) -> None:
+    def _write(self, sample: Sample, gap_ns: int) -> None:
+        """Write a line; *gap_ns* is the time since the sample before, within which it changed."""
         line = {"t_ns": sample.t_ns, **self._names, "command": sample.command, "bme": sample.bme}
-        self._file.write(json.dumps({**line, "via": sample.via}) + "\n")
+        self._file.write(json.dumps({**line, "via": sample.via, "gap_ns": gap_ns}) + "\n")
         self._file.flush()
         self._written = sample
 

@@ -20,6 +20,7 @@ class MeasuredFlow:
     guest_clock       relates the guest's clock to the peer's; only a one-way flow has use for
                       it, and only to place the guest's own stamps: no outage depends on it
     receiver_dropped  frames that the receiver's kernel dropped before we could read them
+    unsent            frames that were due and that the sender, by its own account, did not send
     clock_moved_ns    how far wall and monotonic clock of the receiver drifted apart meanwhile
     """
 
@@ -31,6 +32,7 @@ class MeasuredFlow:
     received: bytes
     receiver_dropped: int
     clock_moved_ns: int = 0
+    unsent: int = 0
     guest_clock: ClockMap | None = None
 
     @property

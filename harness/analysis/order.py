@@ -31,7 +31,8 @@ def dma_order(measured: Measured) -> list[Order]:
         (s for s in measured.bme if s.host == measured.source), key=lambda s: (s.vf, s.t_ns)
     )
     found = [_order_of(list(samples), stop) for _, samples in groupby(ours, key=lambda s: s.vf)]
-    return found or _from_release(measured, stop)
+    nobody = Order("unknown", "nobody looked at BME of the source's VF, nor at its release")
+    return found or _from_release(measured, stop) or [nobody]
 
 
 def _order_of(samples: list[BmeSample], stop: Event) -> Order:

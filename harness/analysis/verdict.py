@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.analysis.measured import Direction, Measured
 from harness.analysis.order import dma_order
+from harness.analysis.phases import ATTACHED
 
 Word = Literal["pass", "fail", "invalid"]
 
@@ -92,6 +93,7 @@ def judge(
     faults = [*_status_faults(measured, limits)]
     faults += [fault for flow in flows for fault in _flow_faults(flow, limits)]
     faults += [order.why for order in orders if order.outcome == "broken"]
+    faults += _attachment_faults(measured)
     return Verdict("fail", tuple(faults)) if faults else Verdict("pass")
 
 
@@ -140,6 +142,13 @@ def _status_faults(measured: Measured, limits: Limits) -> Iterable[str]:
     if limits.status is not None and measured.status != limits.status:
         said = f": {measured.reason}" if measured.reason else ""
         yield f"the migration ended as {measured.status}, not as {limits.status}{said}"
+
+
+def _attachment_faults(measured: Measured) -> Iterable[str]:
+    """A guest that is left on its standby is served, so its flows alone do not tell."""
+    completed = measured.has_vf and measured.status == "completed"
+    if completed and not any(event.name == ATTACHED for event in measured.events):
+        yield "the guest has no VF with a lasting link at the destination"
 
 
 def _flow_faults(flow: FlowFigures, limits: Limits) -> Iterable[str]:

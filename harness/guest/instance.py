@@ -97,8 +97,10 @@ def instance(
     """
     with changed_back(host):
         argv = command_line(spec, place)
-        process = host.spawn(argv, log=f"{place.folder}/qemu.log", what=f"guest {spec.name}")
         socket_path = f"{place.folder}/qmp"
+        if host.exists(socket_path):
+            host.unlink(socket_path)  # a QEMU that was killed left it; nobody listens there
+        process = host.spawn(argv, log=f"{place.folder}/qemu.log", what=f"guest {spec.name}")
 
         def look() -> str:
             if host.exists(socket_path):

@@ -16,14 +16,29 @@ from concurrent import futures
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
-from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
+from qemu.qmp import (
+    ConnectError,
+    EventListener,
+    ExecuteError,
+    Message,
+    QMPClient,
+    QMPError,
+    Runstate,
+)
 
 from harness.errors import MigrationError, RemoteError
 from harness.waiting import Deadline
 
 T = TypeVar("T")
+
+ANSWER_SECONDS = 60
+"""How long a command may take; those that take long are told of by events."""
+
+
+class QemuGoneError(RemoteError):
+    """QEMU closed its monitor, or never opened it: it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +75,25 @@ class Qmp:
         self.name = name
         self.events: list[QmpEvent] = []
         self._arrived = threading.Condition()
-        self._log_path = log
-        self._log: TextIO | None = log.open("a", buffering=1) if log else None
+        self._ended = False
+        self._log = log
         self._client = QMPClient(name)
+        self._client.register_listener(EventListener(event_filter=self._collect))
         try:
             self._run(self._client.connect(address), seconds, "the greeting")
         except ConnectError as failed:
             raise self._gone(failed) from None
-        self._collector = asyncio.run_coroutine_threadsafe(self._collect(), _loop())
+        self._watch = asyncio.run_coroutine_threadsafe(self._until_ended(), _loop())
 
     def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
-        """What QEMU returns.  Raises MigrationError with QEMU's own words if it refuses."""
+        """What QEMU returns.  Raises MigrationError with QEMU's own words if it refuses.
+
+        Raises QemuGoneError if QEMU has ended, RemoteError if it does not answer.
+        """
         self._note("sent", {"execute": command, "arguments": arguments or {}})
+        asking = self._client.execute(command, dict(arguments) if arguments else None)
         try:
-            answer = self._run(
-                self._client.execute(command, dict(arguments) if arguments else None), 60, command
-            )
+            answer = self._run(asking, ANSWER_SECONDS, command)
         except ExecuteError as refused:
             self._note("refused", {"class": refused.error_class, "desc": str(refused)})
             raise MigrationError(
@@ -98,7 +116,7 @@ class Qmp:
     ) -> QmpEvent:
         """The first event from number *since* on that *matches*, if need be after waiting.
 
-        Raises MigrationError with the events that did come.
+        Raises MigrationError, with the events that did come, when *within* is over or QEMU ends.
         """
         deadline = within if isinstance(within, Deadline) else Deadline(within)
         with self._arrived:
@@ -106,10 +124,10 @@ class Qmp:
                 for event in self.events[since:]:
                     if matches(event):
                         return event
-                if self._collector.done() or not self._arrived.wait(deadline.remaining):
+                if self._ended or not self._arrived.wait(deadline.remaining):
                     break
         seen = ", ".join(event.title for event in self.events[since:]) or "none"
-        ended = "QEMU closed its connection" if self._collector.done() else "the time is up"
+        ended = "QEMU closed its connection" if self._ended else "the time is up"
         raise MigrationError(
             f"{self.name}: waited up to {deadline.seconds:g} s for {what}",
             because=f"{ended}; events seen: {seen}",
@@ -118,7 +136,7 @@ class Qmp:
 
     def log_text(self) -> str:
         """What has been written to the log so far."""
-        return self._log_path.read_text() if self._log_path else ""
+        return self._log.read_text() if self._log else ""
 
     def close(self) -> None:
         """End the connection; QEMU runs on.  May be called twice."""
@@ -126,28 +144,31 @@ class Qmp:
             self._run(self._client.disconnect(), 5, "the end of the connection")
         except (QMPError, EOFError, OSError) as failed:
             self._note("closed", str(failed))
-        self._collector.cancel()
-        if self._log:
-            self._log.close()
-            self._log = None
-
-    async def _collect(self) -> None:
-        try:
-            async for message in self._client.events:
-                event: dict[str, Any] = dict(message)
-                stamp = event["timestamp"]
-                seen = QmpEvent(
-                    event["event"],
-                    event.get("data", {}),
-                    stamp["seconds"] * 1_000_000_000 + stamp["microseconds"] * 1_000,
-                )
-                self._note("event", event)
-                with self._arrived:
-                    self.events.append(seen)
-                    self._arrived.notify_all()
         finally:
-            with self._arrived:
-                self._arrived.notify_all()
+            self._watch.cancel()
+
+    def _collect(self, message: Message) -> bool:
+        """Keep an event, in the order in which they come; the library need not."""
+        event: dict[str, Any] = dict(message)
+        stamp = event["timestamp"]
+        seen = QmpEvent(
+            event["event"],
+            event.get("data", {}),
+            stamp["seconds"] * 1_000_000_000 + stamp["microseconds"] * 1_000,
+        )
+        self._note("event", event)
+        with self._arrived:
+            self.events.append(seen)
+            self._arrived.notify_all()
+        return False
+
+    async def _until_ended(self) -> None:
+        """Tell those who wait that no event can come any more."""
+        while self._client.runstate is Runstate.RUNNING:
+            await self._client.runstate_changed()
+        with self._arrived:
+            self._ended = True
+            self._arrived.notify_all()
 
     def _run(self, work: Coroutine[Any, Any, T], seconds: float, what: str) -> T:
         task = asyncio.run_coroutine_threadsafe(work, _loop())
@@ -161,8 +182,8 @@ class Qmp:
                 fix="look at QEMU's log on that host",
             ) from None
 
-    def _gone(self, failed: Exception) -> RemoteError:
-        return RemoteError(
+    def _gone(self, failed: Exception) -> QemuGoneError:
+        return QemuGoneError(
             f"{self.name}: the QMP connection failed",
             because=f"{failed}",
             fix="QEMU ended or never started: its own log says why",
@@ -171,4 +192,5 @@ class Qmp:
     def _note(self, kind: str, what: object) -> None:
         if self._log:
             line = {"monotonic_ns": time.monotonic_ns(), "kind": kind, "what": what}
-            self._log.write(json.dumps(line, default=str) + "\n")
+            with self._log.open("a") as log:
+                log.write(json.dumps(line, default=str) + "\n")

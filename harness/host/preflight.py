@@ -10,17 +10,20 @@ from harness.host.port import Port, find_port
 from harness.remote import Host
 from harness.topology import HostEntry
 
+IOMMUS = "/sys/class/iommu"
+"""Empty while the IOMMU is off, and not there with a kernel that knows of none."""
+
 
 def preflight(host: Host, entry: HostEntry) -> list[str]:
     """What is wrong with *host*, a sentence each; empty if it can be used.  Changes nothing."""
     faults = []
     if host.facts.euid != 0:
         faults.append("the agent is not root there: log in as root")
-    if host.run("sh", "-c", f"command -v {entry.qemu}", check=False).status:
+    if host.run("sh", "-c", 'command -v "$1"', "sh", entry.qemu, check=False).status:
         faults.append(f"there is no {entry.qemu}: install it, or name another in the topology")
     if entry.accelerator == "kvm" and not host.exists("/dev/kvm"):
         faults.append("there is no /dev/kvm: load kvm_intel or kvm_amd, or enable it in the BIOS")
-    if not host.listdir("/sys/class/iommu"):
+    if not (host.exists(IOMMUS) and host.listdir(IOMMUS)):
         faults.append("the IOMMU is off: boot with intel_iommu=on, or enable it in the BIOS")
     if not host.exists("/sys/bus/pci/drivers/vfio-pci"):
         faults.append("vfio-pci is not there: `modprobe vfio-pci`")
@@ -28,7 +31,8 @@ def preflight(host: Host, entry: HostEntry) -> list[str]:
         try:
             faults += _port_faults(find_port(host, name, port), wanted=port.vfs)
         except LabError as error:
-            faults.append(f"{error.what}: {error.fix}")
+            what = error.what.removeprefix(f"{host.name}: ")  # it is put before each fault later
+            faults.append(f"{what}: {error.fix}")
     return faults
 
 
@@ -44,16 +48,24 @@ def check(faults_by_host: Iterable[tuple[str, list[str]]]) -> None:
 
 
 def _port_faults(port: Port, *, wanted: int) -> list[str]:
-    faults = []
-    if port.virtual_functions:
-        faults.append(f"{port.pci} already has {port.virtual_functions} VFs: they are not ours")
-    allowed = int(port.host.read_text(f"{port.device}/sriov_totalvfs"))
-    if wanted > allowed:
-        faults.append(f"{port.pci} allows {allowed} VFs, {wanted} are wanted: ask for fewer")
+    faults = _vf_faults(port, wanted=wanted)
     if port.interface == _way_to_us(port.host):
         faults.append(f"{port.interface} carries our own connection: name another port")
     if "master" in port.link():
         faults.append(f"{port.interface} belongs to {port.link()['master']}: take it out of that")
+    return faults
+
+
+def _vf_faults(port: Port, *, wanted: int) -> list[str]:
+    total = f"{port.device}/sriov_totalvfs"
+    if not port.host.exists(total):
+        return [f"{port.pci} can make no VFs: enable SR-IOV in the BIOS, or name another port"]
+    faults = []
+    if port.virtual_functions:
+        faults.append(f"{port.pci} already has {port.virtual_functions} VFs: they are not ours")
+    allowed = int(port.host.read_text(total))
+    if wanted > allowed:
+        faults.append(f"{port.pci} allows {allowed} VFs, {wanted} are wanted: ask for fewer")
     return faults
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from harness.errors import RestoreError
+from harness.host.bridge import BRIDGE
 from harness.host.port import Port, find_port
 from harness.remote import Host
 from harness.topology import HostEntry
@@ -38,7 +39,8 @@ class Snapshot:
 
 def snapshot(host: Host, entry: HostEntry) -> Snapshot:
     """What *host* looks like now; changes nothing."""
-    lines = {"interfaces": " ".join(host.listdir("/sys/class/net"))}
+    ours = [name for name in host.listdir("/sys/class/net") if name.startswith(BRIDGE)]
+    lines = {"interfaces of ours": " ".join(ours) or "none"}
     for name, port_entry in entry.ports.items():
         lines |= _port_lines(find_port(host, name, port_entry))
     return Snapshot(host.name, lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -60,7 +59,7 @@ def captured(topology: Topology, file: Path) -> Iterator[list[Capture]]:
         _wait_until_it_listens(process, words)
         yield done
     finally:
-        os.kill(process.pid, signal.SIGINT)
+        process.send_signal(signal.SIGINT)
         process.wait(END_SECONDS)
     done.append(Capture(topology, file, _dropped(words)))
 

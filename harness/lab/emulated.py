@@ -45,11 +45,12 @@ class Status:
     machines: tuple[str, ...]
     namespaces: tuple[str, ...]
     folder: Path | None
+    whole: bool
 
     @property
     def is_up(self) -> bool:
-        """Whether it came up whole, and is not merely left over."""
-        return self.folder is not None and (self.folder / IMAGE).exists()
+        """Whether it came up and all its machines still run; else it is merely left over."""
+        return self.whole and self.folder is not None and (self.folder / IMAGE).exists()
 
 
 def up(topology: Topology, progress: Progress, *, dies_with_us: bool) -> Topology:
@@ -76,18 +77,17 @@ def up(topology: Topology, progress: Progress, *, dies_with_us: bool) -> Topolog
         resumed = all(machine.state.exists() for machine in machines)
         _start(machines, wire, progress, resume=resumed, dies_with_us=dies_with_us)
         _write_known_hosts(topology, built)
+        if resumed:
+            set_clock(_reached(topology, built.keys))
         (run / IMAGE).symlink_to(built.folder)
         undo.pop_all()
-    reached = reached_topology(topology)
-    if resumed:
-        set_clock(reached)
-    return reached
+    return reached_topology(topology)
 
 
 def down(topology: Topology) -> Status:
     """End everything that belongs to the lab on this machine; returns what there was."""
     was = status(topology)
-    end_machines(topology.name)
+    end_machines(topology.name, tuple(topology.hosts))
     wire_of(topology).remove()
     if was.folder:
         shutil.rmtree(was.folder)
@@ -98,17 +98,22 @@ def status(topology: Topology) -> Status:
     """What there is of the lab on this machine; changes nothing."""
     wire = wire_of(topology)
     folder = _run_folder(topology)
+    running = machines_of(topology.name, tuple(topology.hosts))
     return Status(
-        machines=tuple(machines_of(topology.name)),
+        machines=tuple(running),
         namespaces=tuple(n for n in (wire.namespace, wire.peer) if Path("/run/netns", n).exists()),
         folder=folder if folder.exists() else None,
+        whole=set(running) == set(topology.hosts),
     )
 
 
 def reached_topology(topology: Topology) -> Topology:
     """*topology* with the key that logs in and the host keys of the lab that is up."""
-    run = _run_folder(topology)
-    ways = {"identity": run / IMAGE / "keys" / CLIENT, "known_hosts": run / "known_hosts"}
+    return _reached(topology, _run_folder(topology) / IMAGE / "keys")
+
+
+def _reached(topology: Topology, keys: Path) -> Topology:
+    ways = {"identity": keys / CLIENT, "known_hosts": _run_folder(topology) / "known_hosts"}
     hosts = {name: host.model_copy(update=ways) for name, host in topology.hosts.items()}
     return topology.model_copy(update={"hosts": hosts})
 
@@ -139,14 +144,19 @@ def _emulated_parts(topology: Topology) -> tuple[Emulation, PeerEntry]:
     return topology.emulation, topology.peer
 
 
-def _check_this_machine(topology: Topology) -> None:
-    """What no start can do without, before anything is touched."""
+def check_root() -> None:
+    """Raise LabError unless we are root: the lab's own folder is root's alone."""
     if os.geteuid() != 0:
         raise LabError(
             "this machine: not run as root",
             because="namespaces, taps and a chroot need it",
             fix="run the same command with sudo",
         )
+
+
+def _check_this_machine(topology: Topology) -> None:
+    """What no start can do without, before anything is touched."""
+    check_root()
     if not Path("/dev/net/tun").exists():
         raise LabError(
             "this machine: there is no /dev/net/tun",

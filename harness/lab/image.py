@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ Progress = Callable[[str], None]
 TREE = "tree"
 """In an image's folder, a link to the tree that it was made from."""
 
+KEEP_DAYS = 3
 DISK_MIB = 700
 TREE_MIB = 1500
 """What a build needs of free disk, tree and image together, with room to spare."""
@@ -127,10 +129,12 @@ def _image_hash(hosts: tuple[str, ...]) -> str:
 
 
 def _prune(keep: Path) -> None:
-    """Remove images that a changed recipe left behind, unless a lab that is up runs one."""
+    """Remove images that nobody has built or booted for KEEP_DAYS, unless a lab runs one."""
+    oldest = time.time() - KEEP_DAYS * 86_400
     used = {link.resolve() for link in Path("/run/vf-harness").glob("*/image")}
     for folder in cache().glob("image-????????????"):
-        if folder != keep and folder.resolve() not in used:
+        last_used = max(each.lstat().st_atime for each in folder.iterdir())
+        if folder != keep and folder.resolve() not in used and last_used < oldest:
             shutil.rmtree(folder)
 
 

@@ -6,6 +6,7 @@ They are made with the image, so both ends of every connection are known before 
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
 
 from harness.guest.spec import SSH_PORT
@@ -20,21 +21,16 @@ def make_keys(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
     ``authorized_keys`` holds the client's.  The tree's own ssh-keygen makes them.
     """
     folder.mkdir(mode=0o700)
-    inside = tree / "tmp/lab-keys"
-    inside.mkdir(mode=0o700)
-    try:
+    with tempfile.TemporaryDirectory(dir=tree / "tmp") as made:
+        inside = Path(made)
         for name in (*hosts, GUEST, CLIENT):
             subprocess.run(
                 ["chroot", str(tree), "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name,
-                 "-f", f"/tmp/lab-keys/{name}"],
+                 "-f", f"/tmp/{inside.name}/{name}"],
                 check=True,
             )  # fmt: skip
         for file in sorted(inside.iterdir()):
             file.rename(folder / file.name)
-    finally:
-        for file in inside.iterdir():
-            file.unlink()
-        inside.rmdir()
     (folder / "authorized_keys").write_text((folder / f"{CLIENT}.pub").read_text())
     (folder / "known_hosts").write_text(known_hosts(folder, {GUEST: f"[127.0.0.1]:{SSH_PORT}"}))
 

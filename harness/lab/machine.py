@@ -59,7 +59,7 @@ class MachineSpec:
     @property
     def process_name(self) -> str:
         """How the process is found again, by whoever comes later."""
-        return f"vf-harness-lab-{self.lab}-{self.host}"
+        return process_name(self.lab, self.host)
 
     def argv(self, cables: Cables) -> list[str]:
         """QEMU's arguments."""
@@ -179,7 +179,7 @@ class Machine:
                 f"{self.spec.host}: its QEMU ended with status {self._process.returncode}",
                 because=f"its last words: {self._tail('log')}",
                 fix="a port in use is freed by `vf-harness lab down`, or choose others in the "
-                "topology's [emulation]",
+                "topology (hosts.NAME.port)",
             )
 
     def _qmp(self, deadline: Deadline) -> closing[Qmp]:
@@ -220,14 +220,19 @@ class Machine:
 _MAPPED = [{"capability": "mapped-ram", "state": True}]
 
 
+def process_name(lab: str, host: str) -> str:
+    """The ``-name`` of a machine's QEMU."""
+    return f"vf-harness-lab-{lab}-{host}"
+
+
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Machines that this very process started: whoever ends one of them has to reap it too."""
 
 
-def machines_of(lab: str) -> dict[str, int]:
+def machines_of(lab: str, hosts: tuple[str, ...]) -> dict[str, int]:
     """Process ids of the machines of *lab* on this machine, by host, whoever started them."""
     found = {}
-    prefix = f"vf-harness-lab-{lab}-"
+    names = {process_name(lab, host): host for host in hosts}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -237,14 +242,14 @@ def machines_of(lab: str) -> dict[str, int]:
             continue  # it ended while we looked
         if "-name" in argv[:-1] and argv[0].startswith("qemu-system"):
             name = argv[argv.index("-name") + 1]
-            if name.startswith(prefix):
-                found[name.removeprefix(prefix)] = int(entry.name)
+            if name in names:
+                found[names[name]] = int(entry.name)
     return found
 
 
-def end_machines(lab: str) -> None:
+def end_machines(lab: str, hosts: tuple[str, ...]) -> None:
     """Kill every machine of *lab* on this machine, and return when they are gone."""
-    for name, process in machines_of(lab).items():
+    for name, process in machines_of(lab, hosts).items():
         try:
             descriptor = os.pidfd_open(process)
         except ProcessLookupError:

@@ -57,11 +57,14 @@ def sources() -> list[str]:
 
 
 def _apt_mirrors() -> tuple[str | None, str | None]:
-    """Where this machine's apt gets Debian and Debian's security updates from."""
-    listing = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)", "Created-By: Packages"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    """Where this machine's apt, if it has one, gets Debian and its security updates from."""
+    argv = [
+        "apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)", "Created-By: Packages",
+    ]  # fmt: skip
+    try:
+        listing = subprocess.run(argv, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None, None
     if listing.returncode:
         raise LabError(
             "this machine: apt-get indextargets failed",

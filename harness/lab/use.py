@@ -24,6 +24,7 @@ def ready(
     if topology.emulation is None:
         yield topology, guest_image(image((), progress).folder)
         return
+    emulated.check_root()
     if emulated.status(topology).is_up:
         progress(f"using lab {topology.name!r}, which is up")
         yield emulated.reached_topology(topology), emulated.guest_of(topology)

@@ -14,7 +14,7 @@ import os
 import struct
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,12 +60,15 @@ class Wire:
 
     def tap(self, name: str) -> int:
         """A new tap on the bridge; its descriptor is the caller's, and closing it ends the tap."""
-        with inside(self.namespace):
-            descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-            request = struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
-            fcntl.ioctl(descriptor, TUNSETIFF, request)
-        _ip("-n", self.namespace, "link", "set", name, "mtu", str(self.mtu))
-        self._attach(name)
+        with ExitStack() as undo:
+            with inside(self.namespace):
+                descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+                undo.callback(os.close, descriptor)
+                request = struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+                fcntl.ioctl(descriptor, TUNSETIFF, request)
+            _ip("-n", self.namespace, "link", "set", name, "mtu", str(self.mtu))
+            self._attach(name)
+            undo.pop_all()
         return descriptor
 
     def cut(self, name: str) -> None:

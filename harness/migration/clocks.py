@@ -62,14 +62,27 @@ class SharedClock:
         before, after = self._before[machine].wall, self._after[machine].wall
         return self.from_ours(*ClockMap(before, after).to_here(t_ns))
 
-    def from_guest(self, guest: str, t_ns: int, stopped_ns: int | None) -> Stamp:
+    def from_guest(self, guest: str, t_ns: int, stopped: Stamp | None) -> Stamp:
         """A stamp of the migrating guest's monotonic clock, which stands while it is stopped.
 
-        *stopped_ns* is when it was stopped, in the peer's clock.  A stamp that would come before
-        that by the clock's first relation did; any other is of the time after.
+        *stopped* is when it was stopped.  By the clock's first relation a stamp comes before that
+        or it is of the time after; one that is too near to tell may be either, and its
+        uncertainty covers both.
         """
         first, second = self._before[guest].monotonic, self._after[guest].monotonic
         early = self.from_ours(*ClockMap(first, first).to_here(t_ns))
-        if stopped_ns is None or early.t_ns <= stopped_ns:
+        if stopped is None:
             return early
-        return self.from_ours(*ClockMap(second, second).to_here(t_ns))
+        late = self.from_ours(*ClockMap(second, second).to_here(t_ns))
+        doubt_ns = early.uncertainty_ns + stopped.uncertainty_ns
+        if abs(early.t_ns - stopped.t_ns) > doubt_ns:
+            return early if early.t_ns < stopped.t_ns else late
+        return _either(early, late)
+
+
+def _either(one: Stamp, other: Stamp) -> Stamp:
+    """The shortest stretch that holds both."""
+    begin_ns = min(each.t_ns - each.uncertainty_ns for each in (one, other))
+    end_ns = max(each.t_ns + each.uncertainty_ns for each in (one, other))
+    middle_ns = (begin_ns + end_ns) // 2
+    return Stamp(middle_ns, end_ns - middle_ns)

@@ -47,11 +47,6 @@ class HandOff:
         self._mac = mac
         self.steps: list[Step] = []
 
-    def begin(self) -> None:
-        """Before the guest is started on the source: its filter is set, the other's is clear."""
-        self._source.set_filter(self._mac)
-        self._destination.set_filter(NO_MAC)
-
     def on_release(self) -> dict[str, Any]:
         """What the source's observer is to do when the VF is released; see ``agent.observer``."""
         return {
@@ -63,15 +58,15 @@ class HandOff:
 
     def arrive(self) -> None:
         """The guest runs on the destination: set the filter there."""
+        self._set(self._destination)
+
+    def stay(self) -> None:
+        """The guest runs on at the source: set the filter there again, for the VF's return."""
+        self._set(self._source)
+
+    def _set(self, vf: VirtualFunction) -> None:
         before_ns = time.monotonic_ns()
-        self._destination.set_filter(self._mac)
+        vf.set_filter(self._mac)
         after_ns = time.monotonic_ns()
-        self.steps.append(
-            Step(
-                t_ns=after_ns,
-                took_ns=after_ns - before_ns,
-                host=self._destination.host.name,
-                name=SET,
-                data={"vf": self._destination.pci, "mac": self._mac},
-            )
-        )
+        data = {"vf": vf.pci, "mac": self._mac}
+        self.steps.append(Step(after_ns, after_ns - before_ns, vf.host.name, SET, data))

@@ -9,14 +9,27 @@ from typing import Any, Protocol
 
 from harness.errors import MigrationError
 from harness.guest.instance import Instance
-from harness.guest.qmp import QmpEvent
+from harness.guest.qmp import QemuGoneError, QmpEvent
 from harness.waiting import Deadline
 
 SECONDS_AT_LEAST = 60
 SECONDS_PER_GUEST_GIB = 120
 """A migration's deadline grows with the guest's memory; an emulated host moves about 60 MiB/s."""
 
+GONE = "gone"
 _ENDINGS = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A migration that was asked for: *t_ns* is our monotonic time when ``migrate`` was sent.
+
+    *since* is the number of the source's first event after that.  What it said before may be of
+    another migration: the one that brought the guest here, or one that failed.
+    """
+
+    t_ns: int
+    since: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +37,8 @@ class Outcome:
     """How a migration ended, as both ends say.
 
     *asked_ns* is our monotonic time when ``migrate`` was sent; *figures* is the source's whole
-    ``query-migrate``, *status* and *reason* its ``status`` and ``error-desc``.
+    ``query-migrate``, *status* and *reason* its ``status`` and ``error-desc``.  A state is GONE
+    where QEMU itself ended, as the destination's does when a migration fails.
     """
 
     asked_ns: int
@@ -69,20 +83,22 @@ def deadline_for(instance: Instance) -> Deadline:
     return Deadline(SECONDS_AT_LEAST + SECONDS_PER_GUEST_GIB * instance.spec.memory_mib / 1024)
 
 
-def ask(source: Instance, successor: Instance, address: tuple[str, int]) -> int:
-    """Have *successor* listen and *source* migrate to it; our monotonic time of asking, in ns."""
+def ask(source: Instance, successor: Instance, address: tuple[str, int]) -> Asked:
+    """Have *successor* listen and *source* migrate to it."""
     for each in (source, successor):
         each.qmp.execute("migrate-set-capabilities", {"capabilities": _ANNOUNCE_EACH_STEP})
     host, port = address
     successor.qmp.execute("migrate-incoming", {"uri": f"tcp:0.0.0.0:{port}"})
-    asked_ns = time.monotonic_ns()
+    asked = Asked(time.monotonic_ns(), since=len(source.qmp.events))
     source.qmp.execute("migrate", {"uri": f"tcp:{host}:{port}"})
-    return asked_ns
+    return asked
 
 
-def wait_for_end(source: Instance, deadline: Deadline) -> bool:
+def wait_for_end(source: Instance, asked: Asked, deadline: Deadline) -> bool:
     """Wait until *source* says how it ended; whether it completed."""
-    ending = source.qmp.wait_for("the migration to end", _is_ending, within=deadline)
+    ending = source.qmp.wait_for(
+        "the migration to end", _is_ending, within=deadline, since=asked.since
+    )
     return bool(ending.data["status"] == "completed")
 
 
@@ -93,20 +109,27 @@ def wait_for_resume(successor: Instance, deadline: Deadline) -> QmpEvent:
     )
 
 
-def outcome(asked_ns: int, source: Instance, successor: Instance) -> Outcome:
+def outcome(asked: Asked, source: Instance, successor: Instance) -> Outcome:
     """Ask both ends how it went."""
     figures = source.qmp.execute("query-migrate")
     return Outcome(
-        asked_ns=asked_ns,
+        asked_ns=asked.t_ns,
         status=str(figures["status"]),
         reason=figures.get("error-desc"),
         figures=figures,
-        source_state=source.state,
-        destination_state=successor.state,
+        source_state=_state(source),
+        destination_state=_state(successor),
     )
 
 
 _ANNOUNCE_EACH_STEP = [{"capability": "events", "state": True}]
+
+
+def _state(instance: Instance) -> str:
+    try:
+        return instance.state
+    except QemuGoneError:
+        return GONE
 
 
 def _is_ending(event: QmpEvent) -> bool:

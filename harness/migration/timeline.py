@@ -34,16 +34,22 @@ def build(
     seen: Sequence[Seen],
     hand_off: HandOff | None,
     guest: str,
+    *,
+    since: int,
 ) -> Timeline:
-    """Put what QEMU, observers, guest and hand-off said on one timeline."""
+    """Put what QEMU, observers, guest and hand-off said on one timeline.
+
+    *since* is the number of the first event of the source's QEMU that belongs there: those before
+    are of the migration that brought the guest to it, or of one that failed.
+    """
     asked = clock.from_ours(outcome.asked_ns)
     events = [_event(asked, CONDUCTOR, ASKED)]
-    for instance in (source, successor):
-        events += _qmp_events(clock, instance)
+    events += _qmp_events(clock, source, since)
+    events += _qmp_events(clock, successor)
     bme = [sample for each in seen for sample in _bme_samples(clock, each)]
     events += _hand_off_events(clock, seen, hand_off)
     events += _kernel_faults(clock, seen)
-    stopped = next((event.t_ns for event in events if event.name == "STOP"), None)
+    stopped = next((_stamp(event) for event in events if event.name == "STOP"), None)
     events += _link_events(clock, seen, guest, stopped)
     events += _released(bme, source.host.name, asked.t_ns)
     events += _attached(events, stopped)
@@ -58,22 +64,25 @@ def _event(stamp: Stamp, source: str, name: str, data: Mapping[str, Any] | None 
     return Event(stamp.t_ns, stamp.uncertainty_ns, source, name, data or {})
 
 
-def _qmp_events(clock: SharedClock, instance: Instance) -> list[Event]:
+def _stamp(event: Event) -> Stamp:
+    return Stamp(event.t_ns, event.uncertainty_ns)
+
+
+def _qmp_events(clock: SharedClock, instance: Instance, since: int = 0) -> list[Event]:
     host = instance.host.name
     return [
         _event(clock.from_wall(host, each.realtime_ns), f"qmp:{host}", each.title, each.data)
-        for each in instance.qmp.events
+        for each in instance.qmp.events[since:]
     ]
 
 
 def _bme_samples(clock: SharedClock, seen: Seen) -> Iterable[BmeSample]:
-    """A change happened at most one sampling interval before it was seen."""
-    interval_ns = round(1e9 / seen.observer["rate_per_s"]) if seen.bme else 0
+    """A change happened after the sample before the one that showed it."""
     for line in seen.bme:
         stamp = clock.from_monotonic(seen.machine, line["t_ns"])
         yield BmeSample(
             t_ns=stamp.t_ns,
-            uncertainty_ns=stamp.uncertainty_ns + interval_ns,
+            uncertainty_ns=stamp.uncertainty_ns + line["gap_ns"],
             host=line["host"],
             vf=line["vf"],
             command=line["command"],
@@ -89,7 +98,8 @@ def _hand_off_events(
     for each in seen:
         for line in each.handoff:
             stamp = clock.from_monotonic(each.machine, line["t_ns"])
-            events.append(_event(stamp, f"handoff:{each.machine}", line["name"], line["data"]))
+            name = f"{line['name']}: refused" if "error" in line["data"] else line["name"]
+            events.append(_event(stamp, f"handoff:{each.machine}", name, line["data"]))
     for step in hand_off.steps if hand_off else ():
         # Done somewhere between our asking and the answer.
         stamp = clock.from_ours(step.t_ns - step.took_ns // 2, step.took_ns // 2)
@@ -111,7 +121,7 @@ def _kernel_faults(clock: SharedClock, seen: Sequence[Seen]) -> list[Event]:
 
 
 def _link_events(
-    clock: SharedClock, seen: Sequence[Seen], guest: str, stopped_ns: int | None
+    clock: SharedClock, seen: Sequence[Seen], guest: str, stopped: Stamp | None
 ) -> list[Event]:
     """Interfaces of the guest coming, going, getting and losing their link."""
     events = []
@@ -121,9 +131,11 @@ def _link_events(
             now = line["event"] != "del" and bool(line["running"])
             before = running.get(line["index"])
             running[line["index"]] = now
+            if line["event"] == "del":
+                del running[line["index"]]
             if line["event"] == "was" or (before == now and line["event"] != "del"):
                 continue
-            stamp = clock.from_guest(guest, line["t_ns"], stopped_ns)
+            stamp = clock.from_guest(guest, line["t_ns"], stopped)
             name = _link_name(line["event"], before, now=now)
             data = {"address": line["address"], "slave": line["master"] is not None}
             events.append(_event(stamp, "guest", f"{line['ifname']} {name}", data))
@@ -147,14 +159,17 @@ def _released(bme: Iterable[BmeSample], source: str, asked_ns: int) -> list[Even
     return []
 
 
-def _attached(events: Iterable[Event], stopped_ns: int | None) -> list[Event]:
-    """When an interface of the guest that belongs to a failover pair first had a link again."""
+def _attached(events: Iterable[Event], stopped: Stamp | None) -> list[Event]:
+    """When an interface of the guest's failover pair got the link that it then kept.
+
+    A VF's link flickers while its driver starts: only what lasts takes the traffic over.
+    """
+    attached: list[Event] = []
     for event in sorted(events, key=lambda event: event.t_ns):
-        if (
-            stopped_ns is not None
-            and event.t_ns > stopped_ns
-            and event.source == "guest"
-            and event.name.endswith(("link up", "there with link"))
-        ):
-            return [Event(event.t_ns, event.uncertainty_ns, CONDUCTOR, ATTACHED, event.data)]
-    return []
+        if stopped is None or event.t_ns <= stopped.t_ns or event.source != "guest":
+            continue
+        if event.data["slave"] and event.name.endswith(("link up", "there with link")):
+            attached = [Event(event.t_ns, event.uncertainty_ns, CONDUCTOR, ATTACHED, event.data)]
+        elif event.data["slave"]:
+            attached = []
+    return attached

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.errors import LabError
-from harness.plugin.hooks import EXIT_CODE, FAILED, RECORD
+from harness.errors import LabError, UsageError
+from harness.plugin.hooks import EXIT_CODE, FAILED, RECORD, WORKER
 from harness.plugin.options import SETTINGS
 
 if TYPE_CHECKING:
@@ -29,6 +31,12 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     from harness.run.provenance import provenance
 
     config = request.config
+    if hasattr(config, WORKER):
+        raise UsageError(
+            "tests of the lab cannot run side by side",
+            because="a lab is lent to one process at a time, and this is a worker of many",
+            fix="run them without -n (--numprocesses)",
+        )
     settings = config.stash[SETTINGS]
     progress = _progress(config)
     with _exit_code(config), ExitStack() as stack:
@@ -62,7 +70,7 @@ def guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
         spec = GuestSpec.of(lab.topology.guest)
         yield stack.enter_context(moving_guest(lab, spec, logs, has_vf=True))
         if config.stash[SETTINGS].keep_on_failure and config.stash[FAILED]:
-            stack.pop_all()
+            _never_undo(stack.pop_all())
 
 
 @pytest.fixture
@@ -86,11 +94,9 @@ def flow(lab: Lab) -> Callable[..., Flow]:
     """A flow by its frame size and direction, at the rate that the lab's topology names."""
     from harness.traffic.flow import Flow
 
-    numbers = iter(range(1, 1000))
-
     def make(frame_bytes: int, direction: Direction = "round-trip", rate_pps: float = 0) -> Flow:
         rate = rate_pps or lab.topology.limits.rate_pps
-        return Flow(f"{direction}-{frame_bytes}", direction, frame_bytes, rate, next(numbers))
+        return Flow(f"{direction}-{frame_bytes}", direction, frame_bytes, rate, next(_numbers))
 
     return make
 
@@ -110,6 +116,10 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
         return moved
 
     return move
+
+
+_numbers = itertools.count(1)
+"""Of the flows of this process: a recorder that outlived its test is never taken for another's."""
 
 
 def _progress(config: pytest.Config) -> Callable[[str], None]:
@@ -137,10 +147,19 @@ def _exit_code(config: pytest.Config) -> Iterator[None]:
 
 def _keep(lab: Lab, stack: ExitStack, progress: Callable[[str], None]) -> None:
     """Leave everything as it is until the leases end, and say how to look at it."""
-    stack.pop_all()
+    _never_undo(stack.pop_all())
     for name, host in lab.hosts.items():
         host.lease.linger()
         way = lab.topology.connection(name)
         key = f" -i {way.identity}" if way.identity else ""
         progress(f"kept: ssh -p {way.port}{key} {way.user}@{way.address}  ({name})")
     progress("put back with `vf-harness restore`, or by the hosts themselves when the lease ends")
+
+
+def _never_undo(stack: ExitStack) -> None:
+    """Keep what *stack* would undo.
+
+    A stack that is forgotten is undone all the same: the interpreter closes the generators in it,
+    at the latest when it ends.  So this one gets a reference that nobody gives back.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(stack))

@@ -14,12 +14,18 @@ from harness.plugin.plan import plan
 RECORD = pytest.StashKey[Any]()
 """The run's ``harness.run.record.Record``; only where a test of the lab is to run."""
 
+RESULTS = pytest.StashKey[Any]()
+"""What ``RECORD`` came to; written before pytest decides whether to print a summary."""
+
 EXIT_CODE = pytest.StashKey[int]()
 """What the run is to exit with, if the lab itself was at fault."""
 
 FAILED = pytest.StashKey[bool]()
 
 UNMET = pytest.StashKey[list[str]]()
+
+WORKER = "workerinput"
+"""What a pytest config has in a worker of pytest-xdist only."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,11 +36,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{marker}: {meaning}")
+    if config.option.help or config.option.markers:
+        return  # what is shown then is the same for every lab, also for one that is described wrong
     try:
         config.stash[SETTINGS] = read_settings(config)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[FAILED] = False
+    if config.stash[SETTINGS].dry_run:
+        config.option.dist = "no"  # workers of pytest-xdist would run the tests
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -49,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for marker in item.iter_markers("needs"):
             try:
-                unmet = topology.unmet(marker.args)
+                unmet = topology.unmet(map(str, marker.args))
             except UsageError as error:
                 raise pytest.UsageError(f"{item.nodeid}: {error}") from None
             item.stash.setdefault(UNMET, []).extend(str(each) for each in unmet)
@@ -61,11 +71,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     settings = config.stash[SETTINGS]
     if config.option.collectonly or settings.dry_run or not _lab_tests(session):
         return
+    if hasattr(config, WORKER):
+        return  # the fixture `lab` refuses there
     from _pytest.junitxml import LogXML  # there is no public way to choose the file this late
 
     from harness.run.record import Record
 
-    record = config.stash[RECORD] = Record(settings.artifacts, settings.topology)
+    try:
+        record = config.stash[RECORD] = Record(settings.artifacts, settings.topology)
+    except OSError as error:
+        refusal = UsageError(
+            f"{settings.artifacts}: the folder of this run cannot be made there",
+            because=f"{error.filename}: {error.strerror}",
+            fix="name another folder with --artifacts, or try again",
+        )
+        raise pytest.UsageError(str(refusal)) from None
     junit = LogXML(
         str(record.folder / "junit.xml"), None, "vf-harness", "no", "total", "xunit1", True
     )
@@ -95,8 +115,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if call.excinfo and isinstance(call.excinfo.value, HarnessError):
-        report.longrepr = str(call.excinfo.value)  # it says what to do; commands.log has the rest
+    if call.excinfo and (words := _words(call.excinfo.value)):
+        report.longrepr = words  # they say what to do; commands.log has the rest
     item.config.stash[FAILED] |= report.failed
     record = item.config.stash.get(RECORD, None)
     if record and item.nodeid in record.cases:
@@ -108,6 +128,9 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    record = session.config.stash.get(RECORD, None)
+    if record:
+        session.config.stash[RESULTS] = record.finish()
     code = session.config.stash.get(EXIT_CODE, None)
     if code is not None:
         session.exitstatus = code
@@ -117,7 +140,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     record = config.stash.get(RECORD, None)
-    results = record.finish() if record else None
+    results = config.stash.get(RESULTS, None)
     if record is None or results is None:
         return
     from rich.console import Console
@@ -127,6 +150,17 @@ def pytest_terminal_summary(
     terminalreporter.section("migrations")
     summary(results, Console())
     terminalreporter.line(f"report: {record.folder / 'report.html'}")
+
+
+def _words(raised: BaseException) -> str:
+    """What an error of ours says, or several together; nothing of one that is not ours."""
+    match raised:
+        case BaseExceptionGroup():
+            each = [_words(error) for error in raised.exceptions]
+            return "\n".join(each) if all(each) else ""
+        case HarnessError() | pytest.exit.Exception():
+            return str(raised).strip()
+    return ""
 
 
 def _lab_tests(session: pytest.Session) -> list[pytest.Item]:

@@ -13,6 +13,7 @@ from harness.topology import Topology, find, load
 
 ENVIRONMENT = "VF_HARNESS_"
 TRUE = ("1", "yes", "true", "on")
+FALSE = ("", "0", "no", "false", "off")
 
 MARKERS = {
     "failover": "scheme: virtio-net failover, QEMU unplugs the VF",
@@ -56,16 +57,16 @@ def add_options(parser: pytest.Parser) -> None:
     add("--artifacts", metavar="DIR", default=_environment("ARTIFACTS", "reports"),
         help="where each run leaves its folder (default: reports; "
         "VF_HARNESS_ARTIFACTS)")  # fmt: skip
-    add("--keep-on-failure", action="store_true", default=_flag("KEEP_ON_FAILURE"),
+    add("--keep-on-failure", action="store_true",
         help="after a failure leave lab and guest as they are until the lease ends, and print how "
         "to log in (VF_HARNESS_KEEP_ON_FAILURE=1)")  # fmt: skip
-    add("--require-all", action="store_true", default=_flag("REQUIRE_ALL"),
+    add("--require-all", action="store_true",
         help="what a test needs and the lab has not is an error, not a skip; for the lab's own CI "
         "(VF_HARNESS_REQUIRE_ALL=1)")  # fmt: skip
-    add("--dry-run", action="store_true", default=_flag("DRY_RUN"),
+    add("--dry-run", action="store_true",
         help="print what would be changed on which host, and stop "
         "(VF_HARNESS_DRY_RUN=1)")  # fmt: skip
-    add("--iterations", metavar="N", type=int, default=int(_environment("ITERATIONS", "1")),
+    add("--iterations", metavar="N", default=_environment("ITERATIONS", "1"),
         help="run each test of the lab N times (default: 1; VF_HARNESS_ITERATIONS)")  # fmt: skip
 
 
@@ -74,26 +75,42 @@ def read_settings(config: pytest.Config) -> Settings:
 
     Raises UsageError.
     """
-    iterations = config.getoption("--iterations")
-    if iterations < 1:
-        raise UsageError(
-            f"--iterations {iterations}: a test cannot run less than once",
-            because="the option says how often each test of the lab runs",
-            fix="give a number from 1 on",
-        )
     return Settings(
         topology=load(find(config.getoption("--lab"))),
         artifacts=Path(config.getoption("--artifacts")),
-        keep_on_failure=config.getoption("--keep-on-failure"),
-        require_all=config.getoption("--require-all"),
-        dry_run=config.getoption("--dry-run"),
-        iterations=iterations,
+        keep_on_failure=_switch(config, "--keep-on-failure"),
+        require_all=_switch(config, "--require-all"),
+        dry_run=_switch(config, "--dry-run"),
+        iterations=_iterations(config.getoption("--iterations")),
     )
 
 
+def _iterations(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise UsageError(
+            f"--iterations {text}: no number of times that a test can run",
+            because="it says how often each test of the lab runs; VF_HARNESS_ITERATIONS, too",
+            fix="give a whole number from 1 on",
+        )
+    return number
+
+
+def _switch(config: pytest.Config, option: str) -> bool:
+    """Whether an option without a value is given, or else its environment variable says yes."""
+    variable = option.removeprefix("--").replace("-", "_").upper()
+    word = _environment(variable, "").lower()
+    if word not in (*TRUE, *FALSE):
+        raise UsageError(
+            f"{ENVIRONMENT}{variable}={word}: neither yes nor no",
+            because=f"it stands for {option}, and a slip must not turn that off",
+            fix=f"set it to one of {', '.join(TRUE)}, or unset it",
+        )
+    return word in TRUE or bool(config.getoption(option))
+
+
 def _environment(name: str, default: str) -> str:
-    return os.environ.get(ENVIRONMENT + name, default)
-
-
-def _flag(name: str) -> bool:
-    return _environment(name, "").lower() in TRUE
+    return os.environ.get(ENVIRONMENT + name) or default

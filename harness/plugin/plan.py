@@ -9,7 +9,10 @@ from harness.topology import Topology
 
 def plan(topology: Topology, tests: int) -> Iterator[str]:
     """Lines for `--dry-run`."""
-    yield f"{tests} tests of lab {topology.name!r} ({topology.file}) would"
+    if not tests:
+        yield f"No test needs lab {topology.name!r} ({topology.file}); nothing would be changed."
+        return
+    yield f"{tests} test{'s' * (tests > 1)} of lab {topology.name!r} ({topology.file}) would"
     if topology.emulation:
         yield "  this machine: start the emulated lab unless it is up, and end it again"
     for name, host in topology.hosts.items():

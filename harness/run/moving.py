@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class MovingGuest:
         self._berths = berths
         self._stack = stack
         self._logs = logs
-        self._moves = 0
+        self._launches = 0
         self.spec = spec
         first = next(iter(berths.values()))
         if first.vf:
@@ -62,22 +63,22 @@ class MovingGuest:
         """
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
-        self._moves += 1
         self._lab.renew()
         ending, successor = self._launch(berth, incoming=True)
-        hand_off = self._hand_off(source, berth)
-        scheme: Scheme = Failover(hand_off) if hand_off else Plain()
-        entry = self._lab.topology.hosts[berth.host]
-        conducted = conduct(
-            scheme, source, successor,
-            address=entry.migration_endpoint, ends=self.ends(), flows=flows,
-            hand_off=hand_off, observe=observe, progress=self._lab.progress,
-        )  # fmt: skip
-        if conducted.outcome.status == "completed":
-            self._ending.close()
-            self._ending, self.instance = ending, successor
-        else:
-            ending.close()
+        loser = ending
+        try:
+            hand_off = self._hand_off(source, berth)
+            scheme: Scheme = Failover(hand_off) if hand_off else Plain()
+            entry = self._lab.topology.hosts[berth.host]
+            conducted = conduct(
+                scheme, source, successor,
+                address=entry.migration_endpoint, ends=self.ends(), flows=flows,
+                hand_off=hand_off, observe=observe, progress=self._lab.progress,
+            )  # fmt: skip
+            if conducted.outcome.status == "completed":
+                loser, self._ending, self.instance = self._ending, ending, successor
+        finally:
+            loser.close()
         return conducted
 
     def _boot(self, berth: Berth) -> tuple[ExitStack, Instance]:
@@ -107,13 +108,15 @@ class MovingGuest:
         host = self._lab.hosts[berth.host]
         entry = self._lab.topology.hosts[berth.host]
         kernel, initramfs = put_image(host, self._lab.guest)
-        folder = host.scratch(f"{self.spec.name}-{self._moves}/qmp").rpartition("/")[0]
+        self._launches += 1
+        folder = host.scratch(f"{self.spec.name}-{os.getpid()}-{self._launches}/qmp")
+        folder = folder.rpartition("/")[0]
         place = Place(
             qemu=entry.qemu, accelerator=entry.accelerator, kernel=kernel, initramfs=initramfs,
             folder=folder, tap=berth.tap, vf=berth.vf.pci if berth.vf else None, incoming=incoming,
         )  # fmt: skip
         ending = self._stack.enter_context(ExitStack())
-        log = self._logs / f"qmp-{berth.host}-{self._moves}.jsonl"
+        log = self._logs / f"qmp-{berth.host}-{self._launches}.jsonl"
         return ending, ending.enter_context(instance(self.spec, berth.vf, place, host, log))
 
     def ends(self) -> Ends:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ from harness.report.results import Lab as LabResult
 from harness.topology import Topology
 
 LATEST = "latest"
+LONGEST_NAME = 200
+"""Of a test's folder, in characters: a name in a file system has 255 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +70,16 @@ class Record:
         self.topology = topology
         self.provenance: Provenance | None = None
         self.cases: dict[str, Case] = {}
-        self.name = f"{self.started:%Y%m%d-%H%M%S}-{topology.name}"
-        self.folder = artifacts.absolute() / self.name
-        self.folder.mkdir(parents=True)
+        self.folder = _make_new(
+            artifacts.absolute(), f"{self.started:%Y%m%d-%H%M%S}-{topology.name}"
+        )
+        self.name = self.folder.name
         _point(self.folder.parent / LATEST, self.name)
 
     def case(self, nodeid: str) -> Case:
         """The case of a test, made when it is first asked for."""
         if nodeid not in self.cases:
-            folder = self.folder / re.sub(r"[^\w.=-]+", "-", nodeid.partition("::")[2]).strip("-")
-            folder.mkdir(exist_ok=True)
-            self.cases[nodeid] = Case(nodeid, folder)
+            self.cases[nodeid] = Case(nodeid, _make_new(self.folder, _folder_name(nodeid)))
         return self.cases[nodeid]
 
     def finish(self) -> Results | None:
@@ -108,6 +110,26 @@ def limits_of(topology: Topology) -> Limits:
         sender_late_max_ms=limits.sender_late_max_ms,
         clock_uncertainty_ms=limits.clock_uncertainty_ms,
     )
+
+
+def _folder_name(nodeid: str) -> str:
+    """``test_file.test_name-parameters``; two tests may share it."""
+    file, _, test = nodeid.partition("::")
+    name = re.sub(r"[^\w.=-]+", "-", f"{Path(file).stem}.{test}")
+    return name[:LONGEST_NAME].strip("-")
+
+
+def _make_new(parent: Path, name: str) -> Path:
+    """Make a folder for nobody else: *name*, or with the first number that is free."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder, numbers = parent / name, itertools.count(2)
+    while True:
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            folder = parent / f"{name}-{next(numbers)}"
+        else:
+            return folder
 
 
 def _case_result(case: Case, run: Path) -> CaseResult:

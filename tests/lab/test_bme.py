@@ -43,6 +43,8 @@ def test_the_vf_masters_the_bus_again_at_the_destination(
     guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
 ) -> None:
     """A VF that comes back without BME has a link and moves no frame."""
-    migrate(guest, flow(64))
+    moved = migrate(guest, flow(64))
+    assert moved.verdict.word == "pass", moved.why
+    assert guest.instance.host.name == moved.migration.destination
     assert guest.instance.vf is not None
     assert guest.instance.vf.is_master()

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from harness.run.record import Moved
     from harness.traffic.flow import Direction, Flow
 
+JUMBO = [pytest.mark.jumbo, pytest.mark.needs("jumbo")]
 pytestmark = [pytest.mark.failover, pytest.mark.needs("two-hosts", "sriov", "iommu", "peer")]
 
 
 @pytest.mark.downtime
 @pytest.mark.smoke
-@pytest.mark.parametrize("frame_bytes", [64, 1514, pytest.param(9014, marks=pytest.mark.jumbo)])
+@pytest.mark.parametrize(
+    "frame_bytes",
+    [64, 1514, pytest.param(9014, marks=[pytest.mark.jumbo, pytest.mark.needs("jumbo")])],
+)
 @pytest.mark.parametrize("direction", ["round-trip", "from-guest"])
 def test_users_are_cut_off_no_longer_than_the_lab_allows(
     guest: MovingGuest,

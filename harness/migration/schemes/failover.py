@@ -25,8 +25,10 @@ class Failover:
     ) -> scheme.Outcome:
         """Move the guest; the filter on the destination is set when the guest runs there."""
         deadline = scheme.deadline_for(source)
-        asked_ns = scheme.ask(source, successor, address)
-        if scheme.wait_for_end(source, deadline):
+        asked = scheme.ask(source, successor, address)
+        if scheme.wait_for_end(source, asked, deadline):
             scheme.wait_for_resume(successor, deadline)
             self._hand_off.arrive()
-        return scheme.outcome(asked_ns, source, successor)
+        else:
+            self._hand_off.stay()
+        return scheme.outcome(asked, source, successor)

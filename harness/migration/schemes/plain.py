@@ -17,7 +17,7 @@ class Plain:
     ) -> scheme.Outcome:
         """Move the guest; see Scheme."""
         deadline = scheme.deadline_for(source)
-        asked_ns = scheme.ask(source, successor, address)
-        if scheme.wait_for_end(source, deadline):
+        asked = scheme.ask(source, successor, address)
+        if scheme.wait_for_end(source, asked, deadline):
             scheme.wait_for_resume(successor, deadline)
-        return scheme.outcome(asked_ns, source, successor)
+        return scheme.outcome(asked, source, successor)

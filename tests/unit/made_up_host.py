@@ -1,0 +1,228 @@
+"""A host that behaves as one with an 82599 does: its sysfs, its links, and its agent's journal.
+
+It is asked as a real one is, through ``Host``; only what its agent would do is made up here.  The
+kernel's refusals are kept: VFs go from 0 to n and from n to 0 only, and what is not there cannot
+be read.  The journal is the agent's own, so the way back is the real one.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.agent.errors import AgentError
+from harness.agent.journal import Journal
+from harness.errors import LabBusy, RemoteError
+from harness.remote.agent import AgentClient
+from harness.remote.host import Host
+from harness.remote.local import LocalTransport
+from harness.topology import HostEntry, PciAddress
+
+PF = PciAddress("0000:17:00.0")
+PORT = f"/sys/bus/pci/devices/{PF}"
+VFIO_DRIVER = "/sys/bus/pci/drivers/vfio-pci"
+INTERFACE = "ens1f0"
+ENTRY = HostEntry.model_validate(
+    {"address": "192.0.2.11", "ports": {"p0": {"pci": PF, "device": "82599", "vfs": 2}}}
+)
+
+
+def vf_address(index: int) -> str:
+    """Where VF *index* of the port is; they stand two apart, as those of an 82599 do."""
+    return f"0000:17:10.{2 * index}"
+
+
+class Machine(AgentClient):
+    """The agent of the made-up host, and what it sees.
+
+    files     the text of each file; links: the target of each link; folders: those that are empty
+    shown     what ``ip -json -details link show`` says of each interface
+    programs  what a command answers, by its first word: (status, stdout)
+    changes   what was changed, in order: ``path = text`` or the command
+    holder    who has the lease; "" if nobody has
+    ahead_ns  how far its monotonic and its wall clock are ahead of our monotonic one
+    """
+
+    def __init__(self, state: Path) -> None:
+        self.files = {
+            f"{PORT}/device": "0x10fb\n",
+            f"{PORT}/vendor": "0x8086\n",
+            f"{PORT}/sriov_numvfs": "0\n",
+            f"{PORT}/sriov_totalvfs": "63\n",
+            f"{PORT}/sriov_drivers_autoprobe": "1\n",
+            f"/sys/class/net/{INTERFACE}/mtu": "1500\n",
+            "/dev/kvm": "",
+        }
+        self.links = {f"{PORT}/driver": "../../../../bus/pci/drivers/ixgbe"}
+        self.folders = {
+            f"{PORT}/net/{INTERFACE}", "/sys/class/net/lo", "/sys/class/iommu/dmar0", VFIO_DRIVER,
+        }  # fmt: skip
+        self.shown: dict[str, dict[str, Any]] = {
+            INTERFACE: {
+                "ifname": INTERFACE, "mtu": 1500, "flags": ["BROADCAST", "MULTICAST"],
+                "operstate": "DOWN", "promiscuity": 0, "address": "02:00:00:00:17:00",
+            }
+        }  # fmt: skip
+        self.programs: dict[str, Callable[[Sequence[str]], tuple[int, str]]] = {
+            "ip": self._ip,
+            "printenv": lambda _: (1, ""),
+            "sh": lambda argv: (0, f"/usr/bin/{argv[-1]}\n"),
+        }
+        self.changes: list[str] = []
+        self.euid = 0
+        self.holder = ""
+        self.ahead_ns = (0, 0)
+        self._journal = Journal(str(state))
+
+    def call(self, verb: str, *, patience_s: float = 30.0, **args: Any) -> Any:
+        """Do what the agent does for *verb*; raises RemoteError as its client does."""
+        del patience_s
+        try:
+            return self._serve(verb, args)
+        except AgentError as error:
+            kind = LabBusy if error.busy else RemoteError
+            raise kind(error.what, because=error.because, fix=error.fix) from None
+
+    def close(self, seconds: float = 120.0) -> None:
+        """There is nothing to end."""
+
+    def _serve(self, verb: str, args: dict[str, Any]) -> Any:
+        verbs: dict[str, Callable[[], Any]] = {
+            "hello": lambda: {"version": "1", "python": "3.11", "kernel": "6.12", "pid": 1,
+                              "euid": self.euid, "hostname": "alder", "boot": "1"},
+            "lease.take": lambda: self._lend(args["holder"]),
+            "lease.renew": lambda: self.changes.append(f"lease for {args['seconds']} s"),
+            "lease.give_back": lambda: setattr(self, "holder", ""),
+            "clock": self._clock,
+            "read": lambda: self._of(self.files, args["path"]),
+            "readlink": lambda: self._of(self.links, args["path"]),
+            "exists": lambda: self._there(args["path"]),
+            "listdir": lambda: self._names(args["path"]),
+            "write": lambda: self._write(args["path"], args["text"]),
+            "run": lambda: self._run(args["argv"]),
+            "journal.change": lambda: self._journal.change(perform=self._perform, **_named(args)),
+            "journal.undo": lambda: self._journal.undo(
+                self._perform, args["down_to"], args["only"]
+            ),
+            "journal.pending": self._journal.pending,
+        }  # fmt: skip
+        return verbs[verb]()
+
+    def _lend(self, holder: str) -> int:
+        if self.holder:
+            raise AgentError(f"lent to {self.holder}", because="in use", fix="wait", busy=True)
+        self.holder = holder
+        return 1
+
+    def _clock(self) -> dict[str, int]:
+        now_ns = time.monotonic_ns()
+        monotonic, wall = self.ahead_ns
+        return {"monotonic_ns": now_ns + monotonic, "realtime_ns": now_ns + wall}
+
+    def _of(self, texts: dict[str, str], path: str) -> str:
+        if path not in texts:
+            raise _refused(path, errno.ENOENT)
+        return texts[path]
+
+    def _there(self, path: str) -> bool:
+        everything = {*self.files, *self.links, *self.folders}
+        return any(each == path or each.startswith(f"{path}/") for each in everything)
+
+    def _names(self, path: str) -> list[str]:
+        if path == "/sys/class/net":
+            return sorted(["lo", *self.shown])
+        if not self._there(path):
+            raise _refused(path, errno.ENOENT)
+        below = [*self.files, *self.links, *self.folders]
+        inside = [each.removeprefix(f"{path}/") for each in below if each.startswith(f"{path}/")]
+        return sorted({each.partition("/")[0] for each in inside})
+
+    def _perform(self, step: dict[str, Any]) -> None:
+        if step["kind"] == "write":
+            self._write(step["path"], step["text"])
+            return
+        assert step["kind"] == "run", step
+        status, said = self._program(step["argv"])
+        if status:
+            raise AgentError(f"`{step['argv']}` failed", because=said, fix="run it by hand")
+
+    def _write(self, path: str, text: str) -> None:
+        if path == f"{PORT}/sriov_numvfs":
+            self._make_vfs(path, text)
+        elif path == "/sys/bus/pci/drivers_probe":
+            self._probe(text)
+        elif path not in self.files:
+            raise _refused(path, errno.ENOENT)
+        self.changes.append(f"{path.rpartition('/')[2]} = {text}")
+        self.files[path] = f"{text}\n"
+        if path == f"/sys/class/net/{INTERFACE}/mtu":
+            self.shown[INTERFACE]["mtu"] = int(text)
+
+    def _make_vfs(self, path: str, text: str) -> None:
+        if self.files[path] != "0\n" and text != "0":
+            raise _refused(path, errno.EBUSY)
+        if int(text) > int(self.files[f"{PORT}/sriov_totalvfs"]):
+            raise _refused(path, errno.ERANGE)
+        for index in range(int(text)):
+            device = f"/sys/bus/pci/devices/{vf_address(index)}"
+            self.links[f"{PORT}/virtfn{index}"] = f"../{vf_address(index)}"
+            self.links[f"{device}/iommu_group"] = f"../../../kernel/iommu_groups/{40 + index}"
+            self.files[f"{device}/driver_override"] = "(null)\n"
+            if self.files[f"{PORT}/sriov_drivers_autoprobe"] == "1\n":
+                self.links[f"{device}/driver"] = "../../../../bus/pci/drivers/ixgbevf"
+        if text == "0":
+            gone = (f"{PORT}/virtfn", "/sys/bus/pci/devices/0000:17:10.", "/dev/vfio/")
+            for texts in (self.files, self.links):
+                for each in [each for each in texts if each.startswith(gone)]:
+                    del texts[each]
+
+    def _probe(self, pci: str) -> None:
+        device = f"/sys/bus/pci/devices/{pci}"
+        if self._of(self.files, f"{device}/driver_override") != "vfio-pci\n":
+            raise _refused("/sys/bus/pci/drivers_probe", errno.EINVAL)
+        if f"{device}/driver" not in self.links and self._there(VFIO_DRIVER):
+            self.links[f"{device}/driver"] = "../../../../bus/pci/drivers/vfio-pci"
+            group = self.links[f"{device}/iommu_group"].rpartition("/")[2]
+            self.files[f"/dev/vfio/{group}"] = ""
+
+    def _run(self, argv: list[str]) -> dict[str, Any]:
+        status, said = self._program(argv)
+        out, err = (said, "") if status == 0 else ("", said)
+        return {"status": status, "stdout": out, "stderr": err, "seconds": 0.0}
+
+    def _program(self, argv: Sequence[str]) -> tuple[int, str]:
+        if argv[0] not in self.programs:
+            return 127, f"{argv[0]}: not found"
+        return self.programs[argv[0]](argv)
+
+    def _ip(self, argv: Sequence[str]) -> tuple[int, str]:
+        if "show" in argv:
+            return 0, json.dumps([self.shown[argv[-1]]])
+        assert argv[:4] == ["ip", "link", "set", "dev"], argv
+        self.changes.append(" ".join(argv))
+        link = self.shown[argv[4]]
+        if argv[5] in ("up", "down"):
+            flags = {"UP", "LOWER_UP"}
+            link["flags"] = sorted({*link["flags"]} - flags | (flags if argv[5] == "up" else set()))
+            link["operstate"] = argv[5].upper()
+        return 0, ""
+
+
+def made_up_host(machine: Machine, name: str = "alder") -> Host:
+    """Give the host whose agent is *machine*."""
+    return Host(name, LocalTransport(name), machine, app="/none", folder="/run/vf-harness")
+
+
+def _named(args: dict[str, Any]) -> dict[str, Any]:
+    return {name: args[name] for name in ("what", "do", "undo")}
+
+
+def _refused(path: str, number: int) -> AgentError:
+    return AgentError(
+        f"{path}: {errno.errorcode[number]}", because=os.strerror(number), fix="see the host"
+    )

@@ -1,0 +1,234 @@
+"""What must be true of a host before anything is changed, and the proof that it was put back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_up_host import ENTRY, INTERFACE, PF, PORT, VFIO_DRIVER, Machine, made_up_host
+
+from harness.errors import HarnessError, LabError, RestoreError
+from harness.host.preflight import check, preflight
+from harness.host.snapshot import Snapshot, snapshot
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "state")
+
+
+def faults(machine: Machine) -> list[str]:
+    return preflight(made_up_host(machine), ENTRY)
+
+
+def connected_by(machine: Machine, interface: str) -> None:
+    """Let our connection to *machine* come in by *interface*."""
+    show = machine.programs["ip"]
+    route = json.dumps([{"dst": "192.0.2.1", "dev": interface}])
+    machine.programs["printenv"] = lambda _: (0, "192.0.2.1 40000 192.0.2.11 22\n")
+    machine.programs["ip"] = lambda argv: (0, route) if "route" in argv else show(argv)
+
+
+def test_a_good_host_has_no_faults(machine: Machine) -> None:
+    """One that is found wanting without a reason ends every run."""
+    assert faults(machine) == []
+    assert machine.changes == []
+
+
+def test_all_faults_of_a_bad_host_are_told_at_once(machine: Machine) -> None:
+    """Somebody has to walk to that machine, and must not have to walk there nine times."""
+    machine.euid = 1000
+    machine.programs["sh"] = lambda _: (127, "")
+    machine.folders -= {"/sys/class/iommu/dmar0", VFIO_DRIVER}
+    machine.folders.add("/sys/class/iommu")
+    del machine.files["/dev/kvm"]
+    machine.files[f"{PORT}/sriov_numvfs"] = "4\n"
+    machine.files[f"{PORT}/sriov_totalvfs"] = "1\n"
+    machine.shown[INTERFACE]["master"] = "br0"
+    connected_by(machine, INTERFACE)
+
+    told = faults(machine)
+    assert [fault.partition(": ")[0] for fault in told] == [
+        "the agent is not root there",
+        "there is no qemu-system-x86_64",
+        "there is no /dev/kvm",
+        "the IOMMU is off",
+        "vfio-pci is not there",
+        f"{PF} already has 4 VFs",
+        f"{PF} allows 1 VFs, 2 are wanted",
+        f"{INTERFACE} carries our own connection",
+        f"{INTERFACE} belongs to br0",
+    ]
+
+
+def test_a_kernel_without_any_iommu_is_a_fault_among_others(machine: Machine) -> None:
+    """Its folder in sysfs is not empty there but missing, which must not end the list."""
+    machine.folders -= {"/sys/class/iommu/dmar0", VFIO_DRIVER}
+
+    assert [fault.partition(": ")[0] for fault in faults(machine)] == [
+        "the IOMMU is off",
+        "vfio-pci is not there",
+    ]
+
+
+def test_a_port_without_sriov_is_a_fault_among_others(machine: Machine) -> None:
+    """Switched off in the BIOS, the attributes of SR-IOV are missing, which must not end the list.
+
+    Ref: Linux, drivers/pci/iov.c: they are visible where the capability was set up only.
+    """
+    for name in ("sriov_numvfs", "sriov_totalvfs", "sriov_drivers_autoprobe"):
+        del machine.files[f"{PORT}/{name}"]
+    machine.shown[INTERFACE]["master"] = "br0"
+
+    assert [fault.partition(": ")[0] for fault in faults(machine)] == [
+        f"{PF} can make no VFs",
+        f"{INTERFACE} belongs to br0",
+    ]
+
+
+def test_a_wrong_port_is_a_fault_with_its_remedy(machine: Machine) -> None:
+    """The remedy is the reader's next step; the host's name is put before each fault later."""
+    machine.files[f"{PORT}/device"] = "0x1521\n"
+    machine.euid = 1000
+
+    assert faults(machine) == [
+        "the agent is not root there: log in as root",
+        f"{PF} is device 0x1521, not a port of the 82599: "
+        "mend pci or device of port p0 in the topology",
+    ]
+
+
+def test_tcg_needs_no_kvm(machine: Machine) -> None:
+    """The emulated lab's hosts have none, and say so in the topology."""
+    del machine.files["/dev/kvm"]
+
+    emulated = ENTRY.model_copy(update={"accelerator": "tcg"})
+    assert preflight(made_up_host(machine), emulated) == []
+
+
+def test_a_qemu_is_looked_for_by_its_whole_name(machine: Machine) -> None:
+    """A path with a blank in it is one name, and no part of it is a command of its own."""
+    name = "/opt/my qemu; reboot"
+    machine.programs["sh"] = lambda argv: (0 if argv[3:] == ["sh", name] else 127, "")
+
+    assert preflight(made_up_host(machine), ENTRY.model_copy(update={"qemu": name})) == []
+
+
+def test_a_port_beside_our_connection_is_ours(machine: Machine) -> None:
+    """Its neighbour carries SSH; taken for the port itself, no host with SSH could be used."""
+    connected_by(machine, "eno1")
+    assert faults(machine) == []
+
+
+def test_a_route_that_cannot_be_told_is_no_permission(machine: Machine) -> None:
+    """Taking the port of one's own connection cuts the branch that one sits on."""
+    machine.programs["printenv"] = lambda _: (0, "192.0.2.1 40000 192.0.2.11 22\n")
+    machine.programs["ip"] = lambda _: (2, "Error: unknown command")
+    with pytest.raises(HarnessError, match="cannot tell which interface our connection comes in"):
+        faults(machine)
+
+
+def test_faults_of_all_hosts_are_raised_together() -> None:
+    """Both hosts may be bent; the second one's faults are not for another day."""
+    with pytest.raises(LabError) as unhealthy:
+        check([("alder", ["no QEMU", "no IOMMU"]), ("birch", ["no KVM"])])
+    assert unhealthy.value.what == "alder: no QEMU\nalder: no IOMMU\nbirch: no KVM"
+    assert "nothing was changed" in unhealthy.value.because
+
+
+def test_hosts_without_faults_pass() -> None:
+    """The other side of the check above."""
+    check([("alder", []), ("birch", [])])
+
+
+# --- snapshot -------------------------------------------------------------------------------
+
+
+def test_a_snapshot_of_what_has_not_changed_is_the_same(machine: Machine) -> None:
+    """A carrier that comes and goes with the cable is not ours to put back."""
+    host = made_up_host(machine)
+    before = snapshot(host, ENTRY)
+    machine.shown[INTERFACE]["flags"].append("NO-CARRIER")
+
+    before.check_same(snapshot(host, ENTRY))
+    assert machine.changes == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("mtu", 9000, "p0 mtu: 1500 is now 9000"),
+        ("flags", ["BROADCAST", "MULTICAST", "UP"],
+         'p0 flags: ["BROADCAST", "MULTICAST"] is now ["BROADCAST", "MULTICAST", "UP"]'),
+        ("master", "vfh0", 'p0 master: null is now "vfh0"'),
+        ("promiscuity", 1, "p0 promiscuity: 0 is now 1"),
+        ("address", "02:00:00:00:17:01",
+         'p0 address: "02:00:00:00:17:00" is now "02:00:00:00:17:01"'),
+    ],
+)  # fmt: skip
+def test_each_thing_that_is_left_of_a_link_is_named(
+    machine: Machine, key: str, value: object, line: str
+) -> None:
+    """`not as it was` alone sends a person through the whole host."""
+    host = made_up_host(machine)
+    before = snapshot(host, ENTRY)
+    machine.shown[INTERFACE][key] = value
+
+    with pytest.raises(RestoreError) as bent:
+        before.check_same(snapshot(host, ENTRY))
+    assert bent.value.because == line
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("sriov_numvfs", "p0 sriov_numvfs: 0 is now 2"),
+        ("sriov_drivers_autoprobe", "p0 sriov_drivers_autoprobe: 1 is now 2"),
+    ],
+)
+def test_each_attribute_that_is_left_changed_is_named(
+    machine: Machine, name: str, line: str
+) -> None:
+    """VFs that stay, and VFs that the next driver does not see."""
+    host = made_up_host(machine)
+    before = snapshot(host, ENTRY)
+    machine.files[f"{PORT}/{name}"] = "2\n"
+
+    with pytest.raises(RestoreError) as bent:
+        before.check_same(snapshot(host, ENTRY))
+    assert bent.value.because == line
+
+
+def test_another_driver_and_a_bridge_of_ours_are_named_together(machine: Machine) -> None:
+    """Both in one error, each with what was and what is."""
+    host = made_up_host(machine)
+    before = snapshot(host, ENTRY)
+    machine.links[f"{PORT}/driver"] = "../../../../bus/pci/drivers/vfio-pci"
+    machine.shown["vfh0"] = {}
+
+    with pytest.raises(RestoreError) as bent:
+        before.check_same(snapshot(host, ENTRY))
+    assert bent.value.because == (
+        "interfaces of ours: none is now vfh0; p0 driver: ixgbe is now vfio-pci"
+    )
+
+
+def test_an_interface_of_someone_else_is_not_ours_to_put_back(machine: Machine) -> None:
+    """A container that is started meanwhile must not fail the run."""
+    host = made_up_host(machine)
+    before = snapshot(host, ENTRY)
+    machine.shown["docker0"] = {}
+
+    before.check_same(snapshot(host, ENTRY))
+
+
+def test_a_line_that_only_one_of_two_snapshots_has_is_a_difference() -> None:
+    """A port that has gone is a change, too; comparing common lines only would miss it."""
+    whole = Snapshot("alder", {"p0 mtu": "1500", "p1 mtu": "1500"})
+    part = replace(whole, lines={"p0 mtu": "1500"})
+    with pytest.raises(RestoreError, match="p1 mtu: 1500 is now absent"):
+        whole.check_same(part)
+    with pytest.raises(RestoreError, match="p1 mtu: absent is now 1500"):
+        part.check_same(whole)

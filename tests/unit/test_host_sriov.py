@@ -1,0 +1,199 @@
+"""VFs are lent and taken back, on a made-up host whose kernel refuses what a real one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_up_host import ENTRY, INTERFACE, PF, PORT, VFIO_DRIVER, Machine, made_up_host, vf_address
+
+from harness.errors import LabError, RemoteError, RestoreError
+from harness.host import sriov
+from harness.host.changes import changed_back, set_attribute
+from harness.host.port import Port, find_port, port_up
+from harness.host.snapshot import snapshot
+from harness.host.sriov import NO_MAC, virtual_functions
+from harness.remote import Host
+from harness.topology import MacAddress
+from harness.waiting import WaitError
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "state")
+
+
+@pytest.fixture
+def host(machine: Machine) -> Host:
+    return made_up_host(machine)
+
+
+@pytest.fixture
+def port(host: Host) -> Port:
+    return find_port(host, "p0", ENTRY.ports["p0"])
+
+
+def test_lent_vfs_are_numbered_and_bound_to_vfio(port: Port, machine: Machine) -> None:
+    """A VF that keeps the host's own driver, or another's address, is somebody else's."""
+    with virtual_functions(port, 2) as vfs:
+        assert [(vf.index, vf.pci) for vf in vfs] == [(0, vf_address(0)), (1, vf_address(1))]
+        assert [vf.iommu_group for vf in vfs] == ["40", "41"]
+        for vf in vfs:
+            assert machine.links[f"/sys/bus/pci/devices/{vf.pci}/driver"].endswith("/vfio-pci")
+
+
+def test_no_driver_of_the_host_sees_the_vfs(port: Port, machine: Machine) -> None:
+    """One that has had a VF leaves it with an address and a reset behind it: a guest's first."""
+    with virtual_functions(port, 1):
+        assert machine.changes[:2] == ["sriov_drivers_autoprobe = 0", "sriov_numvfs = 1"]
+
+
+def test_taking_back_undoes_the_last_change_first(port: Port, machine: Machine) -> None:
+    """With autoprobe on again before the VFs are gone, the host's own driver takes them."""
+    with virtual_functions(port, 1):
+        machine.changes.clear()
+    assert machine.changes == ["sriov_numvfs = 0", "sriov_drivers_autoprobe = 1"]
+
+
+def test_a_port_is_put_back_when_the_test_fails(port: Port, machine: Machine) -> None:
+    """Most of all then: the next test finds what this one left."""
+    before = snapshot(port.host, ENTRY)
+    with pytest.raises(ZeroDivisionError), virtual_functions(port, 1):
+        raise ZeroDivisionError
+    before.check_same(snapshot(port.host, ENTRY))
+    assert machine.call("journal.pending") == []
+
+
+def test_a_port_that_has_vfs_is_not_touched(port: Port, machine: Machine) -> None:
+    """Whoever made them may be using them; not even the attribute beside them is ours to write."""
+    machine.files[f"{PORT}/sriov_numvfs"] = "4\n"
+    with (
+        pytest.raises(LabError, match=f"alder: {PF} already has 4 VFs"),
+        virtual_functions(port, 1),
+    ):
+        pytest.fail("VFs were lent")
+    assert machine.changes == []
+
+
+def test_the_kernel_refuses_to_go_from_n_to_m(port: Port, machine: Machine) -> None:
+    """The fake is held to what was seen of the real one, or the tests above would prove nothing."""
+    with virtual_functions(port, 1), pytest.raises(RemoteError, match="EBUSY"):
+        set_attribute(port.host, f"{PORT}/sriov_numvfs", "2")
+    assert machine.files[f"{PORT}/sriov_numvfs"] == "0\n", "a refused change has no way back"
+
+
+def test_without_vfio_the_error_says_what_to_load(
+    port: Port, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A VF without a driver would show only as a guest that does not start."""
+    monkeypatch.setattr(sriov, "APPEAR_SECONDS", 0.05)
+    machine.folders.discard(VFIO_DRIVER)
+    with pytest.raises(WaitError) as missing, virtual_functions(port, 1):
+        pytest.fail("a VF was lent")
+    assert "last seen: 'no driver'" in missing.value.because
+    assert "modprobe vfio-pci" in missing.value.fix
+    assert machine.files[f"{PORT}/sriov_numvfs"] == "0\n"
+
+
+def test_the_filter_is_set_for_the_vf_by_its_number(port: Port, machine: Machine) -> None:
+    """The port knows a VF by its number, not by its PCI address; another's filter is a leak."""
+    with virtual_functions(port, 2) as vfs:
+        vfs[1].set_filter(MacAddress("52:54:00:12:34:56"))
+        vfs[1].set_filter(NO_MAC)
+        assert machine.changes[-2:] == [
+            f"ip link set dev {INTERFACE} vf 1 mac 52:54:00:12:34:56",
+            f"ip link set dev {INTERFACE} vf 1 mac 00:00:00:00:00:00",
+        ]
+
+
+@pytest.mark.parametrize(("dumped", "masters"), [(" 0406\n", True), (" 0402\n", False)])
+def test_bus_mastering_is_bit_2_of_the_command_register(
+    port: Port, machine: Machine, dumped: str, masters: bool
+) -> None:
+    """A wrong offset or bit reads as something that is always set or always clear."""
+    with virtual_functions(port, 1) as (vf,):
+        config = f"/sys/bus/pci/devices/{vf.pci}/config"
+        machine.programs["od"] = lambda argv: (0, dumped) if argv[-3:] == [
+            "-j4", "-N2", config,
+        ] else (1, "asked for something else")  # fmt: skip
+        assert vf.is_master() is masters
+
+
+# --- changes --------------------------------------------------------------------------------
+
+
+def test_changes_from_before_the_body_stay(host: Host, machine: Machine) -> None:
+    """A test's undo that reached further would take the lab away from under the others."""
+    with changed_back(host):
+        set_attribute(host, f"{PORT}/sriov_drivers_autoprobe", "0")
+        with changed_back(host):
+            set_attribute(host, f"/sys/class/net/{INTERFACE}/mtu", "9000")
+        assert machine.files[f"{PORT}/sriov_drivers_autoprobe"] == "0\n"
+        assert machine.shown[INTERFACE]["mtu"] == 1500
+    assert machine.files[f"{PORT}/sriov_drivers_autoprobe"] == "1\n"
+
+
+def test_a_change_that_cannot_be_undone_is_named_and_the_others_are_undone(
+    host: Host, machine: Machine
+) -> None:
+    """One that stops the rest, or is kept quiet, leaves a host that nobody knows is bent."""
+    autoprobe, mtu = f"{PORT}/sriov_drivers_autoprobe", f"/sys/class/net/{INTERFACE}/mtu"
+    set_attribute(host, autoprobe, "0")
+    set_attribute(host, mtu, "9000")
+    del machine.files[mtu]
+    with pytest.raises(RestoreError, match=f"alder: not undone: {mtu} = 9000"):
+        host.undo()
+    assert machine.files[autoprobe] == "1\n"
+    assert [entry["what"] for entry in host.pending()] == [f"{mtu} = 9000"]
+
+
+# --- port -----------------------------------------------------------------------------------
+
+
+def test_a_port_is_known_by_its_device_and_interface(port: Port) -> None:
+    """What the rest of a run does to the port it does by this name."""
+    assert (port.interface, port.profile.name, port.virtual_functions) == (INTERFACE, "82599", 0)
+
+
+def test_an_address_without_a_device_is_an_error(host: Host, machine: Machine) -> None:
+    """A card that was moved to another slot."""
+    machine.files = {}
+    machine.links = {}
+    machine.folders = set()
+    with pytest.raises(LabError, match=f"alder: there is no PCI device {PF}"):
+        find_port(host, "p0", ENTRY.ports["p0"])
+
+
+def test_another_device_than_the_topology_says_is_an_error(host: Host, machine: Machine) -> None:
+    """Somebody's disk controller must not be asked for VFs."""
+    machine.files[f"{PORT}/device"] = "0x1521\n"
+    with pytest.raises(LabError) as wrong:
+        find_port(host, "p0", ENTRY.ports["p0"])
+    assert wrong.value.what == f"alder: {PF} is device 0x1521, not a port of the 82599"
+    assert "0x10fb" in wrong.value.because
+
+
+def test_a_port_without_its_driver_is_an_error(host: Host, machine: Machine) -> None:
+    """It may be lent to a guest whole; the error names the driver that it should have."""
+    machine.folders.discard(f"{PORT}/net/{INTERFACE}")
+    with pytest.raises(LabError) as unbound:
+        find_port(host, "p0", ENTRY.ports["p0"])
+    assert unbound.value.fix == "bind it to ixgbe"
+
+
+def test_a_port_is_brought_up_with_its_mtu_and_put_back(port: Port, machine: Machine) -> None:
+    """Left up or jumbo, it is another port for whoever comes next."""
+    before = snapshot(port.host, ENTRY)
+    with port_up(port, mtu=9000):
+        assert machine.shown[INTERFACE]["operstate"] == "UP"
+        assert machine.shown[INTERFACE]["mtu"] == 9000
+    before.check_same(snapshot(port.host, ENTRY))
+    assert machine.changes[-2:] == [f"ip link set dev {INTERFACE} down", "mtu = 1500"]
+
+
+def test_a_port_that_is_up_already_is_left_up(port: Port, machine: Machine) -> None:
+    """Taking down what was up is a change too."""
+    machine.shown[INTERFACE] |= {"flags": ["UP", "LOWER_UP"], "operstate": "UP"}
+    with port_up(port, mtu=1500):
+        pass
+    assert machine.changes == []

@@ -1,0 +1,288 @@
+"""What is kept of a run: folders that nobody shares, and everything in its place."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from synthetic import FAILOVER_BME, bme, failover, flow
+
+from harness.analysis.verdict import Limits
+from harness.migration.conductor import Conducted
+from harness.migration.scheme import Outcome
+from harness.migration.watch import Seen
+from harness.report.results import HostProvenance, Provenance, read_results
+from harness.run import record as module
+from harness.run.record import LATEST, LONGEST_NAME, Case, Record, limits_of
+from harness.topology import Topology, find, load
+
+TEST = "tests/lab/test_failover.py::test_users_are_cut_off[round-trip-9014]"
+LIMITS = Limits(longest_outage_ms=2000)
+PROVENANCE = Provenance(
+    harness="1",
+    hosts={
+        name: HostProvenance(
+            kernel="6.12", qemu="10.0", pf_driver="igb", pf_device="8086:10c9", firmware=None
+        )
+        for name in ("alder", "birch")
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def topology() -> Topology:
+    return load(find("emulated"))
+
+
+@pytest.fixture
+def record(tmp_path: Path, topology: Topology) -> Record:
+    return Record(tmp_path / "reports", topology)
+
+
+@pytest.fixture
+def one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all runs start in the same second."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Clock:
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr(module, "datetime", Clock)
+
+
+def conducted(**changes: Any) -> Conducted:
+    """What a failover migration from alder to birch leaves behind; *changes* as ``failover``'s."""
+    seen = Seen("alder", kernel_log="igb 0000:01:00.0: 1 VFs allocated\n")
+    return Conducted(
+        outcome=Outcome(0, "completed", None, {}, "postmigrate", "running"),
+        measured=failover(**changes),
+        records=(),
+        seen=(seen, Seen("birch"), Seen("guest")),
+        qmp_logs={"alder": '{"kind": "sent"}\n', "birch": '{"kind": "event"}\n'},
+        console="guest is up\n",
+    )
+
+
+def contents(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# --- the run's folder -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one_moment")
+def test_a_run_is_named_by_its_beginning_and_its_lab(tmp_path: Path, topology: Topology) -> None:
+    """Sorted by name they are sorted by time, and a folder tells whose it is."""
+    record = Record(tmp_path, topology)
+    assert record.name == "20260102-030405-emulated"
+    assert record.folder == tmp_path / record.name
+    assert record.started == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.usefixtures("one_moment")
+def test_two_runs_of_one_second_have_folders_of_their_own(
+    tmp_path: Path, topology: Topology
+) -> None:
+    """A second one that is refused the lab would write its results over the first one's."""
+    first, second, third = (Record(tmp_path, topology) for _ in range(3))
+    assert second.folder.name == second.name == f"{first.name}-2"
+    assert third.name == f"{first.name}-3"
+
+
+def test_latest_points_to_the_newest_run(tmp_path: Path, topology: Topology) -> None:
+    """Documents name it; a link to an absolute path breaks when the folder is moved."""
+    link = tmp_path / LATEST
+    for _ in range(2):
+        record = Record(tmp_path, topology)
+        assert link.readlink() == Path(record.name)
+    assert contents(tmp_path) >= {LATEST, record.name}
+    assert [name for name in contents(tmp_path) if name.startswith(".")] == []
+
+
+def test_a_place_for_reports_that_leads_nowhere_is_an_error(
+    tmp_path: Path, topology: Topology
+) -> None:
+    """Looking for a free name there would go on for ever."""
+    (tmp_path / "reports").symlink_to(tmp_path / "none")
+    with pytest.raises(FileExistsError):
+        Record(tmp_path / "reports", topology)
+
+
+# --- the test's folder ----------------------------------------------------------------------
+
+
+def test_a_test_has_one_folder_however_often_it_is_asked_for(record: Record) -> None:
+    """The fixture that logs commands and the one that migrates mean the same case."""
+    case = record.case(TEST)
+    assert record.case(TEST) is case
+    assert case.folder.parent == record.folder
+    assert case.folder.is_dir()
+
+
+def test_a_folder_tells_file_test_and_parameters(record: Record) -> None:
+    """It is looked for by eye, among many."""
+    assert record.case(TEST).folder.name == "test_failover.test_users_are_cut_off-round-trip-9014"
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param(
+            ["tests/lab/test_bme.py::test_users_are_cut_off[round-trip-9014]"], id="another file"
+        ),
+        pytest.param(
+            ["tests/soak/test_failover.py::test_users_are_cut_off[round-trip-9014]"],
+            id="a file of the same name",
+        ),
+        pytest.param(
+            ["tests/lab/test_failover.py::test_users_are_cut_off[round-trip-64]"],
+            id="other parameters",
+        ),
+        pytest.param(
+            [
+                "tests/lab/test_failover.py::test_users_are_cut_off[round/trip-9014]",
+                "tests/lab/test_failover.py::test_users_are_cut_off[round trip-9014]",
+            ],
+            id="parameters that differ in what no name may hold",
+        ),
+        pytest.param(
+            ["tests/lab/test_failover.py::TestUsers::test_users_are_cut_off[round-trip-9014]"],
+            id="a class",
+        ),
+    ],
+)
+def test_two_tests_never_share_a_folder(record: Record, others: list[str]) -> None:
+    """The second one's packets would be written over the first one's, and both reports be wrong."""
+    cases = [record.case(nodeid) for nodeid in (TEST, *others)]
+    assert len({case.folder for case in cases}) == len(cases)
+    assert all(case.folder.parent == record.folder for case in cases)
+
+
+def test_long_names_are_cut_and_still_differ(record: Record) -> None:
+    """A file system refuses more than 255 bytes, and the test would fail for its name."""
+    cases = [record.case(f"test_x.py::test_y[{'a' * 300}{n}]") for n in range(2)]
+    assert [len(case.folder.name) for case in cases] == [LONGEST_NAME, LONGEST_NAME + 2]
+
+
+# --- what is in it --------------------------------------------------------------------------
+
+
+def kept(case: Case, **changes: Any) -> module.Moved:
+    return case.keep(conducted(**changes), LIMITS)
+
+
+def test_a_migration_leaves_the_files_that_are_promised(record: Record) -> None:
+    """`reports/README.md` lists them; a report that links to none of them proves nothing."""
+    case = record.case(TEST)
+    kept(case)
+    assert contents(case.folder) == {
+        "timeline.jsonl", "bme.jsonl", "packets-jumbo.parquet", "qmp-alder.jsonl",
+        "qmp-birch.jsonl", "dmesg-alder.log", "console.log",
+    }  # fmt: skip
+    measured = failover()
+    assert [line["name"] for line in lines(case.folder / "timeline.jsonl")] == [
+        event.name for event in measured.events
+    ]
+    assert [line["command"] for line in lines(case.folder / "bme.jsonl")] == [
+        sample.command for sample in measured.bme
+    ]
+    assert (case.folder / "console.log").read_text() == "guest is up\n"
+    assert (case.folder / "qmp-birch.jsonl").read_text() == '{"kind": "event"}\n'
+    assert "1 VFs allocated" in (case.folder / "dmesg-alder.log").read_text()
+
+
+def test_the_second_migration_of_a_test_writes_over_nothing(record: Record) -> None:
+    """There and back is one test: its first half is evidence as much as its second."""
+    case = record.case(TEST)
+    kept(case)
+    first = {path.name: path.read_bytes() for path in case.folder.iterdir()}
+    kept(case, flows=[flow(frame_bytes=64)])
+    assert {name: (case.folder / name).read_bytes() for name in first} == first
+    assert {name.replace("-2.", ".") for name in contents(case.folder) - set(first)} == set(first)
+    sizes = [
+        len(pd.read_parquet(case.folder / f"packets-jumbo{suffix}.parquet"))
+        for suffix in ("", "-2")
+    ]
+    assert sizes[0] == sizes[1] > 0
+
+
+def test_a_verdict_says_why_line_by_line(record: Record) -> None:
+    """It is what pytest prints when the test fails."""
+    moved = record.case(TEST).keep(conducted(), Limits(longest_outage_ms=100))
+    assert moved.verdict.word == "fail"
+    assert moved.why.splitlines() == list(moved.verdict.reasons)
+    assert "longest outage" in moved.why
+
+
+def test_bme_is_asked_of_the_source_and_of_one_way_to_read_it(record: Record) -> None:
+    """The destination's VF is set soon after; with it, the source's would never be seen to fall."""
+    by_sysfs = replace(bme(300, "alder", 0x0406), via="sysfs")
+    moved = kept(record.case(TEST), bme=(*FAILOVER_BME, by_sysfs))
+    assert moved.bme_seen("vfio") == {True, False}
+    assert moved.bme_seen("sysfs") == {True}
+    set_there = [bme(-900, "alder", 0x0102), bme(6000, "birch", 0x0406)]
+    assert kept(record.case("test_x.py::test_y"), bme=set_there).bme_seen("vfio") == {False}
+
+
+# --- results.json ---------------------------------------------------------------------------
+
+
+def test_results_are_written_whole(record: Record) -> None:
+    """Read back by the same schema that other programs use, with the way to each test's files."""
+    record.provenance = PROVENANCE
+    case = record.case(TEST)
+    case.outcome = "passed"
+    kept(case)
+    record.case("tests/lab/test_bme.py::test_a_vf_masters_the_bus").outcome = "failed"
+
+    written = record.finish()
+    assert written == read_results(record.folder)
+    assert (written.run, written.started) == (record.name, record.started)
+    assert (written.lab.name, written.lab.emulated) == ("emulated", True)
+    assert written.lab.topology == record.topology.file
+    assert written.provenance == PROVENANCE
+    first, second = written.tests
+    assert (first.nodeid, first.outcome, first.verdict) == (TEST, "passed", "pass")
+    assert record.folder / first.artifacts == case.folder
+    assert len(first.migrations) == 1
+    assert (second.outcome, second.verdict, second.migrations) == ("failed", None, [])
+    assert (record.folder / "report.html").stat().st_size > 10_000
+
+
+def test_a_test_is_as_good_as_its_worst_migration(record: Record) -> None:
+    """A good way back does not mend a bad way there."""
+    record.provenance = PROVENANCE
+    case = record.case(TEST)
+    case.keep(conducted(), LIMITS)
+    case.keep(conducted(), Limits(longest_outage_ms=100))
+    case.keep(conducted(), LIMITS)
+    results = record.finish()
+    assert results is not None
+    assert results.tests[0].verdict == "fail"
+
+
+def test_a_run_that_never_reached_its_hosts_has_no_results(record: Record) -> None:
+    """Who reads them would take an empty list for a run in which nothing went wrong."""
+    record.case(TEST)
+    assert record.finish() is None
+    assert "results.json" not in contents(record.folder)
+
+
+def test_limits_are_those_of_the_labs_topology(topology: Topology) -> None:
+    """One that is not taken over is a default: 10 ms of lateness, on an emulated processor."""
+    limits = limits_of(topology)
+    for name in ("longest_outage_ms", "sender_late_max_ms", "clock_uncertainty_ms"):
+        assert getattr(limits, name) == getattr(topology.limits, name)
+    defaults = Limits()
+    assert limits.sender_late_max_ms != defaults.sender_late_max_ms, "or this shows nothing"
+    assert limits.clock_uncertainty_ms != defaults.clock_uncertainty_ms
