@@ -158,21 +158,26 @@ def _restore(options: argparse.Namespace) -> None:
     topology = _reached(options)
     failed = []
     for name in options.hosts or topology.hosts:
-        with _connected(topology, name) as host:
-            host.lease.evict()
-            host.lease.take("vf-harness restore", seconds=300)
-            pending = host.pending()
-            try:
-                host.undo()
-            except RestoreError as error:
-                failed.append(str(error))
-                continue
-            host.lease.give_back()
-            print(f"{name}: {len(pending)} changes undone")
+        try:
+            print(f"{name}: {_put_back(topology, name)}")
+        except HarnessError as error:  # one host that fails must not keep another from its turn
+            failed.append(str(error))
     if failed:
         raise RestoreError(
             "\n".join(failed), because="see each host above", fix="mend the cause, then try again"
         )
+
+
+def _put_back(topology: Topology, name: str) -> str:
+    """Put one host back, whoever has its lease; what was done, in words."""
+    with _connected(topology, name) as host:
+        evicted = host.lease.evict() != "gone"
+        host.lease.take("vf-harness restore", seconds=300)
+        pending = host.pending()
+        host.undo()
+        host.lease.give_back()
+    words = f"{len(pending)} changes undone"
+    return f"a run was ended, which put the host back; {words}" if evicted else words
 
 
 def _report(options: argparse.Namespace) -> None:

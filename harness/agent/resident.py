@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Callable
 
@@ -56,6 +57,10 @@ def _detach(serve: Callable[[], None]) -> None:
         os.dup2(other, own)
     try:
         serve()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        raise
     finally:
         os._exit(1)  # not through what the parent, whose copy this is, has yet to do
 

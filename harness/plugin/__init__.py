@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from harness.plugin.fixtures import case, flow, guest, hosts, lab, migrate
+from harness.plugin.fixtures import (
+    case,
+    every_test_of_the_lab_is_a_case,
+    flow,
+    guest,
+    hosts,
+    lab,
+    migrate,
+)
 from harness.plugin.hooks import (
     pytest_addoption,
     pytest_collection_finish,
@@ -18,6 +26,7 @@ from harness.plugin.hooks import (
 
 __all__ = [
     "case",
+    "every_test_of_the_lab_is_a_case",
     "flow",
     "guest",
     "hosts",

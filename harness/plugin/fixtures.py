@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +41,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     settings = config.stash[SETTINGS]
     progress = _progress(config)
     with _exit_code(config), ExitStack() as stack:
+        stack.enter_context(_commands_logged(config.stash[RECORD].folder))
         keep = settings.keep_on_failure
         topology, image = stack.enter_context(ready(settings.topology, progress, keep=keep))
         lab = stack.enter_context(taken(topology, image, progress))
@@ -77,13 +79,27 @@ def guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     """The test's own folder among the artifacts; its commands are logged there."""
     case = request.config.stash[RECORD].case(request.node.nodeid)
+    with _commands_logged(case.folder):
+        yield case
+
+
+@pytest.fixture(autouse=True)
+def every_test_of_the_lab_is_a_case(request: pytest.FixtureRequest) -> None:
+    """One that measures nothing is in results.json too: its failure must not go unseen there."""
+    if "lab" in request.fixturenames and RECORD in request.config.stash:
+        request.getfixturevalue("case")
+
+
+@contextmanager
+def _commands_logged(folder: Path) -> Iterator[None]:
+    """Write what is run on hosts meanwhile to ``commands.log`` in *folder*."""
     commands = logging.getLogger("harness.commands")
-    handler = logging.FileHandler(case.folder / "commands.log")
+    handler = logging.FileHandler(folder / "commands.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     commands.addHandler(handler)
     commands.setLevel(logging.INFO)
     try:
-        yield case
+        yield
     finally:
         commands.removeHandler(handler)
         handler.close()

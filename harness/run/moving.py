@@ -59,7 +59,8 @@ class MovingGuest:
         """Move to the other host while *flows* run, and return what was seen.
 
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
-        harness cannot go on after; that QEMU refused or failed is in the outcome.
+        harness cannot go on after; that QEMU failed is in the outcome.  Without *observe* nobody
+        clears the filter on the source either: it shows what observing costs, and nothing else.
         """
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)

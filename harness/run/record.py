@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
+
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.migration.conductor import Conducted
 from harness.report.entry import migration_result
@@ -25,16 +27,27 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """One measured migration: its entry in results.json, its verdict, and what was seen."""
+    """One measured migration: its entry in results.json, its verdict, and what was seen.
+
+    *packets* are its flows' frames by the flow's name; columns as ``harness.analysis`` says.
+    """
 
     migration: Migration
     verdict: Verdict
     conducted: Conducted
+    packets: dict[str, pd.DataFrame]
 
     def bme_seen(self, via: str) -> set[bool]:
         """The values of BME that were read on the source, *via* vfio, sysfs or device."""
         measured = self.conducted.measured
         return {s.bme for s in measured.bme if s.host == measured.source and s.via == via}
+
+    def returned_in(self, phase: str) -> float:
+        """The share of the frames sent in *phase* that arrived, over all flows; 0 to 1."""
+        (stretch,) = (each for each in self.migration.phases if each.name == phase)
+        sent = pd.concat(self.packets.values())
+        within = sent["sent_ns"].between(stretch.start_ms * 1e6, stretch.end_ms * 1e6)
+        return float(sent.loc[within, "returned_ns"].notna().mean())
 
     @property
     def why(self) -> str:
@@ -57,7 +70,7 @@ class Case:
         _write_raw(self.folder, conducted, suffix="" if number == 1 else f"-{number}")
         recorded = migration_result(conducted.measured, limits)
         recorded.write(self.folder, number=number)
-        moved = Moved(recorded.migration, recorded.verdict, conducted)
+        moved = Moved(recorded.migration, recorded.verdict, conducted, recorded.packets)
         self.moved.append(moved)
         return moved
 

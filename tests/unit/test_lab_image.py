@@ -54,7 +54,7 @@ def test_what_was_built_is_found_under_its_name(cache: Path) -> None:
     """And nothing beside it: the next start would take a leftover for disk that is in use."""
     target = cache / "image-0123456789ab"
     with image._complete_or_absent(target) as building:
-        building.mkdir()
+        building.mkdir(mode=0o700)
         (building / "disk.img").touch()
         assert not target.exists(), "who looks now must not find half of it"
     assert names(cache) == ["image-0123456789ab"]
@@ -125,7 +125,7 @@ def test_old_images_go_but_not_one_that_a_lab_runs(
     tree = cache / "tree-0123456789ab"
     tree.mkdir(parents=True)
     ages = {
-        "image-000000000new": 0.0,
+        "image-000000000new": 2 * image.KEEP_DAYS,
         "image-00000running": 2 * image.KEEP_DAYS,
         "image-000yesterday": image.KEEP_DAYS - 0.5,
         "image-000000000old": image.KEEP_DAYS + 0.5,
