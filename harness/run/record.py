@@ -42,12 +42,16 @@ class Moved:
         measured = self.conducted.measured
         return {s.bme for s in measured.bme if s.host == measured.source and s.via == via}
 
-    def returned_in(self, phase: str) -> float:
-        """The share of the frames sent in *phase* that arrived, over all flows; 0 to 1."""
+    def served_in(self, phase: str) -> float:
+        """Frames that arrived at the peer in *phase*, as a share of those that were due in it."""
         (stretch,) = (each for each in self.migration.phases if each.name == phase)
-        sent = pd.concat(self.packets.values())
-        within = sent["sent_ns"].between(stretch.start_ms * 1e6, stretch.end_ms * 1e6)
-        return float(sent.loc[within, "returned_ns"].notna().mean())
+        begin_ns, end_ns = stretch.start_ms * 1e6, stretch.end_ms * 1e6
+        due = arrived = 0.0
+        for flow in self.migration.flows:
+            due += flow.rate_pps * (end_ns - begin_ns) / 1e9
+            returned_ns = self.packets[flow.name]["returned_ns"]
+            arrived += int(returned_ns.between(begin_ns, end_ns).sum())
+        return arrived / due
 
     @property
     def why(self) -> str:

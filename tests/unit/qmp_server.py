@@ -28,6 +28,7 @@ class Monitor:
     reacts    what a command does and returns; any other returns {}
     ignores   commands that are never answered
     then      what happens once the next command has been answered
+    later     what happens by itself
     """
 
     def __init__(self, name: str = "alder", *, state: str = "running", greets: bool = True) -> None:
@@ -38,6 +39,7 @@ class Monitor:
         self.asked: list[tuple[str, Arguments]] = []
         self.ignores: set[str] = set()
         self.then: list[Callable[[], None]] = []
+        self.later: threading.Thread | None = None
         self.reacts: dict[str, Reaction] = {
             "query-status": lambda _: {"running": self.state == "running", "status": self.state},
             "query-migrate": lambda _: self.migration,
@@ -75,6 +77,8 @@ class Monitor:
 
     def close(self) -> None:
         """Leave neither a thread nor a socket behind."""
+        if self.later:
+            self.later.join(5)
         self.end()
         self._serving.join(5)
         assert not self._serving.is_alive()
@@ -124,9 +128,16 @@ class Monitor:
         return {}
 
 
-def connected(source: Monitor, destination: Monitor, *, fails: str | None = None) -> None:
-    """Let a migration from *source* lead to *destination*; it ends with the error *fails*.
+def connected(
+    source: Monitor,
+    destination: Monitor,
+    *,
+    fails: str | None = None,
+    resumes_after_s: float = 0.0,
+) -> None:
+    """Let a migration from *source* lead to *destination*, or end with the error *fails*.
 
+    The guest runs on *resumes_after_s* after the source has said ``completed``.
     When a migration fails, the source runs on and the destination ends: that is what QEMU's
     ``migrate-incoming`` does unless ``exit-on-error`` is given as false.
     """
@@ -140,14 +151,14 @@ def connected(source: Monitor, destination: Monitor, *, fails: str | None = None
     def migrate(_: Arguments) -> object:
         if destination.migration["status"] != "setup":
             raise RefusedError("Connection refused")
-        source.then.append(lambda: _move(source, destination, fails))
+        source.then.append(lambda: _move(source, destination, fails, resumes_after_s))
         return {}
 
     destination.reacts["migrate-incoming"] = listen
     source.reacts["migrate"] = migrate
 
 
-def _move(source: Monitor, destination: Monitor, fails: str | None) -> None:
+def _move(source: Monitor, destination: Monitor, fails: str | None, resumes_after_s: float) -> None:
     source.step("setup")
     destination.step("active")
     source.step("active")
@@ -161,6 +172,11 @@ def _move(source: Monitor, destination: Monitor, fails: str | None) -> None:
     source.step("device")
     source.step("completed")
     source.migration |= {"downtime": 224, "total-time": 4740}
+    destination.later = threading.Timer(resumes_after_s, _resume, [destination])
+    destination.later.start()
+
+
+def _resume(destination: Monitor) -> None:
     destination.state = "running"
     destination.emit("RESUME")
     destination.step("completed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_host import Machine, made_up_host
@@ -139,6 +140,24 @@ def test_a_guests_stamp_far_from_the_stop_is_as_good_as_any() -> None:
     assert clock.from_guest("guest", stop_ns + 3 * S + 5 * S, stopped) == Stamp(
         stop_ns + 8 * S, 203
     )
+
+
+@pytest.mark.parametrize("from_stop_ns", [-1100, 0, 1100])
+def test_a_guests_stamp_too_near_to_the_stop_may_be_of_either_side(from_stop_ns: int) -> None:
+    """The stop is known to 1000 ns and the guest's clock to 103: together they cannot tell.
+
+    Both sides are covered: from just before the stop to just after the guest ran on.
+    """
+    clock = SharedClock(
+        {"peer": steady(0, 3), "guest": steady(7 * S, 100)},
+        {"peer": steady(0, 3, later_ns=0), "guest": steady(5 * S, 200, later_ns=0)},
+        "peer",
+    )
+    stop_ns = BEFORE_NS + 20 * S  # for two seconds
+    theirs_ns = stop_ns + from_stop_ns + 7 * S
+    stamp = clock.from_guest("guest", theirs_ns, Stamp(stop_ns, 1000))
+    assert stamp.t_ns - stamp.uncertainty_ns <= stop_ns + from_stop_ns - 103
+    assert stamp.t_ns + stamp.uncertainty_ns >= stop_ns + from_stop_ns + 2 * S + 203
 
 
 def test_a_guest_that_was_never_stopped_has_one_clock() -> None:

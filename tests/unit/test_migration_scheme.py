@@ -133,6 +133,13 @@ def test_the_moment_of_asking_is_before_anything_happens(ends: tuple[End, End]) 
     assert before_ns <= migrated(ends).asked_ns <= reacted_ns
 
 
+def test_a_migration_is_over_when_the_guest_runs_on(ends: tuple[End, End]) -> None:
+    """The source says `completed` when it has sent all; the destination may still be loading."""
+    source, destination = ends
+    connected(source.monitor, destination.monitor, resumes_after_s=0.2)
+    assert migrated(ends).destination_state == "running"
+
+
 def test_a_failed_migration_quotes_qemu_and_has_no_destination(ends: tuple[End, End]) -> None:
     """QEMU's destination ends with a migration that fails; asking it must not hide the reason."""
     source, destination = ends
