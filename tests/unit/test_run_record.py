@@ -243,9 +243,9 @@ def test_what_arrives_is_counted_by_the_phase_in_which_it_arrives(record: Record
     assert moved.served_in("before") == pytest.approx(1, abs=0.02)
     assert moved.served_in("stop") == 0
     assert 0.5 < moved.served_in("pre-copy") < 0.98
-    other = flow(name="other", cuts=[Cut(-500, 0)])
-    both = kept(record.case("test_x.py::test_y"), flows=[flow(), other])
-    assert both.served_in("before") == pytest.approx(0.75, abs=0.02)
+    slow = flow(name="slow", rate_pps=100, cuts=[Cut(-1000, -10)])
+    both = kept(record.case("test_x.py::test_y"), flows=[flow(rate_pps=200), slow])
+    assert both.served_in("before") == pytest.approx(2 / 3, abs=0.02)
 
 
 # --- results.json ---------------------------------------------------------------------------
