@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 from harness.lab.chroot import in_tree
-from harness.lab.image import Image, Progress
+from harness.lab.image import Image
+from harness.lab.tree import Progress
 
 PROBE_SECONDS = 10
 PROBE_LINE = "lab probe: a kernel runs"
@@ -37,11 +38,12 @@ def accelerator(image: Image, progress: Progress) -> str:
 
 def _kernel_runs(image: Image) -> bool:
     argv = in_tree(
-        image,
+        image.tree,
         "qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot", "-M", "q35",
         "-accel", "kvm", "-cpu", CPU["kvm"], "-m", "256",
         "-kernel", "/lab/vmlinuz", "-initrd", "/lab/host-initramfs",
         "-append", "console=ttyS0 quiet panic=-1 lab.probe", "-serial", "stdio",
+        binds={"/lab": image.folder},
     )  # fmt: skip
     try:
         done = subprocess.run(

@@ -66,8 +66,9 @@ def captured(topology: Topology, file: Path) -> Iterator[list[Capture]]:
 
 def _tcpdump(topology: Topology, folder: Path, *arguments: str) -> list[str]:
     return in_tree(
-        running_image(topology), "tcpdump", "-n", "--immediate-mode", "-Z", "root", *arguments,
-        run=folder,
+        running_image(topology).tree,
+        "tcpdump", "-n", "--immediate-mode", "-Z", "root", *arguments,
+        binds={"/run": folder},
     )  # fmt: skip
 
 

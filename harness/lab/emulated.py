@@ -19,7 +19,7 @@ from harness.errors import LabBusy, LabError, UsageError
 from harness.guest.spec import GuestImage
 from harness.lab.accelerator import accelerator
 from harness.lab.clocks import set_clock
-from harness.lab.image import Image, Progress, guest_image, image, image_in
+from harness.lab.image import RUN, Image, guest_image, image, image_in
 from harness.lab.keys import CLIENT, known_hosts
 from harness.lab.machine import (
     BOOT_SECONDS,
@@ -29,11 +29,11 @@ from harness.lab.machine import (
     end_machines,
     machines_of,
 )
+from harness.lab.tree import Progress
 from harness.lab.wire import Wire
 from harness.topology import Emulation, PeerEntry, Topology
 from harness.waiting import Deadline
 
-RUN = Path("/run/vf-harness")
 IMAGE = "image"
 """In the lab's folder, a link to the image that it runs; its being there says that it is up."""
 

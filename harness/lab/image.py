@@ -13,8 +13,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,16 +21,17 @@ from harness.errors import LabError
 from harness.guest.spec import GuestImage
 from harness.lab import initramfs, packages
 from harness.lab.keys import CLIENT, make_keys
+from harness.lab.tree import Progress, Recipe, cache, complete_or_absent, last_words, run_tool, tree
 
-Progress = Callable[[str], None]
+RECIPE = Recipe(packages.PACKAGES, packages.PINNED, packages.LEFT_OUT)
+RUN = Path("/run/vf-harness")
+"""A folder for each lab that is up; `image` in it leads to the image that it runs."""
 
 TREE = "tree"
 """In an image's folder, a link to the tree that it was made from."""
 
 KEEP_DAYS = 3
 DISK_MIB = 700
-TREE_MIB = 1500
-"""What a build needs of free disk, tree and image together, with room to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,34 +67,22 @@ class Image:
         return self.folder / "keys"
 
 
-def cache() -> Path:
-    """Where images are kept: ``VF_HARNESS_CACHE``, or ``vf-harness`` in the user's cache."""
-    named = os.environ.get("VF_HARNESS_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vf-harness"
-
-
 def image(hosts: tuple[str, ...], progress: Progress) -> Image:
     """The image for *hosts* (their names have keys in it), built if the cache has none.
 
     Raises LabError where the packages cannot be fetched or the disk is full.
     """
-    tree = cache() / f"tree-{_tree_hash()}"
-    if not tree.is_dir():
-        progress(f"building the lab's file tree from {packages.SUITE} packages (about a minute)")
-        with _complete_or_absent(tree) as building:
-            _build_tree(building)
-            (building / "lab").mkdir()
+    made_from = tree(RECIPE, "the lab's file tree", progress)
     image_hash = _image_hash(hosts)
     folder = cache() / f"image-{image_hash}"
     if not folder.is_dir():
         progress("building the lab's disk, initramfs and keys")
-        with _complete_or_absent(folder) as building:
+        with complete_or_absent(folder) as building:
             building.mkdir()
-            _build_image(tree, building, hosts)
-            (building / TREE).symlink_to(tree)
+            _build_image(made_from, building, hosts)
+            (building / TREE).symlink_to(made_from)
         _prune(keep=folder)
+    os.utime(folder)
     return image_in(folder)
 
 
@@ -112,16 +99,11 @@ def guest_image(folder: Path) -> GuestImage:
     return GuestImage(kernel, initramfs, digest, keys / CLIENT, keys / "known_hosts")
 
 
-def _tree_hash() -> str:
-    recipe = (packages.SUITE, packages.PACKAGES, packages.PINNED, packages.LEFT_OUT)
-    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
-
-
 def _image_hash(hosts: tuple[str, ...]) -> str:
     """Over the tree's recipe and every file of this package that an image is made by."""
-    digest = hashlib.sha256(repr((_tree_hash(), hosts, DISK_MIB)).encode())
+    digest = hashlib.sha256(repr((RECIPE.hash, hosts, DISK_MIB)).encode())
     package = resources.files("harness.lab")
-    for name in ("image.py", "initramfs.py", "cpio.py", "keys.py"):
+    for name in ("image.py", "tree.py", "initramfs.py", "cpio.py", "keys.py"):
         digest.update(package.joinpath(name).read_bytes())
     for file in sorted(package.joinpath("files").iterdir(), key=lambda each: each.name):
         digest.update(file.name.encode() + file.read_bytes())
@@ -129,56 +111,19 @@ def _image_hash(hosts: tuple[str, ...]) -> str:
 
 
 def _prune(keep: Path) -> None:
-    """Remove images that nobody has built or booted for KEEP_DAYS, unless a lab runs one."""
+    """Remove images that nobody has used for KEEP_DAYS, unless a lab runs one, and their trees.
+
+    A folder's own time says when it was last used: `image` and `tree` set it.
+    """
     oldest = time.time() - KEEP_DAYS * 86_400
-    used = {link.resolve() for link in Path("/run/vf-harness").glob("*/image")}
+    running = {link.resolve() for link in RUN.glob("*/image")}
     for folder in cache().glob("image-????????????"):
-        last_used = max(each.lstat().st_atime for each in folder.iterdir())
-        if folder != keep and folder.resolve() not in used and last_used < oldest:
+        if folder != keep and folder.resolve() not in running and folder.stat().st_mtime < oldest:
             shutil.rmtree(folder)
-
-
-@contextmanager
-def _complete_or_absent(target: Path) -> Iterator[Path]:
-    """A path to build at; becomes *target* on success, and goes away otherwise."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    free_mib = shutil.disk_usage(target.parent).free >> 20
-    if free_mib < TREE_MIB:
-        raise LabError(
-            f"this machine: {free_mib} MiB are free where images are kept ({target.parent})",
-            because=f"an image and what it is made from take up to {TREE_MIB} MiB",
-            fix="free some, or name another folder in VF_HARNESS_CACHE",
-        )
-    building = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent)) / "building"
-    try:
-        yield building
-        building.chmod(0o755)
-        building.rename(target)
-    finally:
-        shutil.rmtree(building.parent)
-
-
-def _build_tree(tree: Path) -> None:
-    preferences = tree.parent / "preferences"
-    preferences.write_text(packages.PINNED)
-    argv = [
-        "mmdebstrap", "--variant=minbase", "--mode=root", "--quiet",
-        f"--include={' '.join(packages.PACKAGES)}",
-        "--aptopt=APT::Install-Recommends \"false\"",
-        *(f"--dpkgopt=path-exclude={pattern}" for pattern in packages.LEFT_OUT),
-        f'--setup-hook=cp {preferences} "$1/etc/apt/preferences.d/lab"',
-        packages.SUITE, str(tree), *packages.sources(),
-    ]  # fmt: skip
-    if not packages.sources():
-        argv.insert(-2, f"--setup-hook={packages.ADD_BACKPORTS}")
-    built = _run(argv, "the packages for the lab could not be fetched and unpacked")
-    if built.returncode:
-        raise LabError(
-            f"this machine: mmdebstrap ended with status {built.returncode}",
-            because=f"its last words: {_tail(built.stderr)}",
-            fix="look whether the package mirror answers (apt-get update), and try again; "
-            "VF_HARNESS_MIRROR names another Debian mirror",
-        )
+    needed = {link.readlink() for link in cache().glob(f"image-*/{TREE}")}
+    for unused in set(cache().glob("tree-????????????")) - needed:
+        if unused.stat().st_mtime < oldest:
+            shutil.rmtree(unused)
 
 
 def _build_image(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
@@ -212,7 +157,7 @@ def _write_disk(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
         shutil.copy(folder / "guest-initramfs", guest / "initramfs")
         disk = folder / "disk.img"
         disk.touch()
-        made = _run(
+        made = run_tool(
             ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", str(stage),
              str(disk), f"{DISK_MIB}M"],
             "the lab's disk could not be made",
@@ -220,7 +165,7 @@ def _write_disk(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
     if made.returncode:
         raise LabError(
             f"this machine: mke2fs ended with status {made.returncode}",
-            because=f"its last words: {_tail(made.stderr)}",
+            because=f"its last words: {last_words(made.stderr)}",
             fix=f"see whether {folder.parent} has room, or raise DISK_MIB in harness/lab/image.py",
         )
 
@@ -231,18 +176,3 @@ def _add(path: Path, data: bytes, mode: int) -> None:
     path.unlink(missing_ok=True)
     path.write_bytes(data)
     path.chmod(mode)
-
-
-def _run(argv: list[str], means: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, check=False)
-    except FileNotFoundError as missing:
-        raise LabError(
-            f"this machine: {missing.filename} is not installed",
-            because=means,
-            fix="`make demo` and `make test` install it; or install its package by hand",
-        ) from None
-
-
-def _tail(text: str) -> str:
-    return " | ".join(text.strip().splitlines()[-4:]) or "nothing"

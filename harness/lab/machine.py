@@ -116,8 +116,9 @@ class Machine:
         with (self._run / f"{self.spec.host}.log").open("wb") as log:
             process = subprocess.Popen(
                 in_tree(
-                    self._image, *self.spec.argv(cables), *incoming,
-                    run=self._run, dies_with_us=dies_with_us,
+                    self._image.tree, *self.spec.argv(cables), *incoming,
+                    binds={"/lab": self._image.folder, "/run": self._run},
+                    dies_with_us=dies_with_us,
                 ),
                 pass_fds=[cables.wire, cables.migration], start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from harness.guest.spec import GuestImage
 from harness.lab import emulated
-from harness.lab.image import Progress, guest_image, image
+from harness.lab.image import guest_image, image
+from harness.lab.tree import Progress
 from harness.topology import Topology
 
 

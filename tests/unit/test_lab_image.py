@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from harness.errors import LabError
-from harness.lab import image, packages
+from harness.lab import image, tree
 
 
 class Usage(NamedTuple):
@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache of images for this test; a disk with room."""
     monkeypatch.setenv("VF_HARNESS_CACHE", str(tmp_path / "cache"))
     has_room(monkeypatch, mib=10_000)
-    return image.cache()
+    return tree.cache()
 
 
 def has_room(monkeypatch: pytest.MonkeyPatch, mib: int) -> None:
@@ -40,7 +40,7 @@ def has_room(monkeypatch: pytest.MonkeyPatch, mib: int) -> None:
 @contextmanager
 def half_built(target: Path) -> Iterator[None]:
     """A build of *target* that has got so far when the body runs."""
-    with image._complete_or_absent(target) as building:
+    with tree.complete_or_absent(target) as building:
         building.mkdir()
         (building / "disk.img").write_bytes(b"half")
         yield
@@ -53,7 +53,7 @@ def names(folder: Path) -> list[str]:
 def test_what_was_built_is_found_under_its_name(cache: Path) -> None:
     """And nothing beside it: the next start would take a leftover for disk that is in use."""
     target = cache / "image-0123456789ab"
-    with image._complete_or_absent(target) as building:
+    with tree.complete_or_absent(target) as building:
         building.mkdir(mode=0o700)
         (building / "disk.img").touch()
         assert not target.exists(), "who looks now must not find half of it"
@@ -74,7 +74,7 @@ def test_a_build_that_made_nothing_leaves_nothing(cache: Path) -> None:
     """Where mmdebstrap is not installed, not even the folder is made."""
     with (
         pytest.raises(LabError),
-        image._complete_or_absent(cache / "tree-0123456789ab"),
+        tree.complete_or_absent(cache / "tree-0123456789ab"),
     ):
         raise LabError("this machine: mmdebstrap is not installed", because="y", fix="z")
     assert names(cache) == []
@@ -84,46 +84,54 @@ def test_a_full_disk_is_told_before_anything_is_built(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found by mke2fs after a minute, it would be quoted as `Could not allocate block`."""
-    has_room(monkeypatch, mib=image.TREE_MIB - 1)
+    has_room(monkeypatch, mib=tree.FREE_MIB - 1)
     with (
         pytest.raises(LabError) as full,
-        image._complete_or_absent(cache / "tree-0123456789ab"),
+        tree.complete_or_absent(cache / "tree-0123456789ab"),
     ):
         pytest.fail("it was built")
     assert full.value.what == (
-        f"this machine: {image.TREE_MIB - 1} MiB are free where images are kept ({cache})"
+        f"this machine: {tree.FREE_MIB - 1} MiB are free where images are kept ({cache})"
     )
-    assert full.value.because.endswith(f"take up to {image.TREE_MIB} MiB")
+    assert full.value.because.endswith(f"take up to {tree.FREE_MIB} MiB")
     assert "VF_HARNESS_CACHE" in full.value.fix
     assert names(cache) == []
 
 
 def test_just_enough_room_is_enough(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other side of the limit above."""
-    has_room(monkeypatch, mib=image.TREE_MIB)
-    with image._complete_or_absent(cache / "tree-0123456789ab") as building:
+    has_room(monkeypatch, mib=tree.FREE_MIB)
+    with tree.complete_or_absent(cache / "tree-0123456789ab") as building:
         building.mkdir()
     assert names(cache) == ["tree-0123456789ab"]
 
 
-def last_used(folder: Path, days_ago: float) -> None:
-    """Let *folder* and what is in it be read for the last time so long ago."""
-    moment = time.time() - days_ago * 86_400
-    for path in (*folder.iterdir(), folder):
-        os.utime(path, (moment, moment), follow_symlinks=False)
-
-
-def test_old_images_go_but_not_one_that_a_lab_runs(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """QEMU reads disk and kernel from there: a lab that is up would break under its tests.
-
-    All of them lead to one tree, which is in use every day; that must keep none of them.
-    """
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where labs that are up have their folders; one runs an image of its own."""
     run = tmp_path / "run"
     (run / "lab-emulated").mkdir(parents=True)
-    tree = cache / "tree-0123456789ab"
-    tree.mkdir(parents=True)
+    monkeypatch.setattr(image, "RUN", run)
+    return run
+
+
+def last_used(folder: Path, days_ago: float) -> None:
+    moment = time.time() - days_ago * 86_400
+    os.utime(folder, (moment, moment))
+
+
+def cached(cache: Path, name: str, days_ago: float, *, of: str) -> Path:
+    """An image in the cache, made from the tree called *of*."""
+    (cache / of).mkdir(parents=True, exist_ok=True)
+    (cache / name).mkdir()
+    (cache / name / image.TREE).symlink_to(cache / of)
+    last_used(cache / of, 2 * image.KEEP_DAYS)
+    last_used(cache / name, days_ago)
+    return cache / name
+
+
+def test_old_images_go_but_not_one_that_a_lab_runs(cache: Path, run: Path) -> None:
+    """QEMU reads disk and kernel from there: a lab that is up would break under its tests."""
     ages = {
         "image-000000000new": 2 * image.KEEP_DAYS,
         "image-00000running": 2 * image.KEEP_DAYS,
@@ -132,32 +140,23 @@ def test_old_images_go_but_not_one_that_a_lab_runs(
         "image-building.x1": 2 * image.KEEP_DAYS,
     }
     for name, days in ages.items():
-        (cache / name).mkdir()
-        (cache / name / "disk.img").touch()
-        (cache / name / image.TREE).symlink_to(tree)
-        last_used(cache / name, days)
+        cached(cache, name, days, of="tree-0123456789ab")
     (run / "lab-emulated" / "image").symlink_to(cache / "image-00000running")
-    monkeypatch.setattr(
-        image, "Path", lambda *parts: run if parts == ("/run/vf-harness",) else Path(*parts)
-    )
 
     image._prune(keep=cache / "image-000000000new")
     assert set(ages) - set(names(cache)) == {"image-000000000old"}
-    assert tree.is_dir()
+    assert (cache / "tree-0123456789ab").is_dir()
 
 
-def test_an_image_that_was_booted_today_is_kept(cache: Path, tmp_path: Path) -> None:
-    """Two checkouts with two recipes: each would build anew what the other one threw away."""
-    folder = cache / "image-0000000other"
-    folder.mkdir(parents=True)
-    for name in ("disk.img", "vmlinuz"):
-        (folder / name).write_bytes(b"content")
-    last_used(folder, 2 * image.KEEP_DAYS)
-    now = time.time()
-    os.utime(folder / "vmlinuz", (now, now - 10 * 86_400))
+def test_a_tree_goes_with_its_last_image_unless_it_was_used_of_late(cache: Path, run: Path) -> None:
+    """A tree takes half a gigabyte, and each change of the packages leaves one behind."""
+    assert not list(run.glob("*/image"))
+    cached(cache, "image-000000000old", image.KEEP_DAYS + 0.5, of="tree-00000000left")
+    kept = cached(cache, "image-000000000new", 0, of="tree-00000000used")
+    (cache / "tree-0000browser").mkdir()  # no image is made from it
 
-    image._prune(keep=tmp_path / "image-000000000new")
-    assert names(cache) == [folder.name]
+    image._prune(keep=kept)
+    assert names(cache) == ["image-000000000new", "tree-00000000used", "tree-0000browser"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +175,7 @@ def test_the_cache_is_where_its_user_says(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert image.cache() == Path(expected)
+    assert tree.cache() == Path(expected)
 
 
 def test_an_image_is_known_by_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,10 +183,23 @@ def test_an_image_is_known_by_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch
     of_two = image._image_hash(("alder", "birch"))
     assert image._image_hash(("alder", "birch")) == of_two
     assert image._image_hash(("alder", "cedar")) != of_two
-    tree = image._tree_hash()
-    monkeypatch.setattr(packages, "PACKAGES", ("python3",))
-    assert image._tree_hash() != tree
+    monkeypatch.setattr(image, "RECIPE", tree.Recipe(("python3",)))
     assert image._image_hash(("alder", "birch")) != of_two
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        tree.Recipe(("a", "c"), "pin", ("x",)),
+        tree.Recipe(("a", "b"), "another", ("x",)),
+        tree.Recipe(("a", "b"), "pin", ()),
+    ],
+)
+def test_a_tree_is_known_by_all_that_it_is_made_of(other: tree.Recipe) -> None:
+    """The same, for trees."""
+    one = tree.Recipe(("a", "b"), "pin", ("x",))
+    assert one.hash == tree.Recipe(("a", "b"), "pin", ("x",)).hash
+    assert one.hash != other.hash
 
 
 def test_a_guest_is_known_by_its_kernel_and_initramfs(tmp_path: Path) -> None:
