@@ -49,7 +49,7 @@ def render(results: Results, *, figures: Mapping[str, str], files: Mapping[str, 
     return template.render(
         results=results,
         rows=rows,
-        others=[case for case in results.tests if not case.migrations],
+        others=[(case, tables.word_of(case)) for case in results.tests if not case.migrations],
         counts=_counts(results),
         figures={key: Markup(svg) for key, svg in figures.items()},  # our own SVG, escaped there
         files=files,

@@ -147,6 +147,19 @@ def test_failures_stand_first_and_lead_with_the_reason(tmp_path: Path) -> None:
     assert reason < page.index("test_1</a>")
 
 
+@pytest.mark.parametrize(("outcome", "shown"), [("failed", True), ("passed", False)])
+def test_a_failed_test_without_a_migration_is_not_folded_away(
+    tmp_path: Path, outcome: str, shown: bool
+) -> None:
+    """The badge above says that one failed; a reader looks for it."""
+    results = recorded_run(tmp_path, failover())
+    other = results.tests[0].model_copy(
+        update={"nodeid": "t.py::t", "outcome": outcome, "verdict": None, "migrations": []}
+    )
+    write_results(results.model_copy(update={"tests": [*results.tests, other]}), tmp_path)
+    assert ("<details open>" in write_page(tmp_path).read_text()) == shown
+
+
 def test_an_invalid_migration_is_called_no_result(tmp_path: Path) -> None:
     """Its figures are there to be looked at, not to be quoted."""
     recorded_run(tmp_path, failover(flows=[flow(receiver_dropped=1, cuts=FAILOVER_CUTS)]))
