@@ -15,13 +15,14 @@ demo: ## migrate a guest with a VF between two emulated hosts under traffic, and
 	@.ci/setup demo
 	@.ci/as-root $(PYTHON) -m pytest $(DEMO)
 
-test: ## all tests that need no hardware: format, lint, types, unit, recorded, and the embedded lab
+test: ## all tests that need no hardware: format, lint, types, unit, recorded, browser, embedded lab
 	@.ci/setup test
 	$(static)
 	.ci/as-root $(PYTHON) -m pytest $(PURE)
+	.ci/as-root $(PYTHON) -m pytest -q tests/browser
 	.ci/as-root $(PYTHON) -m pytest tests/lab
 
-check: ## the same without the embedded lab: no root, under a minute
+check: ## the same without browser and embedded lab: no root, under a minute
 	@.ci/setup check
 	$(static)
 	$(PYTHON) -m pytest $(PURE)
