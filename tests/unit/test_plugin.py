@@ -1,0 +1,214 @@
+"""The plugin as its users meet it: a real pytest, its exit code, and what it prints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_topology import EMULATED
+
+UNIT = Path(__file__).parent
+
+MADE_UP_LAB = """
+from contextlib import contextmanager
+from pathlib import Path
+import harness.lab.use, harness.run.lab
+from test_run_lab import IMAGE, Machines
+
+pytest_plugins = ["harness.plugin"]
+machines = Machines(Path(__file__).parent / "machines")
+harness.run.lab.connect = machines.connect
+
+@contextmanager
+def ready(topology, progress, *, keep=False):
+    yield machines.topology, IMAGE
+
+harness.lab.use.ready = ready
+for machine in machines.by_name.values():
+    machine.programs["qemu-system-x86_64"] = lambda argv: (0, "QEMU")
+    machine.programs["ethtool"] = lambda argv: (0, "driver: ixgbe")
+"""
+
+OF_THE_LAB = "def test_it(lab): pass\n"
+
+
+class Ran:
+    """How a pytest ended, and all that it printed."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        self.status = done.returncode
+        self.text = done.stdout + done.stderr
+
+
+class Project:
+    """A folder with tests, whose conftest.py loads the plugin."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.write("conftest.py", 'pytest_plugins = ["harness.plugin"]\n')
+        self.write("test_it.py", "def test_it(): pass\n")
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def pytest(self, *arguments: str, **variables: str) -> Ran:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("VF_HARNESS_", "PYTEST"))}
+        argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        return Ran(
+            subprocess.run(
+                argv,
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                env={**clean, "PYTHONPATH": str(UNIT), **variables},
+                check=False,
+            )
+        )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+SLIPS = {
+    "no TOML": ("schema = 1", "schema = ", "mine.toml"),
+    "a key is missing": ('mac = "52:54:00:12:34:56"', "", "guest.mac"),
+    "an unknown key": ("cpus = 1", "cpus = 1\ncolour = 3", "guest.colour"),
+    "a wrong PCI address": ("0000:01:00.0", "01:00.0", "hosts.alder.ports.p0.pci"),
+    "a wrong MAC": ("52:54:00:12:34:56", "52:54", "guest.mac"),
+    "two hosts with one address": ("port = 22023", "port = 22022", "hosts.birch.address"),
+    "a link to nowhere": ('"birch.p0", "peer"', '"cedar.p0", "peer"', "links[0].ends[1]"),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_wrong_topology_is_a_usage_error(project: Project, slip: str) -> None:
+    """Told once, with file, key and remedy: a traceback would send its reader into our code."""
+    old, new, key = SLIPS[slip]
+    assert old in EMULATED
+    project.write("mine.toml", EMULATED.replace(old, new, 1))
+    ran = project.pytest("--lab", "mine.toml")
+    assert ran.status == 4
+    assert "mine.toml:" in ran.text
+    assert key in ran.text
+    assert ran.text.count("to fix:") == 1
+    assert "Traceback" not in ran.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "words"),
+    [
+        (["--lab", "nowhere"], {}, "name one of emulated, x520-pair"),
+        ([], {"VF_HARNESS_LAB": "nowhere"}, "no lab called 'nowhere'"),
+        (["--iterations", "none"], {}, "--iterations none"),
+        ([], {"VF_HARNESS_ITERATIONS": "0"}, "VF_HARNESS_ITERATIONS"),
+        ([], {"VF_HARNESS_DRY_RUN": "perhaps"}, "VF_HARNESS_DRY_RUN=perhaps"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(
+    project: Project, arguments: list[str], variables: dict[str, str], words: str
+) -> None:
+    """By the command line and by the environment alike."""
+    ran = project.pytest(*arguments, **variables)
+    assert ran.status == 4
+    assert words in ran.text
+    assert "Traceback" not in ran.text
+
+
+def test_a_need_that_nobody_knows_is_a_usage_error(project: Project) -> None:
+    """A slip in a marker would else skip its test for ever."""
+    project.write(
+        "test_it.py", 'import pytest\n@pytest.mark.needs("two-host")\ndef test_it(): pass\n'
+    )
+    ran = project.pytest()
+    assert ran.status == 4
+    assert "two-host" in ran.text
+    assert "two-hosts" in ran.text, "the word that was meant"
+
+
+@pytest.mark.parametrize(("option", "status"), [((), 0), (("--require-all",), 1)])
+def test_an_unmet_need_is_a_skip_or_an_error(
+    project: Project, option: tuple[str, ...], status: int
+) -> None:
+    """On a person's bench and in the lab's own CI."""
+    project.write("mine.toml", EMULATED.replace('offers = ["iommu"]', "offers = []"))
+    project.write("test_it.py", 'import pytest\n@pytest.mark.needs("iommu")\ndef test_it(): 1/0\n')
+    ran = project.pytest("--lab", "mine.toml", "-rs", *option)
+    assert ran.status == status
+    assert "iommu" in ran.text
+    assert "mine.toml" in ran.text
+    assert "ZeroDivisionError" not in ran.text, "it ran all the same"
+
+
+def test_artifacts_that_cannot_be_written_are_a_usage_error(project: Project) -> None:
+    """Before anything is booted, not after the last migration."""
+    project.write("conftest.py", MADE_UP_LAB)
+    project.write("test_it.py", OF_THE_LAB)
+    ran = project.pytest("--artifacts", "test_it.py/below")
+    assert ran.status == 4
+    assert "--artifacts" in ran.text
+    assert "Traceback" not in ran.text
+
+
+def test_tests_of_the_lab_do_not_run_side_by_side(project: Project) -> None:
+    """Two workers would take the hosts from each other."""
+    project.write("conftest.py", MADE_UP_LAB)
+    project.write("test_it.py", OF_THE_LAB)
+    ran = project.pytest("-n", "1")
+    assert ran.status == 1
+    assert "to fix:  run them without -n" in ran.text
+
+
+@pytest.mark.parametrize(
+    ("before", "in_test", "status", "words"),
+    [
+        ("", "pass", 0, "1 passed"),
+        ('machines.by_name["birch"].holder = "bob since noon"', "pass", 10, "bob since noon"),
+        ('machines.by_name["birch"].euid = 1000', "pass", 11, "not root there"),
+        (
+            "",
+            'conftest.machines.by_name["birch"].shown["ens1f0"]["mtu"] = 9000',
+            12,
+            "birch: not as it was before",
+        ),
+    ],
+)
+def test_a_lab_at_fault_has_an_exit_code_of_its_own(
+    project: Project, before: str, in_test: str, status: int, words: str
+) -> None:
+    """CI must tell a red test from a lab that is lent, unhealthy, or left changed."""
+    project.write("conftest.py", MADE_UP_LAB + before)
+    project.write("test_it.py", f"import conftest\ndef test_it(lab): {in_test}\n")
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == status, ran.text
+    assert words in ran.text
+    assert "Traceback" not in ran.text
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--help", "--markers"])
+def test_looking_touches_no_machine(project: Project, option: str) -> None:
+    """An engineer looks for the marker to run, on a train."""
+    unreachable = MADE_UP_LAB + "\nharness.run.lab.connect = None\n"
+    project.write("conftest.py", unreachable)
+    project.write("test_it.py", OF_THE_LAB)
+    ran = project.pytest(option, "--artifacts", "runs")
+    assert ran.status == 0
+    assert not (project.folder / "runs").exists()
+
+
+def test_a_dry_run_names_every_host_and_changes_none(project: Project) -> None:
+    """It is read before a run is let loose on somebody's rack."""
+    project.write("conftest.py", MADE_UP_LAB + "\nharness.run.lab.connect = None\n")
+    project.write("test_it.py", OF_THE_LAB)
+    ran = project.pytest("--lab", "x520-pair", "--dry-run", "--artifacts", "runs")
+    assert ran.status == 0
+    for word in ("alder", "birch", "sriov_numvfs", "Nothing was changed"):
+        assert word in ran.text
+    assert not (project.folder / "runs").exists()
