@@ -32,6 +32,13 @@ class GuestMachine:
         """End the connection; the agent stays with the guest."""
         self.host.abandon()
 
+    @property
+    def available_kib(self) -> int:
+        """How much memory the guest has left, by its kernel's own estimate."""
+        lines = self.host.read_text("/proc/meminfo").splitlines()
+        (line,) = (each for each in lines if each.startswith("MemAvailable:"))
+        return int(line.split()[1])
+
     def start(self, program: str, spec: Mapping[str, Any]) -> GuestRecorder:
         """Start a recorder that can be stopped after the guest has moved."""
         started = self.host.ask("start", program=program, spec=dict(spec))
