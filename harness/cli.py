@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, LabError, RestoreError, UsageError
-from harness.topology import Topology, find, load, schema
+from harness.topology import PEER, Topology, find, load, schema
 
 if TYPE_CHECKING:
     from harness.remote import Host
@@ -77,13 +77,17 @@ def _parser() -> argparse.ArgumentParser:
         ("status", _lab_status, "show what is there; exit code 1 if it is not up"),
     ):
         _lab_option(actions.add_parser(name, help=help_text)).set_defaults(command=run)
-    doctor = commands.add_parser("doctor", help="look at every host for what would spoil a test")
+    doctor = commands.add_parser(
+        "doctor", help="look at hosts and peer for what would spoil a test"
+    )
     _lab_option(doctor).set_defaults(command=_doctor)
     restore = commands.add_parser(
         "restore", help="put hosts back as they were, from their journals"
     )
     _lab_option(restore).set_defaults(command=_restore)
-    restore.add_argument("hosts", nargs="*", metavar="HOST", help="default: every host of the lab")
+    restore.add_argument(
+        "hosts", nargs="*", metavar="HOST", help="default: every host, and the peer"
+    )
     report = commands.add_parser("report", help="write a run's report.html again from its results")
     report.add_argument("run", type=Path, metavar="RUN", help="its folder, such as reports/latest")
     report.set_defaults(command=_report)
@@ -143,21 +147,25 @@ def _lab_status(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from harness.host.preflight import check, preflight
+    from harness.host.preflight import check, preflight, preflight_peer
 
     topology = _reached(options)
     faults = []
-    for name in topology.hosts:
+    for name, entry in topology.hosts.items():
         with _connected(topology, name) as host:
-            faults.append((name, preflight(host, topology.hosts[name])))
+            faults.append((name, preflight(host, entry)))
+    if topology.peer:
+        with _connected(topology, PEER) as peer:
+            mtu = topology.guest.mtu
+            faults.append((PEER, preflight_peer(peer, topology.peer, mtu=mtu)))
     check(faults)
-    print(f"{', '.join(topology.hosts)}: nothing found")
+    print(f"{', '.join(name for name, _ in faults)}: nothing found")
 
 
 def _restore(options: argparse.Namespace) -> None:
     topology = _reached(options)
     failed = []
-    for name in options.hosts or topology.hosts:
+    for name in options.hosts or [*topology.hosts, *([PEER] if topology.peer else [])]:
         try:
             print(f"{name}: {_put_back(topology, name)}")
         except HarnessError as error:  # one host that fails must not keep another from its turn

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional, Protocol, final
 
 from harness.agent.errors import AgentError
+from harness.agent.vfio_owner import SYSFS
 from harness.uapi.pci_regs import NO_ANSWER, Command, Register
 
 LOOK_EVERY_NS = 20_000_000
-"""How often it is seen whether the owner has the VF open: a scan of its descriptors is not free."""
+"""How often it is seen whether the owner has the VF open: a scan of its descriptors is not free.
+
+Also how often a VF is looked at that is only waited for."""
 
 _AT, _BYTES = int(Register.COMMAND), 2
 _MASTER = int(Command.MASTER)  # an IntFlag's own `&` costs more than reading the register
@@ -141,6 +144,21 @@ class CommandRegister:
         if self._lent is not None:
             self._lent.close()
             self._lent = None
+
+
+def wait_for_master(address: str, seconds: float) -> bool:
+    """Wait until BME of a VF is set, by sysfs; false if that takes longer than *seconds*.
+
+    Here, on the host, so that nobody has to ask it again and again while it is being measured.
+    Raises AgentError if there is no such VF at the start.
+    """
+    deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
+    with SysfsConfig(SYSFS / address / "config") as config:
+        while not _may_start_dma(config.command()):
+            if time.monotonic_ns() >= deadline_ns:
+                return False
+            time.sleep(LOOK_EVERY_NS / 1e9)
+    return True
 
 
 def _may_start_dma(command: int) -> bool:

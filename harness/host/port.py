@@ -21,13 +21,17 @@ LINK_SECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port that is there and has a network interface, called *interface* on its host."""
+    """A port that is there and has a network interface, called *interface* on its host.
+
+    *vfs* is how many VFs its topology lets a test make on it.
+    """
 
     host: Host
     name: str
     pci: PciAddress
     interface: str
     profile: DeviceProfile
+    vfs: int
 
     @property
     def device(self) -> str:
@@ -74,7 +78,7 @@ def find_port(host: Host, name: str, entry: PortEntry) -> Port:
             because="no driver is bound to it, or it is lent to a guest whole",
             fix=f"bind it to {profile.pf_driver.value}",
         )
-    return Port(host, name, entry.pci, interfaces[0], profile)
+    return Port(host, name, entry.pci, interfaces[0], profile, entry.vfs)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from harness.errors import HarnessError, LabError
 from harness.host.port import Port, find_port
 from harness.remote import Host
-from harness.topology import HostEntry
+from harness.topology import HostEntry, PeerEntry
 
 IOMMUS = "/sys/class/iommu"
 """Empty while the IOMMU is off, and not there with a kernel that knows of none."""
@@ -33,6 +33,24 @@ def preflight(host: Host, entry: HostEntry) -> list[str]:
         except LabError as error:
             what = error.what.removeprefix(f"{host.name}: ")  # it is put before each fault later
             faults.append(f"{what}: {error.fix}")
+    return faults
+
+
+def preflight_peer(peer: Host, entry: PeerEntry, *, mtu: int) -> list[str]:
+    """What is wrong with the *peer* of a lab whose guests have *mtu*; as `preflight` says it."""
+    if peer.facts.euid != 0:
+        return ["the agent is not root there: log in as root"]
+    shown = peer.run("ip", "-json", "address", "show", "dev", entry.interface, check=False)
+    if shown.status:
+        return [f"there is no interface {entry.interface}: see `ip link` there"]
+    (link,) = json.loads(shown.stdout)
+    faults = []
+    if "UP" not in link["flags"]:
+        faults.append(f"{entry.interface} is down: `ip link set {entry.interface} up`")
+    if link["mtu"] < mtu:
+        faults.append(f"{entry.interface} has MTU {link['mtu']}, the guests {mtu}: raise it")
+    if str(entry.address.ip) not in [each.get("local") for each in link["addr_info"]]:
+        faults.append(f"{entry.interface} has no address {entry.address}: add it")
     return faults
 
 

@@ -15,7 +15,7 @@ from harness.host.port import Port
 from harness.remote import Host
 from harness.topology import MacAddress, PciAddress
 from harness.uapi.pci_regs import Command, Register
-from harness.waiting import wait_for
+from harness.waiting import WaitError, wait_for
 
 NO_MAC = MacAddress("00:00:00:00:00:00")
 """As the MAC of a VF it clears the filter on the port."""
@@ -53,7 +53,10 @@ class VirtualFunction:
         return self.host.readlink(f"/sys/bus/pci/devices/{self.pci}/iommu_group").rpartition("/")[2]
 
     def set_filter(self, mac: MacAddress) -> None:
-        """Give the port's filter for this VF the address *mac*; NO_MAC clears it."""
+        """Give the port's filter for this VF the address *mac*; NO_MAC clears it.
+
+        It goes with the VF, whose making is journalled, so it needs no way back of its own.
+        """
         interface, vf = self.port.interface, str(self.index)
         self.host.run("ip", "link", "set", "dev", interface, "vf", vf, "mac", mac, changes=True)
 
@@ -67,6 +70,18 @@ class VirtualFunction:
         shown = self.host.run("od", "-An", "-tx2", f"-j{Register.COMMAND}", "-N2", config)
         return bool(int(shown.stdout, 16) & Command.MASTER)
 
+    def wait_until_master(self, *, seconds: float, fix: str) -> None:
+        """Return once Bus Master Enable is set; the host waits, and is asked once.
+
+        Raises WaitError if that takes longer than *seconds*.
+        """
+        if not self.host.wait_for_master(self.pci, seconds=seconds):
+            raise WaitError(
+                f"{self.host.name}: waited {seconds:g} s for the guest to take up VF {self.pci}",
+                because="Bus Master Enable, which its driver sets, is still clear",
+                fix=fix,
+            )
+
 
 @contextmanager
 def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]:
@@ -75,6 +90,12 @@ def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]
     The port must be up: a VF made on one that is down gets no address and a late link.  A port
     that already has VFs is not touched.  Raises LabError.
     """
+    if count > port.vfs:
+        raise LabError(
+            f"{port.host.name}: {count} VFs are wanted on {port.pci}, and {port.vfs} are allowed",
+            because=f"its lab lends no more (`vfs` of port {port.name}), so nothing was changed",
+            fix="ask for fewer, or have the topology allow more",
+        )
     taken = port.virtual_functions
     if taken:
         raise LabError(

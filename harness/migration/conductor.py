@@ -90,7 +90,10 @@ def conduct(
         outcome = scheme.migrate(source, successor, address)
         if outcome.status == "completed":
             if successor.vf:
-                _wait_attached(successor)
+                successor.vf.wait_until_master(
+                    seconds=ATTACH_SECONDS,
+                    fix="see the guest's console: its driver must find the VF and its address",
+                )
             _let_run(AFTER_S)
         # First what runs on the peer: logging in to a guest that is also answering takes long.
         stopped = {each.flow: each.stop() for each in running if each.flow.at_peer}
@@ -162,19 +165,6 @@ def measured_flow(records: FlowRecords) -> MeasuredFlow:
         receiver_dropped=records.receiver.dropped,
         unsent=records.sender.unsent,
         clock_moved_ns=records.receiver.clock_moved_ns,
-    )
-
-
-def _wait_attached(successor: Instance) -> None:
-    """Wait until the guest has made the new VF bus master: its driver runs."""
-    vf = successor.vf
-    assert vf is not None, "asked for a guest with a VF only"
-    wait_for(
-        f"{successor.host.name}: the guest to take up VF {vf.pci}",
-        vf.is_master,
-        within=ATTACH_SECONDS,
-        every_s=0.5,
-        fix="see the guest's console: its driver must find the VF and its address",
     )
 
 

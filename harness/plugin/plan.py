@@ -12,16 +12,18 @@ def plan(topology: Topology, tests: int) -> Iterator[str]:
     if not tests:
         yield f"No test needs lab {topology.name!r} ({topology.file}); nothing would be changed."
         return
-    yield f"{tests} test{'s' * (tests > 1)} of lab {topology.name!r} ({topology.file}) would"
+    those = f"{tests} test{'s' * (tests > 1)}"
+    yield f"{those} of lab {topology.name!r} ({topology.file}) would, at most:"
     if topology.emulation:
         yield "  this machine: start the emulated lab unless it is up, and end it again"
     for name, host in topology.hosts.items():
         yield f"  {name} ({host.address}): take its lease; then, each change journalled and undone:"
         for port_name, port in host.ports.items():
-            yield f"    {port_name} {port.pci}: up with MTU {topology.guest.mtu}, into bridge vfh0"
-            yield f"    {port_name} {port.pci}: sriov_numvfs 0 -> 1, bound to vfio-pci"
+            where = f"    {port_name} {port.pci}"
+            yield f"{where}: up with MTU {topology.guest.mtu}, into bridge vfh0"
+            yield f"{where}: sriov_numvfs 0 -> {port.vfs}, bound to vfio-pci"
         yield f"    start {host.qemu} with a guest of {topology.guest.memory_mib} MiB"
         yield f"    listen on TCP port {host.migration_port} while a guest migrates to it"
     if topology.peer:
-        yield f"  peer: send and receive frames on {topology.peer.interface}"
+        yield f"  peer: take its lease, send and receive frames on {topology.peer.interface}"
     yield "Nothing was changed."

@@ -215,6 +215,11 @@ class Host:
         with self._logged(f": inspect {pci} through VFIO", logging.INFO):
             return dict(self._change("vfio.inspect", address=pci))
 
+    def wait_for_master(self, pci: str, *, seconds: float) -> bool:
+        """Wait until BME of a VF is set; whether it is.  One question, answered in its time."""
+        with self._logged(f": wait for BME of {pci}", logging.INFO):
+            return bool(self.ask("bme.wait", seconds=seconds, address=pci))
+
     def undo(self, down_to: int = 1, *, only: bool = False) -> None:
         """Undo what is journalled, the last first, down to that entry, or *only* that one.
 
@@ -237,7 +242,7 @@ class Host:
 
     def ask(self, verb: str, *, seconds: float = 30.0, **args: Any) -> Any:
         """Ask the agent.  Verbs that have a deadline of their own are given *seconds* of it."""
-        if verb in ("run", "start", "stop", "end"):
+        if verb in ("run", "start", "stop", "end", "bme.wait"):
             args["seconds"] = seconds
         return self._agent.call(verb, patience_s=seconds + _MARGIN_SECONDS, **args)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from harness.errors import UsageError
 from harness.guest.spec import GuestImage
-from harness.host.preflight import check, preflight
+from harness.host.preflight import check, preflight, preflight_peer
 from harness.host.snapshot import snapshot
 from harness.remote import Host, connect
 from harness.topology import PEER, Topology
@@ -19,7 +19,7 @@ from harness.topology import PEER, Topology
 Progress = Callable[[str], None]
 
 LEASE_SECONDS = 900
-"""Longer than anything that is done between two renewals, boots and migrations included."""
+"""Longer than anything that is done between two renewals, a migration itself apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,13 @@ class Lab:
     guest: GuestImage
     progress: Progress
 
-    def renew(self) -> None:
-        """Keep the leases for LEASE_SECONDS from now; done before each boot and migration."""
-        for host in self.hosts.values():
-            host.lease.renew(LEASE_SECONDS)
+    def renew(self, longer_s: float = 0) -> None:
+        """Keep the leases for LEASE_SECONDS from now, and for what a large guest needs beyond.
+
+        Done before each boot and migration.
+        """
+        for machine in (*self.hosts.values(), self.peer):
+            machine.lease.renew(LEASE_SECONDS + longer_s)
 
     def pair(self) -> tuple[str, str]:
         """Names of the two hosts that a guest moves between."""
@@ -51,7 +54,7 @@ class Lab:
 
 @contextmanager
 def taken(topology: Topology, guest: GuestImage, progress: Progress) -> Iterator[Lab]:
-    """The lab for this process alone; all hosts or none.
+    """The lab for this process alone; all hosts and the peer, or none.
 
     Raises LabBusy, LabError for a host that cannot be used, and at the end RestoreError for one
     that is not as it was.
@@ -69,9 +72,10 @@ def taken(topology: Topology, guest: GuestImage, progress: Progress) -> Iterator
             for name in topology.hosts
         }
         peer = stack.enter_context(connect(PEER, topology.connection(PEER)))
-        for host in hosts.values():
-            stack.enter_context(_leased(host))
+        for machine in (*hosts.values(), peer):
+            stack.enter_context(_leased(machine))
         faults = [(name, preflight(host, topology.hosts[name])) for name, host in hosts.items()]
+        faults.append((PEER, preflight_peer(peer, topology.peer, mtu=topology.guest.mtu)))
         check(faults)
         before = [snapshot(host, topology.hosts[name]) for name, host in hosts.items()]
         yield Lab(topology, hosts, peer, guest, progress)

@@ -17,7 +17,7 @@ from harness.host.port import find_port, port_up
 from harness.host.sriov import VirtualFunction, virtual_functions
 from harness.migration.conductor import Conducted, Ends, conduct
 from harness.migration.handoff import HandOff
-from harness.migration.scheme import Scheme
+from harness.migration.scheme import Scheme, deadline_for
 from harness.migration.schemes.failover import Failover
 from harness.migration.schemes.plain import Plain
 from harness.run.lab import Lab
@@ -64,7 +64,7 @@ class MovingGuest:
         """
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
-        self._lab.renew()
+        self._lab.renew(deadline_for(source).seconds)
         ending, successor = self._launch(berth, incoming=True)
         loser = ending
         try:

@@ -43,7 +43,7 @@ class PortEntry(Entry):
     pci: values.Pci
     device: values.Device
     vfs: values.Count = Field(
-        default=1, description="how many VFs a test may make on it, 1 or more", examples=[1]
+        default=2, description="how many VFs a test may make on it, 1 or more", examples=[2]
     )
 
     @property

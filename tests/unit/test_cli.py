@@ -240,7 +240,7 @@ def test_a_host_that_cannot_be_put_back_has_an_exit_code_of_its_own(
     shutil.rmtree(file.parent)
     assert cli.main(["restore", "--lab", "x520-pair"]) == 12
     out, err = capsys.readouterr()
-    assert out == "birch: 0 changes undone\n"
+    assert out == "birch: 0 changes undone\npeer: 0 changes undone\n"
     assert f"alder: not undone: {file} = after" in err
 
 

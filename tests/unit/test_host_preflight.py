@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up_host import ENTRY, INTERFACE, PF, PORT, VFIO_DRIVER, Machine, made_up_host
 
 from harness.errors import HarnessError, LabError, RestoreError
-from harness.host.preflight import check, preflight
+from harness.host.preflight import check, preflight, preflight_peer
 from harness.host.snapshot import Snapshot, snapshot
+from harness.topology import PeerEntry
 
 
 @pytest.fixture
@@ -128,6 +130,42 @@ def test_a_route_that_cannot_be_told_is_no_permission(machine: Machine) -> None:
     machine.programs["ip"] = lambda _: (2, "Error: unknown command")
     with pytest.raises(HarnessError, match="cannot tell which interface our connection comes in"):
         faults(machine)
+
+
+PEER = PeerEntry.model_validate(
+    {"management_address": "192.0.2.13", "interface": INTERFACE, "address": "198.18.0.1/24"}
+)
+ON_THE_WIRE = {"flags": ["UP"], "mtu": 9000, "addr_info": [{"local": "198.18.0.1"}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, []),
+        ({"flags": []}, ["ens1f0 is down"]),
+        ({"mtu": 8999}, ["ens1f0 has MTU 8999, the guests 9000"]),
+        ({"addr_info": [{"local": "198.18.0.9"}]}, ["ens1f0 has no address 198.18.0.1/24"]),
+        ({"flags": [], "mtu": 1500, "addr_info": []}, ["is down", "MTU 1500", "no address"]),
+    ],
+)
+def test_a_peer_that_could_not_serve_is_told_why(
+    machine: Machine, change: dict[str, Any], told: list[str]
+) -> None:
+    """Its frames would be lost, and the migration blamed for it."""
+    machine.shown[INTERFACE] |= {**ON_THE_WIRE, **change}
+    faults = preflight_peer(made_up_host(machine), PEER, mtu=9000)
+    assert len(faults) == len(told)
+    assert all(words in fault for words, fault in zip(told, faults, strict=True))
+
+
+def test_a_peer_without_its_interface_or_without_root_is_told(machine: Machine) -> None:
+    elsewhere = PEER.model_copy(update={"interface": "ens9"})
+    machine.programs["ip"] = lambda _: (1, 'Device "ens9" does not exist.')
+    (fault,) = preflight_peer(made_up_host(machine), elsewhere, mtu=9000)
+    assert fault.startswith("there is no interface ens9")
+    machine.euid = 1000
+    (fault,) = preflight_peer(made_up_host(machine), PEER, mtu=9000)
+    assert "not root" in fault
 
 
 def test_faults_of_all_hosts_are_raised_together() -> None:

@@ -69,7 +69,8 @@ class Vf:
 def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for sysfs; descriptors are looked at with every sample."""
     monkeypatch.setattr(bme, "LOOK_EVERY_NS", 0)
-    monkeypatch.setattr(observer, "SYSFS", tmp_path)
+    for module in (bme, observer):
+        monkeypatch.setattr(module, "SYSFS", tmp_path)
     return tmp_path
 
 
@@ -193,6 +194,17 @@ def test_only_changes_and_both_ends_are_written(sysfs: Path) -> None:
     ]
     assert summary["samples"] == 7
     assert summary["via"] == {"vfio": 0, "sysfs": 7}
+
+
+def test_a_vf_that_is_only_waited_for_is_seen_to_master(sysfs: Path) -> None:
+    """At once where it does already, later where its driver takes its time, or not at all."""
+    vf = Vf(sysfs, OFF)
+    assert bme.wait_for_master(ADDRESS, 0.05) is False
+    driver = threading.Timer(0.05, vf.set, [ON])
+    driver.start()
+    assert bme.wait_for_master(ADDRESS, 10) is True
+    driver.join()
+    assert bme.wait_for_master(ADDRESS, 0) is True
 
 
 def test_no_sample_is_written_twice(sysfs: Path) -> None:

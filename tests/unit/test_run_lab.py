@@ -28,6 +28,9 @@ class Machines:
     def __init__(self, folder: Path) -> None:
         self.by_name = {name: Machine(folder / name) for name in ("alder", "birch", PEER)}
         described = load(find("x520-pair"))
+        self.by_name[PEER].shown[INTERFACE] |= {
+            "flags": ["UP"], "mtu": 9000, "addr_info": [{"local": "198.18.0.1"}]
+        }  # fmt: skip
         self.topology = described.model_copy(update={"hosts": {"alder": ENTRY, "birch": ENTRY}})
 
     def connect(self, name: str, way: Connection) -> Host:
@@ -36,7 +39,8 @@ class Machines:
 
     @property
     def holders(self) -> list[bool]:
-        return [bool(self.by_name[name].holder) for name in ("alder", "birch")]
+        """Whether each is lent: alder, birch, the peer."""
+        return [bool(machine.holder) for machine in self.by_name.values()]
 
 
 @pytest.fixture
@@ -62,33 +66,39 @@ def test_a_lab_is_lent_whole_and_given_back(machines: Machines) -> None:
     with in_use(machines.topology) as lab:
         assert list(lab.hosts) == ["alder", "birch"]
         assert lab.peer.name == PEER
-        assert machines.holders == [True, True]
+        assert machines.holders == [True, True, True]
         assert module.holder() == machines.by_name["birch"].holder
-    assert machines.holders == [False, False]
+    assert machines.holders == [False, False, False]
 
 
-def test_a_host_that_is_lent_to_someone_else_is_not_used(machines: Machines) -> None:
-    """Nor is the other one changed: half a lab can measure nothing."""
-    machines.by_name["birch"].holder = "ann@bench (pid 7)"
+@pytest.mark.parametrize("name", ["birch", PEER])
+def test_a_machine_that_is_lent_to_someone_else_is_not_used(machines: Machines, name: str) -> None:
+    """Nor is another one changed: half a lab can measure nothing.
+
+    Two runs that send from one peer would each find the other's frames in their way.
+    """
+    machines.by_name[name].holder = "ann@bench (pid 7)"
     with (
         pytest.raises(LabBusy, match=r"lent to ann@bench \(pid 7\)"),
         in_use(machines.topology),
     ):
         pytest.fail("it was lent")
-    assert machines.by_name["birch"].holder == "ann@bench (pid 7)"
+    assert machines.by_name[name].holder == "ann@bench (pid 7)"
     assert machines.by_name["alder"].changes == []
 
 
-def test_faults_of_both_hosts_are_told_before_anything_is_changed(machines: Machines) -> None:
+def test_faults_of_hosts_and_peer_are_told_before_anything_is_changed(machines: Machines) -> None:
     """Found one by one, each costs a walk to the rack."""
     machines.by_name["alder"].files[f"{PORT}/sriov_numvfs"] = "4\n"
     machines.by_name["birch"].euid = 1000
+    machines.by_name[PEER].shown[INTERFACE]["mtu"] = 1500
     with pytest.raises(LabError) as unhealthy, in_use(machines.topology):
         pytest.fail("it was lent")
-    first, second = unhealthy.value.what.splitlines()
+    first, second, third = unhealthy.value.what.splitlines()
     assert first.startswith("alder: ")
     assert "already has 4 VFs" in first
     assert second.startswith("birch: the agent is not root there")
+    assert third == "peer: ens1f0 has MTU 1500, the guests 9000: raise it"
     assert [machine.changes for machine in machines.by_name.values()] == [[], [], []]
 
 
@@ -99,7 +109,7 @@ def test_a_host_that_is_not_as_it_was_is_an_error_and_stays_lent(machines: Machi
         in_use(machines.topology),
     ):
         machines.by_name["birch"].shown[INTERFACE]["mtu"] = 9000
-    assert machines.holders == [True, True]
+    assert machines.holders == [True, True, True]
 
 
 def test_a_lab_without_a_peer_cannot_be_used(machines: Machines) -> None:
@@ -109,15 +119,15 @@ def test_a_lab_without_a_peer_cannot_be_used(machines: Machines) -> None:
         in_use(machines.topology.model_copy(update={"peer": None})),
     ):
         pytest.fail("it was lent")
-    assert machines.holders == [False, False]
+    assert machines.holders == [False, False, False]
 
 
-def test_leases_of_all_hosts_are_renewed(machines: Machines) -> None:
+def test_leases_of_all_machines_are_renewed(machines: Machines) -> None:
     """One that runs out in the middle of a migration puts that host back under it."""
     with in_use(machines.topology) as lab:
-        lab.renew()
-    for name in ("alder", "birch"):
-        assert machines.by_name[name].changes == [f"lease for {LEASE_SECONDS} s"]
+        lab.renew(longer_s=60)
+    for machine in machines.by_name.values():
+        assert machine.changes == [f"lease for {LEASE_SECONDS + 60} s"]
 
 
 def test_a_guest_moves_between_the_first_two_hosts(machines: Machines) -> None:
