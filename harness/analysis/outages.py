@@ -77,8 +77,19 @@ def _silences(packets: pd.DataFrame, interval_ns: int) -> pd.DataFrame:
         # Lateness after the silence may be the silence itself: the guest's sender was stopped.
         resolution=interval_ns + lateness_ns(packets)[np.maximum(rows[silent], 0)],
         earliest=start - interval_ns,
-        latest=start,
+        # What was under way when the guest stopped is lost, or late like the latest before it.
+        latest=start + _recent_delays(arrival, interval_ns)[silent],
     )
+
+
+def _recent_delays(arrival: Times, interval_ns: int) -> Times:
+    """By how much arrivals were late at about the time of each: the most of RECENT before it.
+
+    An outage before it is no lateness.
+    """
+    late = np.maximum(np.diff(arrival, prepend=arrival[:1]) - interval_ns, 0)
+    late[late > SILENCE_INTERVALS * interval_ns] = 0
+    return pd.Series(late).rolling(RECENT, min_periods=1).max().to_numpy().astype(np.int64)
 
 
 def _arrivals(packets: pd.DataFrame, interval_ns: int) -> tuple[Times, Times]:

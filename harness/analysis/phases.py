@@ -15,7 +15,8 @@ ASKED = "migrate asked"
 LET_GO_ASKED = "unplug asked"
 RELEASED = "vf released"
 ATTACHED = "vf attached"
-
+STOPPING = "guest stopping"
+"""QEMU begins to stop the guest; it says STOP when that is done, here up to 60 ms later."""
 
 CLOSED_BY_ITS_LAST_ACT = (("unplug", "pre-copy"), ("replug", "after"))
 
@@ -87,8 +88,14 @@ def attribute(outages: pd.DataFrame, phases: pd.DataFrame) -> pd.DataFrame:
 
 
 def stopped(measured: Measured) -> Event | None:
-    """When the source's QEMU stopped the guest for the last pass; None if it never did."""
+    """When the source's QEMU had stopped the guest for the last pass; None if it never did."""
     return _first(measured.events, ("STOP",), _qmp(measured.source), since_ns=measured.asked_ns)
+
+
+def _stopping(measured: Measured, stop: Event) -> Event:
+    """When stopping the guest began: its users wait from then on, not from *stop*."""
+    begun = _first(measured.events, (STOPPING,), since_ns=measured.asked_ns)
+    return begun if begun and begun.t_ns < stop.t_ns else stop
 
 
 def released(measured: Measured) -> Event | None:
@@ -117,7 +124,7 @@ def _boundaries(measured: Measured) -> list[Boundary]:
     stop = stopped(measured)
     if stop is None:
         return found + _given_up(measured, gone)
-    found += _begins("stop", stop)
+    found += _begins("stop", _stopping(measured, stop))
     runs = _first(measured.events, ("RESUME",), since_ns=stop.t_ns)
     return found + (_resumed(measured, runs) if runs else [])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.measured import BmeSample, Event
-from harness.analysis.phases import ASKED, ATTACHED, RELEASED
+from harness.analysis.phases import ASKED, ATTACHED, RELEASED, STOPPING
 from harness.guest.instance import Instance
 from harness.migration.clocks import SharedClock, Stamp
 from harness.migration.handoff import HandOff
@@ -15,6 +15,7 @@ from harness.migration.scheme import Outcome
 from harness.migration.watch import Seen
 
 CONDUCTOR = "conductor"
+_NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ def build(
     asked = clock.from_ours(outcome.asked_ns)
     events = [_event(asked, CONDUCTOR, ASKED)]
     events += _qmp_events(clock, source, since)
+    events += _stopping(events, outcome)
     events += _qmp_events(clock, successor)
     bme = [sample for each in seen for sample in _bme_samples(clock, each)]
     events += _hand_off_events(clock, seen, hand_off)
@@ -148,6 +150,20 @@ def _link_name(event: str, before: bool | None, *, now: bool) -> str:
     if before is None:
         return "there with link" if now else "there"
     return "link up" if now else "link down"
+
+
+def _stopping(source_events: Iterable[Event], outcome: Outcome) -> list[Event]:
+    """When the source's QEMU began to stop the guest, reckoned back from its end by its downtime.
+
+    Ref: QEMU, migration/migration.c: migration_stop_vm() notes the downtime's start, in ms, and
+    stops the virtual CPUs after that; its event STOP comes when they stand.
+    """
+    downtime_ms = outcome.figures.get("downtime")
+    end = next((each for each in source_events if each.name == "MIGRATION completed"), None)
+    if downtime_ms is None or end is None:
+        return []
+    t_ns = end.t_ns - int(downtime_ms) * _NS_PER_MS
+    return [Event(t_ns, end.uncertainty_ns + _NS_PER_MS, CONDUCTOR, STOPPING)]
 
 
 def _released(bme: Iterable[BmeSample], source: str, asked_ns: int) -> list[Event]:

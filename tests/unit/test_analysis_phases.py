@@ -208,6 +208,28 @@ def test_a_frame_lost_on_its_way_back_is_charged_to_what_happened_meanwhile() ->
     assert analyse(failover(flows=[slow]), Limits()).flows[0].outages["phase"].tolist() == ["stop"]
 
 
+@pytest.mark.parametrize(
+    ("begun_ms", "stop_ms"),
+    [(4480, 4480), (4530, 4523)],  # the second is a figure in whole ms that does not fit
+)
+def test_the_guest_is_stopped_from_when_qemu_begins_to(begun_ms: float, stop_ms: float) -> None:
+    """An emulated host takes tens of ms from there to STOP: its users wait already."""
+    begun = event(begun_ms, "conductor", "guest stopping", 1.0)
+    measured = failover(events=[*FAILOVER_EVENTS, begun], flows=[flow(cuts=[Cut(4481, 6418)])])
+    assert dict(divided(measured))["stop"] == stop_ms
+    phase = "stop" if begun_ms < 4500 else "pre-copy"
+    assert analyse(measured, Limits()).flows[0].outages["phase"].tolist() == [phase]
+
+
+@pytest.mark.parametrize(("late_ms", "phase"), [(0.0, "pre-copy"), (8.0, "stop")])
+def test_what_a_guest_had_under_way_is_lost_to_what_stops_it(late_ms: float, phase: str) -> None:
+    """Of frames that arrive up to 8 ms late, the one that never does may have left long before."""
+    late = {1090: late_ms, 1091: late_ms / 2}
+    silent = flow(direction="from-guest", delayed_ms=late, cuts=[Cut(4514, 6418)])
+    found = analyse(failover(flows=[silent]), Limits()).flows[0].outages
+    assert found["phase"].tolist() == [phase]
+
+
 def test_no_outage_has_no_phase() -> None:
     """An empty table keeps its columns, so that nothing after it needs a special case."""
     calm = analyse(failover(flows=[flow()]), Limits()).flows[0].outages

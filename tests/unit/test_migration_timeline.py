@@ -11,7 +11,7 @@ import pytest
 from made_up_host import ENTRY, Machine, made_up_host, vf_address
 
 from harness.analysis.measured import Event
-from harness.analysis.phases import ASKED, ATTACHED, RELEASED
+from harness.analysis.phases import ASKED, ATTACHED, RELEASED, STOPPING
 from harness.clock import Relation
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp, QmpEvent
@@ -108,10 +108,12 @@ def timeline(
     successor: Sequence[Told] = (RESUME,),
     hand_off: HandOff | None = None,
     since: int = 0,
+    downtime_ms: int | None = None,
 ) -> Timeline:
+    figures = {} if downtime_ms is None else {"downtime": downtime_ms}
     return build(
         clock(),
-        Outcome(ASKED_NS, "completed", None, {}, "postmigrate", "running"),
+        Outcome(ASKED_NS, "completed", None, figures, "postmigrate", "running"),
         instance("alder", state, *source),
         instance("birch", state, *successor),
         seen,
@@ -170,6 +172,24 @@ def test_the_stop_of_a_migration_that_failed_before_is_not_this_ones(state: Path
     link = Seen("guest", links=[was(), link_line("new", 200, running=False)])
     found = timeline(state, link, source=[(-30_000, "STOP", {}), STOP], since=1)
     assert told(found, "guest") == [(200, "eth2 link down")]
+
+
+def test_stopping_begins_a_downtime_before_the_end(state: Path) -> None:
+    """QEMU says STOP when the guest stands; its own figure counts from when it began to stop it."""
+    completed: Told = (STOP_MS + 200, "MIGRATION", {"status": "completed"})
+    begun = only(timeline(state, source=[STOP, completed], downtime_ms=224), STOPPING)
+    assert (begun.t_ns - only(timeline(state), ASKED).t_ns) / MS == STOP_MS - 24
+    assert begun.uncertainty_ns == 2 * MS, "that of the event, and what a whole number leaves out"
+
+
+@pytest.mark.parametrize(("ended", "downtime_ms"), [("failed", 224), ("completed", None)])
+def test_without_an_end_or_a_figure_nothing_is_reckoned(
+    state: Path, ended: str, downtime_ms: int | None
+) -> None:
+    """A cancelled migration has a STOP at times, and no downtime."""
+    source: list[Told] = [STOP, (STOP_MS + 200, "MIGRATION", {"status": ended})]
+    found = timeline(state, source=source, downtime_ms=downtime_ms)
+    assert [event for event in found.events if event.name == STOPPING] == []
 
 
 def test_events_are_in_order_of_time(state: Path) -> None:
