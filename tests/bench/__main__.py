@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.known_outage import known_outages
 from bench.observing import observing
 from bench.rows import write_page
-from bench.starting import starting
+from bench.starting import demonstrating, starting
 from harness.guest.spec import GuestSpec
 from harness.lab.accelerator import ANSWER
 from harness.lab.use import ready
@@ -27,7 +27,7 @@ def main() -> None:
         print(f"{time.monotonic() - began:6.1f} s  {text}", file=sys.stderr, flush=True)
 
     topology = load(find("emulated"))
-    tables = {"Starting": starting(topology, say)}
+    tables = {"Starting": [*demonstrating(topology, say), *starting(topology, say)]}
     with (
         tempfile.TemporaryDirectory() as logs,
         ready(topology, say) as (reached, image),
