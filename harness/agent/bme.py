@@ -79,6 +79,17 @@ class SysfsConfig:
     def __exit__(self, *exc: object) -> None:
         self._close()
 
+    def opened(self) -> bool:
+        """Whether a driver has enabled the VF; vfio-pci does when its user first opens it.
+
+        Ref: Linux, drivers/pci/pci-sysfs.c, enable_show(); drivers/vfio/pci/vfio_pci_core.c,
+        vfio_pci_core_enable().
+        """
+        try:
+            return self._path.with_name("enable").read_text().strip() != "0"
+        except OSError:  # no such file, or no such VF any more: look closely
+            return True
+
     def command(self) -> int:
         """Read COMMAND; NO_ANSWER while there is no such VF."""
         try:
@@ -102,7 +113,10 @@ class SysfsConfig:
 
 @final
 class CommandRegister:
-    """The COMMAND register of one VF, by whichever way is right; a context manager."""
+    """The COMMAND register of one VF, by whichever way is right; a context manager.
+
+    *was_opened* says whether its user has come by now.  Before that nothing can set BME.
+    """
 
     def __init__(self, config: SysfsConfig, borrow: Borrow | None) -> None:
         self._config = config
@@ -110,6 +124,7 @@ class CommandRegister:
         self._lent: Lent | None = None
         self._look_at_ns = 0
         self._bme = _may_start_dma(config.command())
+        self.was_opened = config.opened()
 
     def __enter__(self) -> CommandRegister:
         return self
@@ -134,6 +149,7 @@ class CommandRegister:
         return Sample(t_ns, command, self._bme, via)
 
     def _look(self) -> None:
+        self.was_opened = self.was_opened or self._config.opened()
         if self._lent is not None:
             if not self._lent.still_lent:
                 self._give_back()

@@ -5,7 +5,7 @@ Spec::
     host, vf     names for the record; vf is a PCI address ("0000:01:10.0")
     path         where the record goes, one JSON line for each change, and the first and last sample
     qemu_pid     the process that owns the VF, or will; without it only sysfs is read
-    rate_per_s   how often COMMAND is sampled (500)
+    rate_per_s   how often COMMAND is sampled (500), once somebody has opened the VF
     on_release   what to do when BME first falls, or the VF goes: a list of actions
     on_master    ... when BME first rises
 
@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from harness.agent.bme import CommandRegister, Sample, SysfsConfig
+from harness.agent.bme import LOOK_EVERY_NS, CommandRegister, Sample, SysfsConfig
 from harness.agent.device import VfioDevice
 from harness.agent.errors import AgentError
 from harness.agent.vf_filter import PortFilters
@@ -185,11 +185,14 @@ def paced(
     """Sample at an even pace until the channel ends, and once more then.
 
     A sample that comes more than a period late is followed by one at once, not by all it missed.
+    While nobody has opened the VF yet it is looked at as often as that may change, no more: on an
+    emulated host, samples at the destination would slow down the unplug at the source.
     """
     period_ns = round(_NS_PER_S / rate_per_s)
     due_ns = start_ns + period_ns
     while not channel.wait(max(0, due_ns - time.monotonic_ns()) / _NS_PER_S):
         sample = register.sample()
         yield sample
-        due_ns = max(due_ns + period_ns, sample.t_ns)
+        next_ns = period_ns if register.was_opened else max(period_ns, LOOK_EVERY_NS)
+        due_ns = max(due_ns + next_ns, sample.t_ns)
     yield register.sample()

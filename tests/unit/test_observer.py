@@ -9,6 +9,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,11 @@ class Script(Channel):
         super().__init__(-1, -1)
         self._steps = list(steps)
         self.said: list[dict[str, Any]] = []
+        self.waits_s: list[float] = []
 
     def wait(self, seconds: float) -> bool:
         assert seconds >= 0
+        self.waits_s.append(seconds)
         if not self._steps:
             return True
         self._steps.pop(0)()
@@ -194,6 +197,24 @@ def test_only_changes_and_both_ends_are_written(sysfs: Path) -> None:
     ]
     assert summary["samples"] == 7
     assert summary["via"] == {"vfio": 0, "sysfs": 7}
+
+
+def test_a_vf_that_nobody_has_opened_is_looked_at_less_often(
+    sysfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The destination's, all the while the source's is unplugged: every sample costs that time."""
+    monkeypatch.setattr(observer, "LOOK_EVERY_NS", 20_000_000)
+    vf = Vf(sysfs, OFF, open_by_qemu=False)
+    enable = vf.config.with_name("enable")
+    enable.write_text("0\n")
+    channel = Script(nothing, nothing, lambda: enable.write_text("1\n"), nothing, nothing)
+    spec = {"host": "alder", "vf": ADDRESS, "path": str(sysfs / "bme.jsonl"), "rate_per_s": 1000}
+    observer.main(spec, channel)
+    first, second, third, fourth, *_ = (b - a for a, b in pairwise(channel.waits_s))
+    assert 0.01 < first <= 0.02, "no time passes here: each wait is longer by one period"
+    assert 0.01 < second <= 0.02
+    assert third <= 0.001
+    assert fourth <= 0.001
 
 
 def test_a_vf_that_is_only_waited_for_is_seen_to_master(sysfs: Path) -> None:
