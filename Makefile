@@ -2,8 +2,9 @@
 # where the embedded lab is needed it runs as root, through sudo if need be.
 
 PYTHON := .venv/bin/python
-# The migration that `make demo` shows, and the program that measures the harness itself:
-DEMO   := tests/lab/test_failover.py -k round-trip-9014
+# The migration that `make demo` shows, under a capture of the wire, and the program that measures
+# the harness itself:
+DEMO   := tests/lab/test_instrument.py -k independent_capture
 BENCH  := bench
 # Tests without a lab, side by side; those of one file stay together, since they share machines:
 PURE   := -q -n 3 --dist loadfile tests/unit tests/recorded
@@ -36,6 +37,7 @@ bench: ## measure what the harness itself can do on this machine
 	@.ci/as-root env PYTHONPATH=tests $(PYTHON) -m $(BENCH)
 
 clean-machine: ## run `make demo` and `make test` in fresh Debian 12 and 13 trees (half an hour)
+	@.ci/setup demo
 	@.ci/as-root .ci/clean-machine
 
 lock: ## renew requirements.lock: the newest versions that pyproject.toml allows, with hashes

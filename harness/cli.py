@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError, LabError, RestoreError, UsageError
+from harness.errors import HarnessError, LabError, RestoreError, UsageError, disk_full
 from harness.topology import PEER, Topology, find, load, schema
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ def _run(arguments: list[str] | None) -> int:
             because="it belongs to another user, as what was made with sudo does",
             fix="run the same command with sudo",
         )
+    except OSError as full:
+        if full.errno != errno.ENOSPC:
+            raise
+        error = disk_full(full)
     except HarnessError as told:
         error = told
     except KeyboardInterrupt:

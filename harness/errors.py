@@ -74,3 +74,12 @@ class MigrationError(HarnessError):
 
 class MeasurementError(HarnessError):
     """There is no data, or none that can be trusted."""
+
+
+def disk_full(error: OSError) -> LabError:
+    """What ENOSPC on the machine that we run on means to a person."""
+    return LabError(
+        f"this machine: {error.filename or 'a file'} could not be written: its disk is full",
+        because="what was begun there is not complete",
+        fix="free some; --artifacts and VF_HARNESS_CACHE name other folders",
+    )

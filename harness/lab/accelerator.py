@@ -10,9 +10,12 @@ from harness.lab.image import Image
 from harness.lab.tree import Progress
 
 PROBE_SECONDS = 10
-PROBE_LINE = "lab probe: a kernel runs"
+PROBE_LINE = "lab probe: a kernel runs, and can run guests"
 ANSWER = Path("/run/vf-harness/accelerator")
 """The answer holds until this machine is booted again, so it is kept where a boot clears it."""
+
+VIOMMU = "intel-iommu,intremap=on,caching-mode=on"
+"""Of a lab host; remapped interrupts are why KVM must leave part of them to QEMU (split)."""
 
 CPU = {
     "kvm": "host",
@@ -20,11 +23,14 @@ CPU = {
     # 64-bit PCI window whose addresses QEMU up to 10.0 cut to 32 bits for a VF's BAR.
     "tcg": "EPYC-Rome,+svm,phys-bits=36",
 }
-ACCEL = {"kvm": "kvm", "tcg": "tcg,thread=multi,tb-size=1024"}
+ACCEL = {"kvm": "kvm,kernel-irqchip=split", "tcg": "tcg,thread=multi,tb-size=1024"}
 
 
 def accelerator(image: Image, progress: Progress) -> str:
-    """``kvm`` if a kernel comes up under it within PROBE_SECONDS, else ``tcg``."""
+    """``kvm`` if a machine like a lab host comes up under it within PROBE_SECONDS, else ``tcg``.
+
+    Its processor must show the virtualization that guests on it need.
+    """
     if ANSWER.exists():
         return ANSWER.read_text()
     found = "tcg"
@@ -40,7 +46,7 @@ def _kernel_runs(image: Image) -> bool:
     argv = in_tree(
         image.tree,
         "qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot", "-M", "q35",
-        "-accel", "kvm", "-cpu", CPU["kvm"], "-m", "256",
+        "-accel", ACCEL["kvm"], "-cpu", CPU["kvm"], "-m", "256", "-device", VIOMMU,
         "-kernel", "/lab/vmlinuz", "-initrd", "/lab/host-initramfs",
         "-append", "console=ttyS0 quiet panic=-1 lab.probe", "-serial", "stdio",
         binds={"/lab": image.folder},

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.agent.serve import STATE
 from harness.errors import LabBusy, LabError, UsageError
 from harness.guest.spec import GuestImage
 from harness.lab.accelerator import accelerator
@@ -29,8 +30,9 @@ from harness.lab.machine import (
     end_machines,
     machines_of,
 )
-from harness.lab.tree import Progress
+from harness.lab.tree import Progress, check_root
 from harness.lab.wire import Wire
+from harness.remote.connecting import FOLDER
 from harness.topology import Emulation, PeerEntry, Topology
 from harness.waiting import Deadline
 
@@ -88,9 +90,12 @@ def down(topology: Topology) -> Status:
     """End everything that belongs to the lab on this machine; returns what there was."""
     was = status(topology)
     end_machines(topology.name, tuple(topology.hosts))
-    wire_of(topology).remove()
+    wire = wire_of(topology)
+    wire.remove()
     if was.folder:
         shutil.rmtree(was.folder)
+    for agents in (FOLDER, STATE):  # the peer's, which was as much a machine as its namespace
+        shutil.rmtree(Path(agents, wire.peer), ignore_errors=True)
     return was
 
 
@@ -142,16 +147,6 @@ def _emulated_parts(topology: Topology) -> tuple[Emulation, PeerEntry]:
             fix="name a lab that has both, such as emulated",
         )
     return topology.emulation, topology.peer
-
-
-def check_root() -> None:
-    """Raise LabError unless we are root: the lab's own folder is root's alone."""
-    if os.geteuid() != 0:
-        raise LabError(
-            "this machine: not run as root",
-            because="namespaces, taps and a chroot need it",
-            fix="run the same command with sudo",
-        )
 
 
 def _check_this_machine(topology: Topology) -> None:

@@ -21,7 +21,16 @@ from harness.errors import LabError
 from harness.guest.spec import GuestImage
 from harness.lab import initramfs, packages
 from harness.lab.keys import CLIENT, make_keys
-from harness.lab.tree import Progress, Recipe, cache, complete_or_absent, last_words, run_tool, tree
+from harness.lab.tree import (
+    Progress,
+    Recipe,
+    built_by_one,
+    cache,
+    complete_or_absent,
+    last_words,
+    run_tool,
+    tree,
+)
 
 RECIPE = Recipe(packages.PACKAGES, packages.PINNED, packages.LEFT_OUT)
 RUN = Path("/run/vf-harness")
@@ -75,13 +84,14 @@ def image(hosts: tuple[str, ...], progress: Progress) -> Image:
     made_from = tree(RECIPE, "the lab's file tree", progress)
     image_hash = _image_hash(hosts)
     folder = cache() / f"image-{image_hash}"
-    if not folder.is_dir():
-        progress("building the lab's disk, initramfs and keys")
-        with complete_or_absent(folder) as building:
-            building.mkdir()
-            _build_image(made_from, building, hosts)
-            (building / TREE).symlink_to(made_from)
-        _prune(keep=folder)
+    with built_by_one():
+        if not folder.is_dir():
+            progress("building the lab's disk, initramfs and keys")
+            with complete_or_absent(folder) as building:
+                building.mkdir()
+                _build_image(made_from, building, hosts)
+                (building / TREE).symlink_to(made_from)
+            _prune(keep=folder)
     os.utime(folder)
     return image_in(folder)
 
@@ -103,7 +113,7 @@ def _image_hash(hosts: tuple[str, ...]) -> str:
     """Over the tree's recipe and every file of this package that an image is made by."""
     digest = hashlib.sha256(repr((RECIPE.hash, hosts, DISK_MIB)).encode())
     package = resources.files("harness.lab")
-    for name in ("image.py", "tree.py", "initramfs.py", "cpio.py", "keys.py"):
+    for name in ("image.py", "initramfs.py", "cpio.py", "keys.py"):
         digest.update(package.joinpath(name).read_bytes())
     for file in sorted(package.joinpath("files").iterdir(), key=lambda each: each.name):
         digest.update(file.name.encode() + file.read_bytes())
@@ -120,9 +130,9 @@ def _prune(keep: Path) -> None:
     for folder in cache().glob("image-????????????"):
         if folder != keep and folder.resolve() not in running and folder.stat().st_mtime < oldest:
             shutil.rmtree(folder)
-    needed = {link.readlink() for link in cache().glob(f"image-*/{TREE}")}
-    for unused in set(cache().glob("tree-????????????")) - needed:
-        if unused.stat().st_mtime < oldest:
+    needed = {link.resolve() for link in cache().glob(f"image-*/{TREE}")}
+    for unused in cache().resolve().glob("tree-????????????"):
+        if unused not in needed and unused.stat().st_mtime < oldest:
             shutil.rmtree(unused)
 
 

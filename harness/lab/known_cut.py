@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from harness.analysis.outages import outages
-from harness.analysis.packets import packets
+from harness.analysis.measured import Measured, MeasuredFlow, QemuFigures
 from harness.lab.emulated import wire_of
 from harness.migration.conductor import measured_flow
+from harness.report.entry import migration_result
 from harness.run.moving import MovingGuest
 from harness.topology import Topology
 from harness.traffic.flow import Flow
@@ -21,7 +21,10 @@ UNDISTURBED_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How long the wire was cut, give or take *doubt_ms*, and the longest outage that was seen."""
+    """How long the wire was cut, give or take *doubt_ms*, and what results.json would say of it.
+
+    *longest_ms* is the longest outage, *outages* how many there were.
+    """
 
     known_ms: float
     doubt_ms: float
@@ -44,14 +47,23 @@ def cut_under(topology: Topology, guest: MovingGuest, flow: Flow, *, millisecond
         mended_ns = time.monotonic_ns()
         _let_pass(UNDISTURBED_S)
         raw = measured_flow(running.stop())
-    found = outages(packets(raw, asked_ns=0), direction="round-trip", interval_ns=raw.interval_ns)
+    (reported,) = migration_result(_without_migration(raw, cut_ns)).migration.flows
+    assert reported.longest_outage_ms is not None, "the flow came back: the wire was mended"
     return Cut(
         known_ms=((mending_ns + mended_ns) - (cutting_ns + cut_ns)) / 2e6,
         doubt_ms=((cut_ns - cutting_ns) + (mended_ns - mending_ns)) / 2e6,
-        longest_ms=float((found["end_ns"] - found["start_ns"]).max()) / 1e6,
+        longest_ms=reported.longest_outage_ms,
         interval_ms=raw.interval_ns / 1e6,
-        outages=len(found),
+        outages=len(reported.outages),
     )
+
+
+def _without_migration(flow: MeasuredFlow, cut_ns: int) -> Measured:
+    """The flow as the report takes it, of a guest that stayed where it was."""
+    return Measured(
+        scheme="plain", trigger=None, source="here", destination="here", status="none",
+        reason=None, qemu=QemuFigures(), asked_ns=cut_ns, events=(), bme=(), flows=(flow,),
+    )  # fmt: skip
 
 
 def _let_pass(seconds: float) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.errors import LabError
 from harness.guest.qmp import Qmp
-from harness.lab.accelerator import ACCEL, CPU
+from harness.lab.accelerator import ACCEL, CPU, VIOMMU
 from harness.lab.chroot import in_tree
 from harness.lab.image import Image
 from harness.waiting import Deadline, WaitError, wait_for
@@ -76,7 +76,7 @@ class MachineSpec:
             "-M", "q35", "-accel", ACCEL[self.accelerator], "-cpu", CPU[self.accelerator],
             "-smp", str(self.cpus), "-m", str(self.memory_mib),
             # The vIOMMU must come before every device that it is to translate for.
-            "-device", "intel-iommu,intremap=on,caching-mode=on",
+            "-device", VIOMMU,
             "-kernel", "/lab/vmlinuz", "-initrd", "/lab/host-initramfs", "-append", append,
             "-drive", "if=none,id=disk,file=/lab/disk.img,format=raw,readonly=on",
             "-device", "virtio-blk-pci,drive=disk",
@@ -241,7 +241,7 @@ def machines_of(lab: str, hosts: tuple[str, ...]) -> dict[str, int]:
             argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
-        if "-name" in argv[:-1] and argv[0].startswith("qemu-system"):
+        if "-name" in argv[:-1]:  # whatever the program: what enters the tree becomes QEMU
             name = argv[argv.index("-name") + 1]
             if name in names:
                 found[names[name]] = int(entry.name)

@@ -6,6 +6,8 @@ for the lab, and other people's programs for the tests.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -14,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from harness.errors import LabError
@@ -35,7 +38,8 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        parts = (SUITE, self.packages, self.pinned, self.left_out)
+        how = resources.files("harness.lab").joinpath("tree.py").read_bytes()
+        parts = (SUITE, self.packages, self.pinned, self.left_out, ADD_BACKPORTS, how)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
@@ -53,35 +57,57 @@ def tree(recipe: Recipe, what: str, progress: Progress) -> Path:
     Raises LabError where the packages cannot be fetched or the disk is full.
     """
     target = cache() / f"tree-{recipe.hash}"
-    if not target.is_dir():
-        progress(f"building {what} from {SUITE} packages (about a minute)")
-        with complete_or_absent(target) as building:
-            _build(recipe, building)
+    with built_by_one():
+        if not target.is_dir():
+            progress(f"building {what} from {SUITE} packages (about a minute)")
+            with complete_or_absent(target) as building:
+                _build(recipe, building)
     os.utime(target)  # its own time says when it was last used
     return target
+
+
+@contextmanager
+def built_by_one() -> Iterator[None]:
+    """Keeps other processes from building meanwhile; they wait, and find what was built."""
+    cache().mkdir(parents=True, exist_ok=True)
+    folder = os.open(cache(), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager
 def complete_or_absent(target: Path) -> Iterator[Path]:
     """A path to build at; becomes *target* on success, and goes away otherwise.
 
-    Raises LabError where the disk is too full to begin.
+    Raises LabError where the disk is too full, to begin or to go on.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     free_mib = shutil.disk_usage(target.parent).free >> 20
     if free_mib < FREE_MIB:
-        raise LabError(
-            f"this machine: {free_mib} MiB are free where images are kept ({target.parent})",
-            because=f"an image and what it is made from take up to {FREE_MIB} MiB",
-            fix="free some, or name another folder in VF_HARNESS_CACHE",
-        )
+        raise _full(target.parent)
     building = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent)) / "building"
     try:
         yield building
         building.chmod(0o755)
         building.rename(target)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise _full(target.parent) from None
     finally:
         shutil.rmtree(building.parent)
+
+
+def _full(folder: Path) -> LabError:
+    free_mib = shutil.disk_usage(folder).free >> 20
+    return LabError(
+        f"this machine: {free_mib} MiB are free where images are kept ({folder})",
+        because=f"an image and what it is made from take up to {FREE_MIB} MiB",
+        fix="free some, or name another folder in VF_HARNESS_CACHE",
+    )
 
 
 def _build(recipe: Recipe, target: Path) -> None:
@@ -97,8 +123,11 @@ def _build(recipe: Recipe, target: Path) -> None:
     ]  # fmt: skip
     if not sources():
         argv.insert(-2, f"--setup-hook={ADD_BACKPORTS}")
+    check_root()
     built = run_tool(argv, "the packages could not be fetched and unpacked")
     if built.returncode:
+        if "No space left on device" in built.stderr:
+            raise _full(target.parent.parent)
         raise LabError(
             f"this machine: mmdebstrap ended with status {built.returncode}",
             because=f"its last words: {last_words(built.stderr)}",
@@ -125,3 +154,13 @@ def run_tool(argv: list[str], means: str) -> subprocess.CompletedProcess[str]:
 def last_words(text: str) -> str:
     """The end of what a program said."""
     return " | ".join(text.strip().splitlines()[-4:]) or "nothing"
+
+
+def check_root() -> None:
+    """Raise LabError unless we are root: trees, namespaces and taps are made by nobody else."""
+    if os.geteuid() != 0:
+        raise LabError(
+            "this machine: not run as root",
+            because="packages are unpacked, and namespaces, taps and a chroot made, by root alone",
+            fix="run the same command with sudo",
+        )

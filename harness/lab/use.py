@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from harness.guest.spec import GuestImage
 from harness.lab import emulated
 from harness.lab.image import guest_image, image
-from harness.lab.tree import Progress
+from harness.lab.tree import Progress, check_root
 from harness.topology import Topology
 
 
@@ -25,7 +25,7 @@ def ready(
     if topology.emulation is None:
         yield topology, guest_image(image((), progress).folder)
         return
-    emulated.check_root()
+    check_root()
     if emulated.status(topology).is_up:
         progress(f"using lab {topology.name!r}, which is up")
         yield emulated.reached_topology(topology), emulated.guest_of(topology)

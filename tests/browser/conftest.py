@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from harness.lab.chroot import in_tree
-from harness.lab.emulated import check_root
-from harness.lab.tree import Recipe, tree
+from harness.lab.tree import Recipe, check_root, tree
+from harness.plugin.fixtures import progress
 
 CHROMIUM = Recipe(
     (
@@ -23,13 +23,15 @@ CHROMIUM = Recipe(
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def browser(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Browser]:
     """One browser for all tests; temporary files are where they are outside."""
-    check_root()
     folders = [Path(tempfile.gettempdir()), tmp_path_factory.getbasetemp()]
+    check_root()
     starter = tmp_path_factory.mktemp("browser") / "chromium"
     command = in_tree(
-        tree(CHROMIUM, "a headless browser's file tree", print),
+        tree(CHROMIUM, "a headless browser's file tree", progress(request.config)),
         "chromium-headless-shell",
         binds={str(each): each for each in (Path("/proc"), *folders)},
     )

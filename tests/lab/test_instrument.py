@@ -48,7 +48,7 @@ def test_a_guest_that_moves_keeps_its_memory(
     """
     before_kib = guest.machine.available_kib
     for _ in range(2):
-        migrate(guest, flow(64))
+        migrate(guest, flow(64)).conducted.outcome.check()
     wait_for(
         "the guest to have its memory back",
         lambda: before_kib - guest.machine.available_kib,
@@ -77,6 +77,7 @@ def test_an_independent_capture_counts_the_same_frames(
     with captured(lab.topology, case.folder / "wire.pcap") as captures:
         moved = migrate(guest, flow(9014))
     (capture,), (counted,) = captures, moved.migration.flows
+    assert moved.verdict.word == "pass", moved.why
     assert capture.dropped == 0
     assert capture.count("icmp[icmptype] == icmp-echo") == counted.sent
     assert capture.count("icmp[icmptype] == icmp-echoreply") == counted.received

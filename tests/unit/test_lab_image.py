@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +98,46 @@ def test_a_full_disk_is_told_before_anything_is_built(
     assert full.value.because.endswith(f"take up to {tree.FREE_MIB} MiB")
     assert "VF_HARNESS_CACHE" in full.value.fix
     assert names(cache) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a small disk")
+def test_a_disk_that_fills_up_meanwhile_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others write there as well: what was free at the beginning is no promise."""
+    monkeypatch.setattr(tree, "FREE_MIB", 0)
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], check=True)
+    try:
+        with pytest.raises(LabError, match="0 MiB are free where images are kept"):
+            too_large_for(small / "tree-0123456789ab")
+        assert names(small) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def too_large_for(target: Path) -> None:
+    with tree.complete_or_absent(target) as building:
+        building.mkdir()
+        (building / "large").write_bytes(bytes(1 << 20))
+
+
+def test_two_builders_do_not_build_at_once(cache: Path) -> None:
+    """The second would find its place taken after a minute's work, and say so with a traceback."""
+    cache.mkdir(parents=True)
+    waited = threading.Event()
+
+    def another() -> None:
+        with tree.built_by_one():
+            waited.set()
+
+    with tree.built_by_one():
+        other = threading.Thread(target=another)
+        other.start()
+        assert not waited.wait(0.2)
+    assert waited.wait(10)
+    other.join()
 
 
 def test_just_enough_room_is_enough(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
