@@ -162,7 +162,7 @@ class CommandRegister:
             self._lent = None
 
 
-def wait_for_master(address: str, seconds: float) -> bool:
+def wait_for_bme(address: str, seconds: float) -> bool:
     """Wait until BME of a VF is set, by sysfs; false if that takes longer than *seconds*.
 
     Here, on the host, so that nobody has to ask it again and again while it is being measured.

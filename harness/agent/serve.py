@@ -30,7 +30,7 @@ from typing import Any, Callable
 
 import harness
 from harness.agent import files, processes
-from harness.agent.bme import wait_for_master
+from harness.agent.bme import wait_for_bme
 from harness.agent.commands import Commands
 from harness.agent.errors import AgentError
 from harness.agent.inspect_vf import inspect as inspect_vf
@@ -80,7 +80,7 @@ class Agent:
             "stop": self._recorders.stop,
             "spawn": self._spawned.spawn,
             "end": self._spawned.end,
-            "bme.wait": wait_for_master,
+            "bme.wait": wait_for_bme,
             "vfio.inspect": inspect_vf,
             "journal.change": self._change,
             "journal.undo": self._undo,

@@ -95,7 +95,8 @@ class Measured:
     """One migration: *source* and *destination* are names of hosts, *status* is QEMU's word.
 
     Every time is the peer's monotonic clock in ns; *asked_ns* is when ``migrate`` was asked for.
-    *reason* is QEMU's own error text where there is one.
+    *reason* is QEMU's own error text where there is one, *destination_state* the RunState of the
+    destination's QEMU at the end; None where nobody asked.
     """
 
     scheme: str
@@ -109,6 +110,7 @@ class Measured:
     events: tuple[Event, ...]
     bme: tuple[BmeSample, ...]
     flows: tuple[MeasuredFlow, ...]
+    destination_state: str | None = None
 
     @property
     def has_vf(self) -> bool:

@@ -9,7 +9,7 @@ import pandas as pd
 from harness.analysis.measured import Direction
 from harness.analysis.packets import lateness_ns
 
-RECENT = 20  # frames whose median round trip says how long one is under way
+RECENT = 20  # frames before an outage that say how long one is under way
 SILENCE_INTERVALS = 2  # a from-guest silence up to this many intervals is jitter, not an outage
 
 Times = npt.NDArray[np.int64]
@@ -83,9 +83,9 @@ def _silences(packets: pd.DataFrame, interval_ns: int) -> pd.DataFrame:
 
 
 def _recent_delays(arrival: Times, interval_ns: int) -> Times:
-    """By how much arrivals were late at about the time of each: the most of RECENT before it.
+    """By how much a gap between arrivals exceeded the interval: the most of RECENT before each.
 
-    An outage before it is no lateness.
+    A gap that is an outage itself says nothing of that.
     """
     late = np.maximum(np.diff(arrival, prepend=arrival[:1]) - interval_ns, 0)
     late[late > SILENCE_INTERVALS * interval_ns] = 0

@@ -16,7 +16,7 @@ LET_GO_ASKED = "unplug asked"
 RELEASED = "vf released"
 ATTACHED = "vf attached"
 STOPPING = "guest stopping"
-"""QEMU begins to stop the guest; it says STOP when that is done, here up to 60 ms later."""
+"""QEMU begins to stop the guest; it says STOP when that is done."""
 
 CLOSED_BY_ITS_LAST_ACT = (("unplug", "pre-copy"), ("replug", "after"))
 

@@ -142,6 +142,9 @@ def _status_faults(measured: Measured, limits: Limits) -> Iterable[str]:
     if limits.status is not None and measured.status != limits.status:
         said = f": {measured.reason}" if measured.reason else ""
         yield f"the migration ended as {measured.status}, not as {limits.status}{said}"
+    state = measured.destination_state
+    if measured.status == "completed" and state not in (None, "running"):
+        yield f"QEMU says completed, and the guest is {state} at the destination"
 
 
 def _attachment_faults(measured: Measured) -> Iterable[str]:

@@ -23,7 +23,7 @@ LINK_SECONDS = 20
 class Port:
     """A port that is there and has a network interface, called *interface* on its host.
 
-    *vfs* is how many VFs its topology lets a test make on it.
+    *vfs_allowed* is how many VFs its topology lets a test make on it.
     """
 
     host: Host
@@ -31,7 +31,7 @@ class Port:
     pci: PciAddress
     interface: str
     profile: DeviceProfile
-    vfs: int
+    vfs_allowed: int
 
     @property
     def device(self) -> str:

@@ -38,15 +38,17 @@ def preflight(host: Host, entry: HostEntry) -> list[str]:
 
 def preflight_peer(peer: Host, entry: PeerEntry, *, mtu: int) -> list[str]:
     """What is wrong with the *peer* of a lab whose guests have *mtu*; as `preflight` says it."""
-    if peer.facts.euid != 0:
-        return ["the agent is not root there: log in as root"]
-    shown = peer.run("ip", "-json", "address", "show", "dev", entry.interface, check=False)
-    if shown.status:
-        return [f"there is no interface {entry.interface}: see `ip link` there"]
-    (link,) = json.loads(shown.stdout)
     faults = []
+    if peer.facts.euid != 0:
+        faults.append("the agent is not root there: log in as root")
+    if not peer.exists(f"/sys/class/net/{entry.interface}"):
+        return [*faults, f"there is no interface {entry.interface}: see `ip link` there"]
+    shown = peer.run("ip", "-json", "address", "show", "dev", entry.interface)
+    (link,) = json.loads(shown.stdout)
     if "UP" not in link["flags"]:
         faults.append(f"{entry.interface} is down: `ip link set {entry.interface} up`")
+    elif "LOWER_UP" not in link["flags"]:
+        faults.append(f"{entry.interface} has no link: see that its cable is in")
     if link["mtu"] < mtu:
         faults.append(f"{entry.interface} has MTU {link['mtu']}, the guests {mtu}: raise it")
     if str(entry.address.ip) not in [each.get("local") for each in link["addr_info"]]:

@@ -70,12 +70,12 @@ class VirtualFunction:
         shown = self.host.run("od", "-An", "-tx2", f"-j{Register.COMMAND}", "-N2", config)
         return bool(int(shown.stdout, 16) & Command.MASTER)
 
-    def wait_until_master(self, *, seconds: float, fix: str) -> None:
+    def wait_for_bme(self, *, seconds: float, fix: str) -> None:
         """Return once Bus Master Enable is set; the host waits, and is asked once.
 
         Raises WaitError if that takes longer than *seconds*.
         """
-        if not self.host.wait_for_master(self.pci, seconds=seconds):
+        if not self.host.wait_for_bme(self.pci, seconds=seconds):
             raise WaitError(
                 f"{self.host.name}: waited {seconds:g} s for the guest to take up VF {self.pci}",
                 because="Bus Master Enable, which its driver sets, is still clear",
@@ -90,9 +90,9 @@ def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]
     The port must be up: a VF made on one that is down gets no address and a late link.  A port
     that already has VFs is not touched.  Raises LabError.
     """
-    if count > port.vfs:
+    if count > (allowed := port.vfs_allowed):
         raise LabError(
-            f"{port.host.name}: {count} VFs are wanted on {port.pci}, and {port.vfs} are allowed",
+            f"{port.host.name}: {count} VFs are wanted on {port.pci}, {allowed} are allowed",
             because=f"its lab lends no more (`vfs` of port {port.name}), so nothing was changed",
             fix="ask for fewer, or have the topology allow more",
         )

@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.analysis.measured import Measured, MeasuredFlow, QemuFigures
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.migration.clocks import Clocks, SharedClock, read_clocks
 from harness.migration.handoff import HandOff
-from harness.migration.scheme import Outcome, Scheme
+from harness.migration.scheme import Note, Outcome, Scheme
 from harness.migration.timeline import Timeline, build
 from harness.migration.watch import Seen, links_watched, watched
 from harness.remote import Host
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import start as start_flow
-from harness.waiting import wait_for
+from harness.waiting import WaitError, wait_for
 
 BEFORE_S = 1.0
 """How long the flows run before the migration is asked for: what undisturbed looks like."""
@@ -89,11 +89,7 @@ def conduct(
         _let_run(BEFORE_S)
         outcome = scheme.migrate(source, successor, address)
         if outcome.status == "completed":
-            if successor.vf:
-                successor.vf.wait_until_master(
-                    seconds=ATTACH_SECONDS,
-                    fix="see the guest's console: its driver must find the VF and its address",
-                )
+            outcome = _taken_up(outcome, successor)
             _let_run(AFTER_S)
         # First what runs on the peer: logging in to a guest that is also answering takes long.
         stopped = {each.flow: each.stop() for each in running if each.flow.at_peer}
@@ -117,6 +113,21 @@ def conduct(
     )
 
 
+def _taken_up(outcome: Outcome, successor: Instance) -> Outcome:
+    """Wait until the guest drives its new VF; that it never does is worth a note, not an end."""
+    if successor.vf is None:
+        return outcome
+    try:
+        successor.vf.wait_for_bme(
+            seconds=ATTACH_SECONDS,
+            fix="see the guest's console: its driver must find the VF and its address",
+        )
+    except WaitError as late:
+        note = Note(time.monotonic_ns(), "vf not taken up", f"{late.what}; {late.because}")
+        return replace(outcome, notes=(*outcome.notes, note))
+    return outcome
+
+
 def _read_all_clocks(ends: Ends, source: Instance, successor: Instance) -> dict[str, Clocks]:
     machines = (ends.peer, ends.guest.host, source.host, successor.host)
     return {machine.name: read_clocks(machine) for machine in machines}
@@ -138,6 +149,7 @@ def _measured(
         destination=successor.host.name,
         status=outcome.status,
         reason=outcome.reason,
+        destination_state=outcome.destination_state,
         qemu=QemuFigures(
             downtime_ms=figures.get("downtime"),
             total_ms=figures.get("total-time"),

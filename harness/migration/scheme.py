@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from harness.errors import MigrationError
@@ -15,6 +15,9 @@ from harness.waiting import Deadline
 SECONDS_AT_LEAST = 60
 SECONDS_PER_GUEST_GIB = 120
 """A migration's deadline grows with the guest's memory; an emulated host moves about 60 MiB/s."""
+
+CANCEL_SECONDS = 60
+"""QEMU itself waits 30 s for a guest to let a VF go before it cancels without."""
 
 GONE = "gone"
 _ENDINGS = ("completed", "failed", "cancelled")
@@ -33,12 +36,22 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Something that we ourselves did or missed: *t_ns* is our monotonic time."""
+
+    t_ns: int
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a migration ended, as both ends say.
 
     *asked_ns* is our monotonic time when ``migrate`` was sent; *figures* is the source's whole
     ``query-migrate``, *status* and *reason* its ``status`` and ``error-desc``.  A state is GONE
-    where QEMU itself ended, as the destination's does when a migration fails.
+    where QEMU itself ended, as the destination's does when a migration fails.  What did not come
+    in time is a note, and the *reason* where QEMU gave none.
     """
 
     asked_ns: int
@@ -47,6 +60,7 @@ class Outcome:
     figures: Mapping[str, Any]
     source_state: str
     destination_state: str
+    notes: tuple[Note, ...] = ()
 
     def check(self) -> Outcome:
         """Return this; raises MigrationError unless it completed and the destination runs."""
@@ -76,6 +90,52 @@ class Scheme(Protocol):
 
         Returns when both ends have come to an end, well or not.
         """
+
+
+def move(
+    source: Instance,
+    successor: Instance,
+    address: tuple[str, int],
+    *,
+    arrived: Callable[[], None] = lambda: None,
+    stayed: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Ask, wait for both ends, and do what is to be done where the guest runs then.
+
+    A migration that does not end in time is cancelled: that it got stuck is its outcome, and
+    what was seen of it is worth the most.  Raises MigrationError if QEMU refuses it, or the
+    source's ends.
+    """
+    deadline = deadline_for(source)
+    asked = ask(source, successor, address)
+    try:
+        if wait_for_end(source, asked, deadline):
+            wait_for_resume(successor, deadline)
+            arrived()
+        else:
+            stayed()
+    except MigrationError as late:
+        return _given_up(late, asked, source, successor, stayed)
+    return outcome(asked, source, successor)
+
+
+def _given_up(
+    late: MigrationError,
+    asked: Asked,
+    source: Instance,
+    successor: Instance,
+    stayed: Callable[[], None],
+) -> Outcome:
+    note = Note(time.monotonic_ns(), "gave up waiting", f"{late.what}; {late.because}")
+    try:
+        source.qmp.execute("migrate_cancel")  # does nothing to one that is over
+        source.qmp.wait_for("it to end", _is_ending, within=CANCEL_SECONDS, since=asked.since)
+    except QemuGoneError:
+        raise late from None
+    ended = outcome(asked, source, successor)
+    if ended.status != "completed":
+        stayed()
+    return replace(ended, reason=ended.reason or note.text, notes=(note,))
 
 
 def deadline_for(instance: Instance) -> Deadline:

@@ -45,6 +45,10 @@ def build(
     """
     asked = clock.from_ours(outcome.asked_ns)
     events = [_event(asked, CONDUCTOR, ASKED)]
+    events += [
+        _event(clock.from_ours(note.t_ns), CONDUCTOR, note.name, {"text": note.text})
+        for note in outcome.notes
+    ]
     events += _qmp_events(clock, source, since)
     events += _stopping(events, outcome)
     events += _qmp_events(clock, successor)
@@ -156,13 +160,17 @@ def _stopping(source_events: Iterable[Event], outcome: Outcome) -> list[Event]:
     """When the source's QEMU began to stop the guest, reckoned back from its end by its downtime.
 
     Ref: QEMU, migration/migration.c: migration_stop_vm() notes the downtime's start, in ms, and
-    stops the virtual CPUs after that; its event STOP comes when they stand.
+    stops the virtual CPUs after that; its event STOP comes when they stand.  Where QEMU reckons
+    the downtime's end only after it announced that it completed, this would be too early; it is
+    never before the last pass that was announced ahead of STOP.
     """
     downtime_ms = outcome.figures.get("downtime")
-    end = next((each for each in source_events if each.name == "MIGRATION completed"), None)
-    if downtime_ms is None or end is None:
+    when = {each.name: each for each in source_events}  # of several, the last
+    end, stop = when.get("MIGRATION completed"), when.get("STOP")
+    if downtime_ms is None or end is None or stop is None:
         return []
-    t_ns = end.t_ns - int(downtime_ms) * _NS_PER_MS
+    passes = [e.t_ns for e in source_events if e.name == "MIGRATION_PASS" and e.t_ns < stop.t_ns]
+    t_ns = max([end.t_ns - int(downtime_ms) * _NS_PER_MS, *passes])
     return [Event(t_ns, end.uncertainty_ns + _NS_PER_MS, CONDUCTOR, STOPPING)]
 
 

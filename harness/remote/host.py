@@ -215,7 +215,7 @@ class Host:
         with self._logged(f": inspect {pci} through VFIO", logging.INFO):
             return dict(self._change("vfio.inspect", address=pci))
 
-    def wait_for_master(self, pci: str, *, seconds: float) -> bool:
+    def wait_for_bme(self, pci: str, *, seconds: float) -> bool:
         """Wait until BME of a VF is set; whether it is.  One question, answered in its time."""
         with self._logged(f": wait for BME of {pci}", logging.INFO):
             return bool(self.ask("bme.wait", seconds=seconds, address=pci))

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import RemoteError
 from harness.guest.instance import GuestSilentError, Instance, instance, put_image
 from harness.guest.machine import GuestMachine
 from harness.guest.spec import GuestSpec, Place
@@ -76,9 +77,9 @@ class MovingGuest:
                 address=entry.migration_endpoint, ends=self.ends(), flows=flows,
                 hand_off=hand_off, observe=observe, progress=self._lab.progress,
             )  # fmt: skip
-            if conducted.outcome.status == "completed":
-                loser, self._ending, self.instance = self._ending, ending, successor
         finally:
+            if _runs(successor):  # also when measuring broke off after that
+                loser, self._ending, self.instance = self._ending, ending, successor
             loser.close()
         return conducted
 
@@ -132,6 +133,13 @@ class MovingGuest:
             guest=self.machine,
             guest_end=Endpoint(self.machine, interface, self.spec.mac, str(self.spec.address.ip)),
         )
+
+
+def _runs(instance: Instance) -> bool:
+    try:
+        return instance.state == "running"
+    except RemoteError:  # its QEMU has ended
+        return False
 
 
 def failover_master(machine: GuestMachine, address: str) -> str:

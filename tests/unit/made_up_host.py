@@ -45,7 +45,7 @@ class Machine(AgentClient):
     programs  what a command answers, by its first word: (status, stdout)
     changes   what was changed, in order: ``path = text`` or the command
     holder    who has the lease; "" if nobody has
-    masters   whether a VF that is waited for has BME set in time
+    has_bme   whether a VF that is waited for has BME set in time
     ahead_ns  how far its monotonic and its wall clock are ahead of our monotonic one
     """
 
@@ -78,7 +78,7 @@ class Machine(AgentClient):
         self.euid = 0
         self.holder = ""
         self.ahead_ns = (0, 0)
-        self.masters = True
+        self.has_bme = True
         self._journal = Journal(str(state))
 
     def call(self, verb: str, *, patience_s: float = 30.0, **args: Any) -> Any:
@@ -99,9 +99,10 @@ class Machine(AgentClient):
                               "euid": self.euid, "hostname": "alder", "boot": "1"},
             "lease.take": lambda: self._lend(args["holder"]),
             "lease.renew": lambda: self.changes.append(f"lease for {args['seconds']} s"),
+            "lease.linger": lambda: self.changes.append("lingers"),
             "lease.give_back": lambda: setattr(self, "holder", ""),
             "clock": self._clock,
-            "bme.wait": lambda: self.masters,
+            "bme.wait": lambda: self.has_bme,
             "read": lambda: self._of(self.files, args["path"]),
             "readlink": lambda: self._of(self.links, args["path"]),
             "exists": lambda: self._there(args["path"]),

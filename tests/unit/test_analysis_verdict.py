@@ -28,6 +28,16 @@ def judged(measured: Measured, **limits: object) -> Verdict:
     return analyse(measured, Limits(**limits)).verdict  # type: ignore[arg-type]
 
 
+def test_a_guest_that_does_not_run_at_its_destination_fails() -> None:
+    """The source's QEMU has done its part and says so; the guest is nowhere."""
+    moved = replace(failover(), destination_state="paused")
+    verdict = analyse(moved, Limits()).verdict
+    assert verdict.word == "fail"
+    assert "QEMU says completed, and the guest is paused at the destination" in verdict.reasons
+    arrived = replace(failover(), destination_state="running")
+    assert analyse(arrived, Limits()).verdict == analyse(failover(), Limits()).verdict
+
+
 def test_a_migration_within_its_limits_passes() -> None:
     """The planted migration breaks nothing; each test below breaks one thing of it."""
     assert judged(failover(), longest_outage_ms=2000) == Verdict("pass")

@@ -122,17 +122,17 @@ def test_bus_mastering_is_bit_2_of_the_command_register(
 def test_a_vf_that_no_driver_takes_up_is_told_with_its_host(port: Port, machine: Machine) -> None:
     """Its host did the waiting; what is wrong is inside the guest."""
     with virtual_functions(port, 1) as (vf,):
-        vf.wait_until_master(seconds=5, fix="see the console")
-        machine.masters = False
+        vf.wait_for_bme(seconds=5, fix="see the console")
+        machine.has_bme = False
         with pytest.raises(WaitError, match=f"alder: waited 5 s .* take up VF {vf.pci}") as late:
-            vf.wait_until_master(seconds=5, fix="see the console")
+            vf.wait_for_bme(seconds=5, fix="see the console")
     assert late.value.fix == "see the console"
 
 
 def test_no_more_vfs_are_made_than_the_lab_lends(port: Port, machine: Machine) -> None:
     """A person wrote down how many may be taken from a port that others use too."""
     with (
-        pytest.raises(LabError, match=r"3 VFs are wanted .* 2 are allowed"),
+        pytest.raises(LabError, match=r"3 VFs are wanted .*, 2 are allowed"),
         virtual_functions(port, 3),
     ):
         pytest.fail("they were made")

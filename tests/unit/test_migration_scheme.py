@@ -258,9 +258,30 @@ def test_a_guest_that_never_resumes_gets_no_filter(
         lambda: source.monitor.step("completed")
     )
     hand_off = HandOff(source.vf, destination.vf, MAC)
-    with pytest.raises(MigrationError, match=r"birch: waited up to 0\.2 s for the guest to run on"):
-        migrated(ends, Failover(hand_off))
-    assert filters_set(destination) == []
+    outcome = migrated(ends, Failover(hand_off))
+    assert (outcome.status, outcome.destination_state) == ("completed", "inmigrate")
+    (note,) = outcome.notes
+    assert note.text.startswith("birch: waited up to 0.2 s for the guest to run on")
+    assert (filters_set(source), filters_set(destination)) == ([], [])
+
+
+def test_a_migration_that_gets_stuck_is_cancelled_and_has_an_outcome(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that never lets its VF go: QEMU waits for ever, and the next test could not begin."""
+    monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
+    source, destination = ends
+    monitor = source.monitor
+    monitor.reacts["migrate"] = lambda _: monitor.then.append(lambda: monitor.step("wait-unplug"))
+    monitor.reacts["migrate_cancel"] = lambda _: monitor.then.append(
+        lambda: monitor.step("cancelled")
+    )
+    hand_off = HandOff(source.vf, destination.vf, MAC)
+    outcome = migrated(ends, Failover(hand_off))
+    assert outcome.status == "cancelled"
+    assert outcome.reason == outcome.notes[0].text
+    assert "events seen: MIGRATION wait-unplug" in outcome.reason
+    assert (filters_set(source), filters_set(destination)) == ([MAC], [])
 
 
 def test_the_sources_observer_is_told_to_clear_the_filter_of_its_vf(ends: tuple[End, End]) -> None:

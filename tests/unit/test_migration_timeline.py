@@ -21,7 +21,7 @@ from harness.host.sriov import VirtualFunction
 from harness.migration import handoff
 from harness.migration.clocks import Clocks, SharedClock
 from harness.migration.handoff import HandOff, Step
-from harness.migration.scheme import Outcome
+from harness.migration.scheme import Note, Outcome
 from harness.migration.timeline import Timeline, build
 from harness.migration.watch import Seen
 from harness.topology import MacAddress, PciAddress
@@ -109,11 +109,12 @@ def timeline(
     hand_off: HandOff | None = None,
     since: int = 0,
     downtime_ms: int | None = None,
+    notes: Sequence[Note] = (),
 ) -> Timeline:
     figures = {} if downtime_ms is None else {"downtime": downtime_ms}
     return build(
         clock(),
-        Outcome(ASKED_NS, "completed", None, figures, "postmigrate", "running"),
+        Outcome(ASKED_NS, "completed", None, figures, "postmigrate", "running", tuple(notes)),
         instance("alder", state, *source),
         instance("birch", state, *successor),
         seen,
@@ -180,6 +181,23 @@ def test_stopping_begins_a_downtime_before_the_end(state: Path) -> None:
     begun = only(timeline(state, source=[STOP, completed], downtime_ms=224), STOPPING)
     assert (begun.t_ns - only(timeline(state), ASKED).t_ns) / MS == STOP_MS - 24
     assert begun.uncertainty_ns == 2 * MS, "that of the event, and what a whole number leaves out"
+
+
+def test_stopping_does_not_begin_before_the_pass_ahead_of_it(state: Path) -> None:
+    """A QEMU that reckons its downtime late gives one that is too long."""
+    completed: Told = (STOP_MS + 200, "MIGRATION", {"status": "completed"})
+    last: Told = (STOP_MS - 10, "MIGRATION_PASS", {})
+    stopped: Told = (STOP_MS + 5, "MIGRATION_PASS", {})
+    found = timeline(state, source=[last, STOP, stopped, completed], downtime_ms=300)
+    assert (only(found, STOPPING).t_ns - found.asked_ns) / MS == STOP_MS - 10
+
+
+def test_what_we_missed_is_on_the_timeline(state: Path) -> None:
+    """A reader looks for what is not there; the note says who waited for it, and how long."""
+    note = Note(ASKED_NS + 900 * MS, "gave up waiting", "alder: waited up to 9 s")
+    found = timeline(state, notes=[note])
+    assert (900, "gave up waiting") in told(found, "conductor")
+    assert only(found, "gave up waiting").data == {"text": "alder: waited up to 9 s"}
 
 
 @pytest.mark.parametrize(("ended", "downtime_ms"), [("failed", 224), ("completed", None)])

@@ -29,8 +29,9 @@ class Machines:
         self.by_name = {name: Machine(folder / name) for name in ("alder", "birch", PEER)}
         described = load(find("x520-pair"))
         self.by_name[PEER].shown[INTERFACE] |= {
-            "flags": ["UP"], "mtu": 9000, "addr_info": [{"local": "198.18.0.1"}]
+            "flags": ["UP", "LOWER_UP"], "mtu": 9000, "addr_info": [{"local": "198.18.0.1"}]
         }  # fmt: skip
+        self.by_name[PEER].folders.add(f"/sys/class/net/{INTERFACE}")
         self.topology = described.model_copy(update={"hosts": {"alder": ENTRY, "birch": ENTRY}})
 
     def connect(self, name: str, way: Connection) -> Host:

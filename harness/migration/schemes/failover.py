@@ -24,11 +24,7 @@ class Failover:
         self, source: Instance, successor: Instance, address: tuple[str, int]
     ) -> scheme.Outcome:
         """Move the guest; the filter on the destination is set when the guest runs there."""
-        deadline = scheme.deadline_for(source)
-        asked = scheme.ask(source, successor, address)
-        if scheme.wait_for_end(source, asked, deadline):
-            scheme.wait_for_resume(successor, deadline)
-            self._hand_off.arrive()
-        else:
-            self._hand_off.stay()
-        return scheme.outcome(asked, source, successor)
+        return scheme.move(
+            source, successor, address,
+            arrived=self._hand_off.arrive, stayed=self._hand_off.stay,
+        )  # fmt: skip

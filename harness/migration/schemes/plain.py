@@ -16,8 +16,4 @@ class Plain:
         self, source: Instance, successor: Instance, address: tuple[str, int]
     ) -> scheme.Outcome:
         """Move the guest; see Scheme."""
-        deadline = scheme.deadline_for(source)
-        asked = scheme.ask(source, successor, address)
-        if scheme.wait_for_end(source, asked, deadline):
-            scheme.wait_for_resume(successor, deadline)
-        return scheme.outcome(asked, source, successor)
+        return scheme.move(source, successor, address)
