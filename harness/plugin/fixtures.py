@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.errors import LabError, UsageError
+from harness.errors import LabError, RemoteError, RestoreError, UsageError
 from harness.plugin.hooks import EXIT_CODE, FAILED, RECORD, WORKER
 from harness.plugin.options import SETTINGS
 
@@ -38,19 +38,21 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
             because="a lab is lent to one process at a time, and this is a worker of many",
             fix="run them without -n (--numprocesses)",
         )
-    settings = config.stash[SETTINGS]
-    progress = _progress(config)
-    with _exit_code(config), ExitStack() as stack:
-        stack.enter_context(_commands_logged(config.stash[RECORD].folder))
-        keep = settings.keep_on_failure
-        topology, image = stack.enter_context(ready(settings.topology, progress, keep=keep))
-        lab = stack.enter_context(taken(topology, image, progress))
+    settings, say = config.stash[SETTINGS], progress(config)
+    keep = settings.keep_on_failure
+    with _at_fault(config, LabError), ExitStack() as taking:
+        taking.enter_context(_commands_logged(config.stash[RECORD].folder))
+        topology, image = taking.enter_context(ready(settings.topology, say, keep=keep))
+        lab = taking.enter_context(taken(topology, image, say))
         config.stash[RECORD].provenance = provenance(lab)
-        yield lab
-        if keep and config.stash[FAILED]:
-            _keep(lab, stack, progress)
-        else:
-            progress("putting the lab back")
+        given_back = taking.pop_all()
+    yield lab
+    if keep and config.stash[FAILED]:
+        _keep(lab, given_back, say)
+    else:
+        say("putting the lab back")
+    with _at_fault(config, RestoreError):
+        given_back.close()
 
 
 @pytest.fixture(scope="session")
@@ -68,11 +70,15 @@ def guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
     config = request.config
     logs = config.stash[RECORD].folder / "guests" / request.module.__name__.rpartition(".")[2]
     logs.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
+    with ExitStack() as preparing:
         spec = GuestSpec.of(lab.topology.guest)
-        yield stack.enter_context(moving_guest(lab, spec, logs, has_vf=True))
-        if config.stash[SETTINGS].keep_on_failure and config.stash[FAILED]:
-            _never_undo(stack.pop_all())
+        guest = preparing.enter_context(moving_guest(lab, spec, logs, has_vf=True))
+        put_back = preparing.pop_all()
+    yield guest
+    if config.stash[SETTINGS].keep_on_failure and config.stash[FAILED]:
+        _never_undo(put_back.pop_all())
+    with _at_fault(config, RestoreError):
+        put_back.close()
 
 
 @pytest.fixture
@@ -138,7 +144,7 @@ _numbers = itertools.count(1)
 """Of the flows of this process: a recorder that outlived its test is never taken for another's."""
 
 
-def _progress(config: pytest.Config) -> Callable[[str], None]:
+def progress(config: pytest.Config) -> Callable[[str], None]:
     """A line on the terminal at once, whatever pytest captures."""
     capture = config.pluginmanager.getplugin("capturemanager")
     reporter = config.pluginmanager.getplugin("terminalreporter")
@@ -152,24 +158,31 @@ def _progress(config: pytest.Config) -> Callable[[str], None]:
 
 
 @contextmanager
-def _exit_code(config: pytest.Config) -> Iterator[None]:
-    """Let a lab that cannot be used, or not be put back, end the run with its own code."""
+def _at_fault(config: pytest.Config, otherwise: type[LabError]) -> Iterator[None]:
+    """Let a lab that cannot be used, or not be put back, end the run with its own exit code.
+
+    A machine that does not answer is a fault of *otherwise*, by what was being done with it.
+    """
     try:
         yield
-    except LabError as error:
-        config.stash[EXIT_CODE] = error.exit_code
+    except (LabError, RemoteError) as error:
+        kind = type(error) if isinstance(error, LabError) else otherwise
+        config.stash[EXIT_CODE] = kind.exit_code
         pytest.exit(f"\n{error}")  # without a code: with one of ours, pytest tells no summary
 
 
-def _keep(lab: Lab, stack: ExitStack, progress: Callable[[str], None]) -> None:
+def _keep(lab: Lab, stack: ExitStack, say: Callable[[str], None]) -> None:
     """Leave everything as it is until the leases end, and say how to look at it."""
     _never_undo(stack.pop_all())
-    for name, host in lab.hosts.items():
-        host.lease.linger()
-        way = lab.topology.connection(name)
+    for machine in (*lab.hosts.values(), lab.peer):
+        machine.lease.linger()
+        way = lab.topology.connection(machine.name)
         key = f" -i {way.identity}" if way.identity else ""
-        progress(f"kept: ssh -p {way.port}{key} {way.user}@{way.address}  ({name})")
-    progress("put back with `vf-harness restore`, or by the hosts themselves when the lease ends")
+        where = f"ip netns exec {way.namespace} sh" if way.namespace else "a shell here"
+        if way.transport == "ssh":
+            where = f"ssh -p {way.port}{key} {way.user}@{way.address}"
+        say(f"kept: {where}  ({machine.name})")
+    say("put back with `vf-harness restore`, or by the machines themselves when the lease ends")
 
 
 def _never_undo(stack: ExitStack) -> None:

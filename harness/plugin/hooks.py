@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, LabError, UsageError, disk_full
 from harness.plugin.options import MARKERS, SETTINGS, add_options, read_settings
 from harness.plugin.plan import plan
 
@@ -57,6 +58,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     topology = config.stash[SETTINGS].topology
     for item in items:
+        if _uses_lab(item) and config.pluginmanager.hasplugin("timeout"):
+            item.add_marker(pytest.mark.timeout(0))  # each wait in it has a deadline of its own
         for marker in item.iter_markers("needs"):
             try:
                 unmet = topology.unmet(map(str, marker.args))
@@ -119,6 +122,8 @@ def pytest_runtest_makereport(
         report.longrepr = words  # they say what to do; commands.log has the rest
     item.config.stash[FAILED] |= report.failed
     record = item.config.stash.get(RECORD, None)
+    if record and report.skipped and _uses_lab(item):
+        record.case(item.nodeid)  # that it did not run must not go unseen either
     if record and item.nodeid in record.cases:
         case = record.cases[item.nodeid]
         if report.when == "call" or not report.passed:
@@ -130,7 +135,11 @@ def pytest_runtest_makereport(
 def pytest_sessionfinish(session: pytest.Session) -> None:
     record = session.config.stash.get(RECORD, None)
     if record:
-        session.config.stash[RESULTS] = record.finish()
+        try:
+            session.config.stash[RESULTS] = record.finish()
+        except OSError as error:
+            print(f"\n{_words(error) or f'the results could not be written: {error}'}")
+            session.config.stash[EXIT_CODE] = LabError.exit_code
     code = session.config.stash.get(EXIT_CODE, None)
     if code is not None:
         session.exitstatus = code
@@ -160,12 +169,14 @@ def _words(raised: BaseException) -> str:
             return "\n".join(each) if all(each) else ""
         case HarnessError() | pytest.exit.Exception():
             return str(raised).strip()
+        case OSError(errno=errno.ENOSPC):
+            return str(disk_full(raised))
     return ""
 
 
 def _lab_tests(session: pytest.Session) -> list[pytest.Item]:
-    return [
-        item
-        for item in session.items
-        if "lab" in getattr(item, "fixturenames", ()) and not item.stash.get(UNMET, [])
-    ]
+    return [item for item in session.items if _uses_lab(item) and not item.stash.get(UNMET, [])]
+
+
+def _uses_lab(item: pytest.Item) -> bool:
+    return "lab" in getattr(item, "fixturenames", ())

@@ -164,7 +164,9 @@ def _write_raw(folder: Path, conducted: Conducted, suffix: str) -> None:
     _write_lines(folder / f"timeline{suffix}.jsonl", (asdict(event) for event in measured.events))
     _write_lines(folder / f"bme{suffix}.jsonl", (asdict(sample) for sample in measured.bme))
     for seen in conducted.seen:
-        if seen.kernel_log:
+        if (
+            seen.kernel or seen.kernel_log
+        ):  # its kernel was watched, and may have had nothing to say
             (folder / f"dmesg-{seen.machine}{suffix}.log").write_text(seen.kernel_log)
     for host, log in conducted.qmp_logs.items():
         (folder / f"qmp-{host}{suffix}.jsonl").write_text(log)

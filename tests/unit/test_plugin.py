@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -190,6 +191,61 @@ def test_a_lab_at_fault_has_an_exit_code_of_its_own(
     assert ran.status == status, ran.text
     assert words in ran.text
     assert "Traceback" not in ran.text
+
+
+@pytest.mark.parametrize(
+    ("hook", "status"),
+    [
+        ("def connect(name, way): raise gone\nharness.run.lab.connect = connect", 11),
+        ("@pytest.fixture(scope='session', autouse=True)\n"
+         "def going(lab):\n    yield\n    machines.by_name['birch'].call = raising", 12),
+    ],
+)  # fmt: skip
+def test_a_host_that_went_away_is_the_labs_fault(project: Project, hook: str, status: int) -> None:
+    """Not a red test: nobody should look for the cause in the migration."""
+    gone = "import pytest\nfrom harness.errors import RemoteError\n"
+    gone += "gone = RemoteError('birch: does not answer', because='b', fix='f')\n"
+    gone += "def raising(verb, **args): raise gone\n"
+    project.write("conftest.py", MADE_UP_LAB + gone + hook)
+    project.write("test_it.py", OF_THE_LAB)
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == status, ran.text
+    assert "birch: does not answer" in ran.text
+    assert "Traceback" not in ran.text
+
+
+def test_iterations_run_each_test_of_the_lab_so_often(project: Project) -> None:
+    """What happens once in twenty is looked for with this."""
+    project.write("conftest.py", MADE_UP_LAB)
+    project.write("test_it.py", OF_THE_LAB + "def test_other(): pass\n")
+    ran = project.pytest("--iterations", "3", "--artifacts", "runs")
+    assert ran.status == 0
+    assert "4 passed" in ran.text
+
+
+@pytest.mark.parametrize(("test", "kept"), [("assert 0", True), ("pass", False)])
+def test_after_a_failure_the_lab_is_kept_if_asked_for(
+    project: Project, test: str, kept: bool
+) -> None:
+    """Hosts stay lent and as they are, and the terminal says how to get there."""
+    show = "\ndef pytest_unconfigure(): print('lent:', machines.holders)\n"
+    project.write("conftest.py", MADE_UP_LAB + show)
+    project.write("test_it.py", f"def test_it(lab): {test}\n")
+    ran = project.pytest("--keep-on-failure", "--artifacts", "runs")
+    assert ran.status == kept
+    assert f"lent: {[kept] * 3}" in ran.text
+    for name in ("alder", "birch", "peer"):
+        assert (f"({name})" in ran.text) == kept
+
+
+def test_a_skipped_test_of_the_lab_is_in_the_results(project: Project) -> None:
+    """A nightly report that leaves it out looks complete."""
+    project.write("conftest.py", MADE_UP_LAB)
+    skipped = 'import pytest\n@pytest.mark.needs("twin")\ndef test_skipped(lab): pass\n'
+    project.write("test_it.py", OF_THE_LAB + skipped)
+    assert project.pytest("--artifacts", "runs").status == 0
+    results = json.loads((project.folder / "runs/latest/results.json").read_text())
+    assert [each["outcome"] for each in results["tests"]] == ["passed", "skipped"]
 
 
 @pytest.mark.parametrize("option", ["--collect-only", "--help", "--markers"])
