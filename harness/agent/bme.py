@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, Protocol, final
 
@@ -21,7 +22,7 @@ from harness.agent.errors import AgentError
 from harness.agent.vfio_owner import SYSFS
 from harness.uapi.pci_regs import NO_ANSWER, Command, Register
 
-LOOK_EVERY_NS = 20_000_000
+LOOK_EVERY_NS = 40_000_000
 """How often it is seen whether the owner has the VF open: a scan of its descriptors is not free.
 
 Also how often a VF is looked at that is only waited for."""
@@ -52,6 +53,7 @@ class Lent(Protocol):
     @property
     def still_lent(self) -> bool: ...
     def config_read(self, offset: int, length: int) -> bytes: ...
+    def config_reader(self, offset: int, length: int) -> Callable[[], bytes]: ...
     def close(self) -> None: ...
 
 
@@ -105,6 +107,12 @@ class SysfsConfig:
             return NO_ANSWER
         return int.from_bytes(data, "little")
 
+    def reader(self) -> Callable[[], bytes] | None:
+        """What reads COMMAND again, and raises OSError; None while there is no such VF."""
+        if self._descriptor is None:
+            return None
+        return partial(os.pread, self._descriptor, _BYTES, _AT)
+
     def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -124,6 +132,8 @@ class CommandRegister:
         self._lent: Lent | None = None
         self._look_at_ns = 0
         self._bme = _may_start_dma(config.command())
+        self._seen = b""
+        self._read_again: Callable[[], bytes] | None = None
         self.was_opened = config.opened()
 
     def __enter__(self) -> CommandRegister:
@@ -131,6 +141,19 @@ class CommandRegister:
 
     def __exit__(self, *exc: object) -> None:
         self._give_back()
+
+    def unchanged_ns(self) -> int:
+        """When the register was read again and was as `sample` last found it; else 0.
+
+        It is also 0 when there is something to look at: `sample` does.  This is what is done
+        hundreds of times a second, and no more than can be compared without being understood.
+        """
+        if self._read_again is None or time.monotonic_ns() >= self._look_at_ns:
+            return 0
+        try:
+            return time.monotonic_ns() if self._read_again() == self._seen else 0
+        except OSError:
+            return 0
 
     def sample(self) -> Sample:
         """Read the register once.  Raises AgentError if VFIO refuses to."""
@@ -146,6 +169,9 @@ class CommandRegister:
         self._bme = _may_start_dma(command)
         if not self._bme:
             self._give_back()
+        self._seen = command.to_bytes(_BYTES, "little")
+        lent = self._lent
+        self._read_again = lent.config_reader(_AT, _BYTES) if lent else self._config.reader()
         return Sample(t_ns, command, self._bme, via)
 
     def _look(self) -> None:
@@ -160,6 +186,7 @@ class CommandRegister:
         if self._lent is not None:
             self._lent.close()
             self._lent = None
+            self._look_at_ns = 0  # the next reading goes another way
 
 
 def wait_for_bme(address: str, seconds: float) -> bool:

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 from contextlib import ExitStack
+from functools import partial
 from typing import Callable, Union, final
 
 from harness.agent.errors import AgentError
@@ -128,6 +129,14 @@ class VfioDevice:
             return os.pread(self.descriptor, length, where)
         except OSError as error:
             raise _failed(self.address, f"reading config space at {offset:#x}", error) from error
+
+    def config_reader(self, offset: int, length: int) -> Callable[[], bytes]:
+        """Make what reads that part of configuration space again and again, as cheaply as can be.
+
+        It raises OSError, and is good until the device is closed.  Raises AgentError if
+        configuration space ends before.
+        """
+        return partial(os.pread, self.descriptor, length, self._in_config(offset, length))
 
     def config_write(self, offset: int, data: bytes) -> None:
         """Write configuration space; raises AgentError if it ends before."""

@@ -112,17 +112,24 @@ class Record:
         self._file = file
         self._names = {"host": host, "vf": vf}
         self._first = self._last = self._written = first
+        self._last_ns = first.t_ns
         self._longest_gap_ns, self._longest_gap_t_ns = 0, first.t_ns
         self._via = {"vfio": 0, "sysfs": 0, first.via: 1}
         self._write(first, 0)
 
+    def count(self, t_ns: int) -> int:
+        """Count a sample at *t_ns*, which found nothing new; the time since the one before."""
+        gap_ns = t_ns - self._last_ns
+        if gap_ns > self._longest_gap_ns:
+            self._longest_gap_ns, self._longest_gap_t_ns = gap_ns, t_ns
+        self._last_ns = t_ns
+        self._via[self._last.via] += 1
+        return gap_ns
+
     def add(self, sample: Sample) -> None:
         """Count a sample; write it if the register or the way to it changed."""
-        gap_ns = sample.t_ns - self._last.t_ns
-        if gap_ns > self._longest_gap_ns:
-            self._longest_gap_ns, self._longest_gap_t_ns = gap_ns, sample.t_ns
         self._last = sample
-        self._via[sample.via] += 1
+        gap_ns = self.count(sample.t_ns)
         if sample.command != self._written.command or sample.via != self._written.via:
             self._write(sample, gap_ns)
 
@@ -172,7 +179,7 @@ def main(spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
         trigger = Trigger(first.bme, on_release, on_master)
         record = Record(file, wanted.host, wanted.vf, first)
         channel.ready(via=first.via, command=first.command, bme=first.bme)
-        for sample in paced(register, channel, first.t_ns, wanted.rate_per_s):
+        for sample in paced(register, channel, record, first.t_ns, wanted.rate_per_s):
             trigger.see(sample)  # before the record: what it sets off must not wait for a disk
             record.add(sample)
         cpu_seconds = time.process_time() - cpu_before_s
@@ -180,9 +187,11 @@ def main(spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 
 def paced(
-    register: CommandRegister, channel: Channel, start_ns: int, rate_per_s: float
+    register: CommandRegister, channel: Channel, record: Record, start_ns: int, rate_per_s: float
 ) -> Iterator[Sample]:
     """Sample at an even pace until the channel ends, and once more then.
+
+    What is as it was is counted in *record* and not yielded.
 
     A sample that comes more than a period late is followed by one at once, not by all it missed.
     While nobody has opened the VF yet it is looked at as often as that may change, no more: on an
@@ -191,8 +200,13 @@ def paced(
     period_ns = round(_NS_PER_S / rate_per_s)
     due_ns = start_ns + period_ns
     while not channel.wait(max(0, due_ns - time.monotonic_ns()) / _NS_PER_S):
-        sample = register.sample()
-        yield sample
+        t_ns = register.unchanged_ns()
+        if t_ns:
+            record.count(t_ns)
+        else:
+            sample = register.sample()
+            t_ns = sample.t_ns
+            yield sample
         next_ns = period_ns if register.was_opened else max(period_ns, LOOK_EVERY_NS)
-        due_ns = max(due_ns + next_ns, sample.t_ns)
+        due_ns = max(due_ns + next_ns, t_ns)
     yield register.sample()

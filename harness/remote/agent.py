@@ -45,36 +45,38 @@ class AgentClient:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}
-        self._gone: HarnessError | None = None
+        self._fault: HarnessError | None = None  # why it cannot go on, by its own account
+        self._last_words: str | None = None  # on stderr, once it has gone
         self._reader = threading.Thread(target=self._read, name=f"agent-{host}", daemon=True)
         self._reader.start()
 
-    def call(self, verb: str, *, patience_s: float = 30.0, **args: Any) -> Any:
+    def call(self, verb: str, *, patience_s: float = 30.0, during: str = "", **args: Any) -> Any:
         """Ask the agent, and return what it answers within *patience_s*.
+
+        *during* is what a person would call that, such as the command; by default the verb.
 
         Raises RemoteError with the agent's own three parts, LabBusy if someone else has the
         lease, DeadlineError if no answer comes in time, HostGoneError if none can come any more.
         """
-        deadline = Deadline(patience_s)
+        deadline, doing = Deadline(patience_s), f"`{during or verb}`"
         number = next(self._numbers)
         replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         with self._lock:
-            if self._gone:
-                raise self._gone
+            if self._last_words is not None:
+                raise self._gone_during(doing)
             self._waiting[number] = replies
         try:
             request = {"id": number, "verb": verb, "args": args}
             self._send(request, patience_s)
             reply = replies.get(timeout=deadline.remaining)
         except queue.Empty:
-            what = f"the agent's `{verb}`"
             words = self._stream.last_words()
-            raise DeadlineError(self._host, what, patience_s, words) from None
+            raise DeadlineError(self._host, doing, patience_s, words) from None
         finally:
             with self._lock:
                 self._waiting.pop(number, None)
         if reply is None:
-            raise self._gone or HostGoneError(self._host, f"went away during `{verb}`")
+            raise self._gone_during(doing)
         if "error" in reply:
             raise _as_error(self._host, reply["error"])
         return reply["ok"]
@@ -91,20 +93,25 @@ class AgentClient:
         if late:
             raise DeadlineError(self._host, "putting the host back", seconds)
 
+    def _gone_during(self, doing: str) -> HarnessError:
+        words = self._last_words or ""
+        return self._fault or HostGoneError(
+            self._host, f"its agent went away during {doing}", words
+        )
+
     def _send(self, request: dict[str, Any], patience_s: float) -> None:
         try:
             self._stream.send(json.dumps(request).encode() + b"\n", patience_s)
         except HostGoneError:
             self._reader.join(_LAST_WORDS_SECONDS)  # it may know why
-            raise self._gone or HostGoneError(self._host, "its agent takes no requests") from None
+            raise self._gone_during("a request") from None
 
     def _read(self) -> None:
-        fault: HarnessError | None = None
         try:
             for line in _lines(self._stream.receive):
                 message = json.loads(line)
                 if message.get("id") is None:  # it cannot go on: an old Python, a bad request
-                    fault = _as_error(self._host, message["error"])
+                    self._fault = _as_error(self._host, message["error"])
                     continue
                 with self._lock:
                     replies = self._waiting.get(message["id"])
@@ -115,7 +122,7 @@ class AgentClient:
         finally:
             words = self._stream.last_words()
             with self._lock:
-                self._gone = fault or HostGoneError(self._host, "its agent has gone", words)
+                self._last_words = words
                 for replies in self._waiting.values():
                     replies.put(None)
 

@@ -244,7 +244,10 @@ class Host:
         """Ask the agent.  Verbs that have a deadline of their own are given *seconds* of it."""
         if verb in ("run", "start", "stop", "end", "bme.wait"):
             args["seconds"] = seconds
-        return self._agent.call(verb, patience_s=seconds + _MARGIN_SECONDS, **args)
+        doing = shlex.join(args["argv"]) if "argv" in args else f"{verb} {args.get('path', '')}"
+        return self._agent.call(
+            verb, patience_s=seconds + _MARGIN_SECONDS, during=doing.strip(), **args
+        )
 
     def close(self) -> None:
         """End the agent and the connection.  Raises RemoteError if putting back takes too long."""

@@ -56,6 +56,14 @@ def _sriov(lab: Topology) -> Finding:
     return Finding(not bare, f"no port on {' and '.join(bare)}", ("hosts", *bare[:1]))
 
 
+def _two_vfs(lab: Topology) -> Finding:
+    few = [name for name, port in lab.ports().items() if port.vfs < 2]
+    if not few:
+        return _sriov(lab)
+    host, _, port = few[0].partition(".")
+    return Finding(False, f"one VF on {' and '.join(few)}", ("hosts", host, "ports", port, "vfs"))
+
+
 def _peer(lab: Topology) -> Finding:
     return Finding(lab.peer is not None, "no peer")
 
@@ -97,6 +105,7 @@ def _is(device: str) -> Callable[[PortEntry], bool]:
 WORDS: dict[str, Word] = {
     "two-hosts": Word("two hosts or more", _two_hosts),
     "sriov": Word("a port on every host", _sriov),
+    "two-vfs": Word("on every port two VFs that a test may make", _two_vfs),
     "peer": Word("a peer on the wire", _peer),
     "jumbo": Word(f"a link and a guest with an MTU of {JUMBO_MTU} or more", _jumbo),
     "jumbo-rule": Word(

@@ -32,6 +32,7 @@ def port(lab: Lab, hosts: list[Host]) -> Iterator[Port]:
 
 
 @pytest.mark.smoke
+@pytest.mark.needs("two-vfs")
 def test_vfs_are_lent_with_addresses_of_their_own_and_taken_back(lab: Lab, port: Port) -> None:
     """The port looks afterwards as it did before: VFs, drivers, filters, flags."""
     entry = lab.topology.hosts[port.host.name]

@@ -5,6 +5,7 @@ A file stands for sysfs ``config``; a Vf for the device behind it, which QEMU op
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -37,6 +38,9 @@ class Copy:
 
     def config_read(self, offset: int, length: int) -> bytes:
         return self._vf.config.read_bytes()[offset : offset + length]
+
+    def config_reader(self, offset: int, length: int) -> Callable[[], bytes]:
+        return lambda: self.config_read(offset, length)
 
     def close(self) -> None:
         self._vf.copies -= 1
@@ -195,6 +199,40 @@ def test_only_changes_and_both_ends_are_written(sysfs: Path) -> None:
         (OFF, False, "sysfs"),
         (OFF, False, "sysfs"),
     ]
+    assert summary["samples"] == 7
+    assert summary["via"] == {"vfio": 0, "sysfs": 7}
+
+
+def test_what_reads_as_before_is_only_counted(sysfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of times a second: whatever else was done then would delay what is observed."""
+    monkeypatch.setattr(bme, "LOOK_EVERY_NS", 60_000_000_000)
+    vf = Vf(sysfs)
+    with vf.register() as register:
+        assert register.unchanged_ns() == 0, "nothing was seen yet"
+        before_ns = register.sample().t_ns
+        assert before_ns < register.unchanged_ns()
+        vf.set(OFF)
+        assert register.unchanged_ns() == 0
+        assert register.sample()[1:] == (OFF, False, "vfio")
+        assert register.unchanged_ns() == 0, "it is read another way from now on"
+        register.sample()
+        assert register.unchanged_ns()
+        monkeypatch.setattr(register, "_read_again", gone)
+        assert register.unchanged_ns() == 0
+
+
+def gone() -> bytes:
+    raise OSError(errno.ENODEV, "No such device")
+
+
+def test_a_change_between_two_looks_is_seen_at_once(
+    sysfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And every sample is counted, those too that found nothing new."""
+    monkeypatch.setattr(bme, "LOOK_EVERY_NS", 60_000_000_000)
+    vf = Vf(sysfs)
+    summary, lines = run(vf, nothing, nothing, lambda: vf.set(OFF), nothing, nothing)
+    assert lines == [(ON, True, "sysfs"), (OFF, False, "sysfs"), (OFF, False, "sysfs")]
     assert summary["samples"] == 7
     assert summary["via"] == {"vfio": 0, "sysfs": 7}
 

@@ -16,6 +16,7 @@ address = "192.0.2.{number}"
 [hosts.{name}.ports.p0]
 pci = "0000:17:00.0"
 device = "{device}"
+vfs = {vfs}
 """
 PEER = """
 [peer]
@@ -42,10 +43,11 @@ def lab(
     peer: bool = True,
     mtu: int = 9000,
     offers: str = "",
+    vfs: int = 2,
 ) -> Topology:
     """Write and read a lab with a host for each of *devices*: a, b and so on."""
     hosts = [
-        HOST.format(name="abc"[number], number=number + 1, device=device)
+        HOST.format(name="abc"[number], number=number + 1, device=device, vfs=vfs)
         for number, device in enumerate(devices)
     ]
     rest = REST.format(end="peer" if peer else "b.p0", mtu=mtu)
@@ -59,7 +61,7 @@ def lab(
 
 def test_words_that_a_file_shows_need_not_be_stated() -> None:
     assert load(find("emulated")).offered == {
-        *("two-hosts", "sriov", "peer", "jumbo", "82576", "iommu", "wire"),
+        *("two-hosts", "sriov", "two-vfs", "peer", "jumbo", "82576", "iommu", "wire"),
     }
     assert {"82599", "jumbo-rule", "vf-link-state"} <= load(find("x520-pair")).offered
 
@@ -83,6 +85,7 @@ def test_every_word_that_is_met_is_not_among_the_unmet(tmp_path: Path) -> None:
     ("described", "need", "found", "line"),
     [
         ({"devices": ("82599",)}, "two-hosts", "1 host", "[hosts.a]"),
+        ({"vfs": 1}, "two-vfs", "one VF on a.p0 and b.p0", "vfs = 1"),
         ({"peer": False}, "peer", "no peer", None),
         ({"mtu": 1500}, "jumbo", "an MTU of 1500", "mtu = 1500"),
         ({}, "twin", "no offers", "offers"),
@@ -113,10 +116,13 @@ def test_a_lab_without_ports_and_links_has_no_sriov_and_no_jumbo(tmp_path: Path)
     lab(tmp_path)
     path = tmp_path / "small.toml"
     bare = re.sub(
-        r"\[hosts\.\w\.ports\.p0\]\npci.*\ndevice.*\n|\[\[links\]\](.*\n)*", "", path.read_text()
+        r"\[hosts\.\w\.ports\.p0\]\npci.*\ndevice.*\nvfs.*\n|\[\[links\]\](.*\n)*",
+        "",
+        path.read_text(),
     )
     path.write_text(bare)
-    assert [need.found for need in load(path).unmet(["sriov", "82599", "jumbo"])] == [
+    assert [need.found for need in load(path).unmet(["sriov", "two-vfs", "82599", "jumbo"])] == [
+        "no port on a and b",
         "no port on a and b",
         "no port on a and b",
         "an MTU of 1500",
