@@ -86,6 +86,7 @@ def judge(
 ) -> Verdict:
     """Invalid wins over fail and pass: a harness that was not good enough has no result."""
     doubts = [*_instrument_doubts(flows, limits), *_clock_doubts(flows, phases, limits)]
+    doubts += _unrest_before(flows)
     orders = dma_order(measured) if limits.dma_order else []
     doubts += [order.why for order in orders if order.outcome == "unknown"]
     if doubts:
@@ -117,6 +118,16 @@ def _instrument_doubts(flows: Sequence[FlowFigures], limits: Limits) -> Iterable
                 f"flow {flow.name}: our own sender was up to {late_ms:.3g} ms late,"
                 f" more than {limits.sender_late_max_ms:g} ms"
             )
+
+
+def _unrest_before(flows: Sequence[FlowFigures]) -> Iterable[str]:
+    """What users felt most was there before anything was asked: it is not the migration's."""
+    for flow in flows:
+        if flow.outages.empty:
+            continue
+        longest = flow.lengths_ns.astype("Float64").fillna(float("inf")).to_numpy().argmax()
+        if flow.outages["phase"].iloc[longest] == "before":
+            yield f"flow {flow.name}: its longest outage began before the migration was asked for"
 
 
 def _clock_doubts(

@@ -49,7 +49,7 @@ def captured(topology: Topology, file: Path) -> Iterator[list[Capture]]:
     wire = wire_of(topology)
     argv = _tcpdump(
         topology, file.parent, "-i", BRIDGE, "-s", str(SNAP_BYTES), "-B", "65536", "-U",
-        "-w", f"/run/{file.name}", "ip",
+        "-w", f"/run/{file.name}", "ip or arp",
     )  # fmt: skip
     done: list[Capture] = []
     words = file.with_suffix(".log")

@@ -28,6 +28,7 @@ AFTER_S = 5.0
 on an emulated host; what lasts is to be seen."""
 
 ATTACH_SECONDS = 60
+REACH_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def conduct(
     sent to a host but what the migration itself needs.
     """
     since = len(source.qmp.events)
+    _wait_until_at_rest(ends)
     progress("relating clocks")
     before = _read_all_clocks(ends, source, successor)
     with ExitStack() as stack:
@@ -111,6 +113,22 @@ def conduct(
         qmp_logs={each.host.name: each.qmp.log_text() for each in (source, successor)},
         console=source.console() + successor.console(),
     )
+
+
+def _wait_until_at_rest(ends: Ends) -> None:
+    """Return once the guest reaches the peer.
+
+    Its kernel answers nobody whose address it has yet to look up, and looks again after a second
+    if that got lost.
+    """
+    wait_for(
+        f"the guest to reach the peer, {ends.peer_end.address}",
+        lambda: ends.guest.host.run(
+            "ping", "-c", "1", "-W", "1", ends.peer_end.address, check=False
+        ).status == 0,
+        within=REACH_SECONDS,
+        fix="see the guest's links, and the wire between it and the peer",
+    )  # fmt: skip
 
 
 def _taken_up(outcome: Outcome, successor: Instance) -> Outcome:

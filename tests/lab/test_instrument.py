@@ -74,10 +74,12 @@ def test_an_independent_capture_counts_the_same_frames(
     """
     from harness.lab.capture import captured
 
+    assert lab.topology.peer is not None
+    peer = lab.topology.peer.address.ip
     with captured(lab.topology, case.folder / "wire.pcap") as captures:
         moved = migrate(guest, flow(9014))
     (capture,), (counted,) = captures, moved.migration.flows
     assert moved.verdict.word == "pass", moved.why
     assert capture.dropped == 0
-    assert capture.count("icmp[icmptype] == icmp-echo") == counted.sent
-    assert capture.count("icmp[icmptype] == icmp-echoreply") == counted.received
+    assert capture.count(f"icmp[icmptype] == icmp-echo and src {peer}") == counted.sent
+    assert capture.count(f"icmp[icmptype] == icmp-echoreply and dst {peer}") == counted.received

@@ -8,6 +8,7 @@ import pytest
 from synthetic import (
     ASKED_NS,
     FAILOVER_BME,
+    FAILOVER_CUTS,
     FAILOVER_EVENTS,
     Cut,
     bme,
@@ -26,6 +27,18 @@ from harness.errors import MeasurementError
 
 def judged(measured: Measured, **limits: object) -> Verdict:
     return analyse(measured, Limits(**limits)).verdict  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("before", "word"), [(Cut(-900, -800), "pass"), (Cut(-990, 1200), "invalid")]
+)
+def test_a_lab_that_was_not_at_rest_has_no_result(before: Cut, word: str) -> None:
+    """The headline would charge the migration with what was there before it."""
+    restless = failover(flows=[flow(cuts=[before, *FAILOVER_CUTS[1:]])])
+    verdict = analyse(restless, Limits()).verdict
+    assert verdict.word == word
+    told = "flow jumbo: its longest outage began before the migration was asked for"
+    assert (told in verdict.reasons) == (word == "invalid")
 
 
 def test_a_guest_that_does_not_run_at_its_destination_fails() -> None:
