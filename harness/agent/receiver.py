@@ -88,6 +88,10 @@ class Account:
             if wrong_at in self._wrong_at or len(self._wrong_at) < _POSITIONS:
                 self._wrong_at[wrong_at] += 1
 
+    def flush(self) -> None:
+        """Write the records of what has come so far."""
+        self._records.flush()
+
     def summary(self) -> dict[str, Any]:
         return {
             "flow": self.flow,
@@ -162,6 +166,8 @@ class Receiving:
         account.add(self._buffer, place, self._clock.to_monotonic(stamp_ns))
 
     def _look_around(self) -> None:
+        for account in self._accounts.values():
+            account.flush()  # whoever waits for a flow to be served sees its file grow
         self._link.count_drops()
         self._link.follow()
         self._clock.sample()

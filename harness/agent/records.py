@@ -27,7 +27,7 @@ _CHUNK_RECORDS = 2048
 
 
 class RecordWriter:
-    """A new file of records, readable by its owner only, written in chunks and when closed."""
+    """A new file of records, readable by its owner only, written in chunks and on request."""
 
     def __init__(self, path: str, layout: struct.Struct) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -37,7 +37,7 @@ class RecordWriter:
 
     def close(self) -> None:
         try:
-            self._flush()
+            self.flush()
         finally:
             os.close(self._file)
 
@@ -45,9 +45,10 @@ class RecordWriter:
         self._layout.pack_into(self._chunk, self._filled, *fields)
         self._filled += self._layout.size
         if self._filled == len(self._chunk):
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what has been added."""
         rest = memoryview(self._chunk)[: self._filled]
         while rest:
             rest = rest[os.write(self._file, rest) :]

@@ -17,6 +17,7 @@ from harness.traffic.flow import (
     Recorder,
     SenderSummary,
 )
+from harness.waiting import wait_for
 
 _SENDER_ENDS_IN_S = 10.0
 _RECEIVER_ENDS_IN_S = 20.0  # beyond the grace: it empties its buffer first
@@ -92,6 +93,21 @@ class RunningFlow:
     ) -> None:
         if self._running:
             self._stop_recorders()
+
+    def wait_until_served(self, seconds: float) -> None:
+        """Return once frames arrive; a record that ends in an outage does not tell how long it is.
+
+        For flows that the peer receives: it is asked again and again.  Raises WaitError if none
+        arrives within *seconds*.
+        """
+        before = len(self._receiving.fetch())
+        wait_for(
+            f"frames of flow {self.flow.name} to arrive",
+            lambda: len(self._receiving.fetch()) - before,
+            within=seconds,
+            every_s=0.2,
+            fix="see the timeline and the guest's console for what cut it off",
+        )
 
     def stop(self) -> FlowRecords:
         """End the sender, then, after the grace, the receiver; fetch what they wrote.  Once only.

@@ -18,7 +18,7 @@ from harness.agent.errors import AgentError
 from harness.agent.records import RECEIVED
 from harness.traffic.flow import Direction, Flow
 from harness.traffic.running import start
-from harness.waiting import Deadline, wait_for
+from harness.waiting import Deadline, WaitError, wait_for
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None,
@@ -90,6 +90,20 @@ def test_a_one_way_flow_arrives_and_provokes_no_answer(wire: Wire, direction: Di
     )
     assert measured.lost == []
     assert dict(zip(names, values, strict=True))["OutDestUnreachs"] == "0"
+
+
+def test_a_flow_is_served_while_frames_come_back(wire: Wire) -> None:
+    """Whoever stops a flow in the middle of an outage never learns how long it would have been."""
+    address = f"{wire.guest.address}/24"
+    with start(flow(), wire.peer, wire.guest, grace_ms=200) as running:
+        running.wait_until_served(2)
+        wire.far.ip("address", "delete", address, "dev", "far")
+        let_pass(0.3)
+        with pytest.raises(WaitError, match="frames of flow round-trip to arrive"):
+            running.wait_until_served(0.3)
+        wire.far.ip("address", "add", address, "dev", "far")
+        running.wait_until_served(2)
+        assert running.stop().receiver.received > 0
 
 
 def test_what_the_far_end_does_not_answer_is_lost_and_nothing_else(wire: Wire) -> None:
