@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness import frames
+from harness.agent.records import RECEIVED
 from harness.traffic.flow import (
     Endpoint,
     Flow,
@@ -94,16 +95,21 @@ class RunningFlow:
         if self._running:
             self._stop_recorders()
 
+    @property
+    def arrived(self) -> int:
+        """How many frames have arrived, some 0.1 s ago; for flows that the peer receives."""
+        return len(self._receiving.fetch()) // RECEIVED.size
+
     def wait_until_served(self, seconds: float) -> None:
         """Return once frames arrive; a record that ends in an outage does not tell how long it is.
 
         For flows that the peer receives: it is asked again and again.  Raises WaitError if none
         arrives within *seconds*.
         """
-        before = len(self._receiving.fetch())
+        before = self.arrived
         wait_for(
             f"frames of flow {self.flow.name} to arrive",
-            lambda: len(self._receiving.fetch()) - before,
+            lambda: self.arrived - before,
             within=seconds,
             every_s=0.2,
             fix="see the timeline and the guest's console for what cut it off",
