@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -129,6 +130,18 @@ def test_an_interruption_is_told_in_a_line(
     monkeypatch.setattr(cli, "_lab_status", interrupt)
     assert cli.main(["lab", "status"]) == 130
     assert capsys.readouterr().err == "vf-harness: interrupted; what was begun was undone\n"
+
+
+def test_a_full_disk_is_told_in_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report that could not be written is named, and no traceback hides it."""
+
+    def fill_up(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+
+    monkeypatch.setattr(cli, "_report", fill_up)
+    assert "report.html could not be written" in told(capsys, 11, "report", "runs/latest")
 
 
 # --- what this machine lacks ----------------------------------------------------------------

@@ -214,6 +214,18 @@ def test_a_host_that_went_away_is_the_labs_fault(project: Project, hook: str, st
     assert "Traceback" not in ran.text
 
 
+def test_results_that_could_not_be_written_are_told_in_words(project: Project) -> None:
+    """After an hour of tests, what was seen is still on the disk, and this says what is not."""
+    full = "import errno\ndef finish(record): raise OSError(errno.ENOSPC, 'full', 'results.json')\n"
+    replaced = "from harness.run.record import Record\nRecord.finish = finish\n"
+    project.write("conftest.py", MADE_UP_LAB + full + replaced)
+    project.write("test_it.py", OF_THE_LAB)
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == 11, ran.text
+    assert "results.json could not be written: its disk is full" in ran.text
+    assert "Traceback" not in ran.text
+
+
 def test_iterations_run_each_test_of_the_lab_so_often(project: Project) -> None:
     """What happens once in twenty is looked for with this."""
     project.write("conftest.py", MADE_UP_LAB)
