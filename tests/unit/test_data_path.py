@@ -17,7 +17,7 @@ from harness.agent import packet_socket, payload
 from harness.agent.errors import AgentError
 from harness.agent.records import RECEIVED
 from harness.traffic.flow import Direction, Flow
-from harness.traffic.running import start
+from harness.traffic.running import RunningFlow, start
 from harness.waiting import Deadline, WaitError, wait_for
 
 pytestmark = pytest.mark.skipif(
@@ -44,17 +44,17 @@ def let_pass(seconds: float) -> None:
 
 
 def run_flow(
-    flow: Flow, wire: Wire, meanwhile: Callable[[], None], drop_every: int = 0
+    flow: Flow, wire: Wire, meanwhile: Callable[[RunningFlow], None], drop_every: int = 0
 ) -> Measured:
-    """Let a flow run 100 ms before and 100 ms after *meanwhile*."""
+    """Let a flow run 100 ms before and 100 ms after *meanwhile*, which may wait for it to go on."""
     with start(flow, wire.peer, wire.guest, grace_ms=200, drop_every=drop_every) as running:
         let_pass(0.1)
-        meanwhile()
+        meanwhile(running)
         let_pass(0.1)
         return Measured(running.stop())
 
 
-def nothing() -> None:
+def nothing(_running: RunningFlow) -> None:
     """Do nothing while a flow runs."""
 
 
@@ -113,7 +113,7 @@ def test_what_the_far_end_does_not_answer_is_lost_and_nothing_else(wire: Wire) -
     """
     moments = []
 
-    def stay_silent() -> None:
+    def stay_silent(_running: RunningFlow) -> None:
         moments.append(time.monotonic_ns())
         wire.far.ip("address", "delete", f"{wire.guest.address}/24", "dev", "far")
         let_pass(0.2)
@@ -137,7 +137,7 @@ def test_a_link_of_ours_that_is_down_is_counted_as_unsent(wire: Wire) -> None:
     at once: each of them counts.  Sender and receiver must both go on once the link is back.
     """
 
-    def cut() -> None:
+    def cut(running: RunningFlow) -> None:
         sender = wire.near.started[-1].running
         sender.send_signal(signal.SIGSTOP)
         let_pass(0.05)
@@ -146,6 +146,7 @@ def test_a_link_of_ours_that_is_down_is_counted_as_unsent(wire: Wire) -> None:
         let_pass(0.1)
         wire.near.ip("link", "set", "near", "up")
         moments.append(time.monotonic_ns())
+        running.wait_until_served(5)
 
     moments: list[int] = []
 
@@ -164,10 +165,11 @@ def test_a_flow_follows_an_interface_that_is_replaced(wire: Wire) -> None:
     A socket bound to the old one would neither send nor receive ever again.
     """
 
-    def replace() -> None:
+    def replace(running: RunningFlow) -> None:
         wire.near.ip("link", "delete", "near")
         wire.connect()
         moments.append(time.monotonic_ns())
+        running.wait_until_served(5)
 
     moments: list[int] = []
     measured = run_flow(flow(), wire, replace)
@@ -193,7 +195,7 @@ def test_a_sender_held_up_catches_up_without_a_burst(wire: Wire) -> None:
     Its lateness must show, for that is what makes such a run invalid.
     """
 
-    def hold_up() -> None:
+    def hold_up(_running: RunningFlow) -> None:
         sender = wire.near.started[-1].running
         sender.send_signal(signal.SIGSTOP)
         let_pass(0.2)
