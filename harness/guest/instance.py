@@ -56,6 +56,15 @@ class Instance:
         """QEMU's RunState: running, paused, inmigrate, postmigrate, ..."""
         return str(self.qmp.execute("query-status")["status"])
 
+    def processor(self) -> str:
+        """Where the guest's first processor stands, in QEMU's words: ``RIP=... HLT=1``.
+
+        Two looks tell one that waits (HLT=1, the same RIP) from one that goes round in a loop.
+        """
+        said = self.qmp.execute("human-monitor-command", {"command-line": "info registers"})
+        lines = (line for line in str(said).splitlines() if "RIP=" in line or "EIP=" in line)
+        return next(lines, "a place that QEMU does not tell")
+
     def console(self) -> str:
         """What the guest has printed so far on this host."""
         return self.host.fetch(f"{self.place.folder}/console.log").decode(errors="replace")
@@ -81,7 +90,8 @@ class Instance:
             last = " | ".join(self.console().strip().splitlines()[-3:])
             raise error(
                 f"{self.host.name}: the guest did not say {words!r} within {seconds} s",
-                because=f"its console ends: {last or 'with nothing'}",
+                because=f"its console ends: {last or 'with nothing'}; "
+                f"its processor stands at {self.processor()}",
                 fix="see the console and qemu.log in its folder on that host, "
                 f"{self.place.folder}; --keep-on-failure leaves them there",
             ) from None

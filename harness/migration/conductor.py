@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from harness.analysis.measured import Measured, MeasuredFlow, QemuFigures
+from harness.errors import RemoteError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.migration.clocks import Clocks, SharedClock, read_clocks
@@ -146,9 +147,17 @@ def _taken_up(outcome: Outcome, successor: Instance) -> Outcome:
             fix="see the guest's console: its driver must find the VF and its address",
         )
     except WaitError as late:
-        note = Note(time.monotonic_ns(), "vf not taken up", f"{late.what}; {late.because}")
+        seen = f"{late.what}; {late.because}; {_standing(successor)}"
+        note = Note(time.monotonic_ns(), "vf not taken up", seen)
         return replace(outcome, notes=(*outcome.notes, note))
     return outcome
+
+
+def _standing(instance: Instance) -> str:
+    try:
+        return f"the guest's processor stands at {instance.processor()}"
+    except RemoteError as gone:
+        return gone.what
 
 
 def _served(outcome: Outcome, running: Sequence[RunningFlow]) -> Outcome:

@@ -11,14 +11,23 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from wire import Measured, Wire, datagram, laid, packet_socket_in, receiver_spec, sender_spec
+from wire import (
+    Measured,
+    Wire,
+    datagram,
+    laid,
+    let_pass,
+    packet_socket_in,
+    receiver_spec,
+    sender_spec,
+)
 
 from harness.agent import packet_socket, payload
 from harness.agent.errors import AgentError
 from harness.agent.records import RECEIVED
 from harness.traffic.flow import Direction, Flow
 from harness.traffic.running import RunningFlow, start
-from harness.waiting import Deadline, WaitError, wait_for
+from harness.waiting import WaitError
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None,
@@ -36,11 +45,6 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
 
 def flow(direction: Direction = "round-trip", frame_bytes: int = 64) -> Flow:
     return Flow(direction, direction, frame_bytes, 1e9 / INTERVAL_NS, number=7)
-
-
-def let_pass(seconds: float) -> None:
-    deadline = Deadline(seconds)
-    wait_for("time to pass", lambda: deadline.expired, within=seconds + 1, every_s=seconds / 10)
 
 
 def run_flow(

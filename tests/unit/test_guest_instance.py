@@ -38,7 +38,8 @@ with socket.create_server(path, family=socket.AF_UNIX) as listening:
 client.sendall(b'{{"QMP": {{"version": {{}}, "capabilities": []}}}}\\n')
 while data := client.recv(65536):
     asked = json.loads(data)
-    answer = {{"return": {{"status": "running"}}, "id": asked.get("id")}}
+    said = "EAX=0\\nRIP=fff0 RFL=2 HLT=1\\n" if "arguments" in asked else {{"status": "running"}}
+    answer = {{"return": said, "id": asked.get("id")}}
     client.sendall(json.dumps(answer).encode() + b"\\n")
 time.sleep(60)
 """
@@ -129,7 +130,10 @@ def test_a_guest_that_does_not_come_up_says_how_far_it_came(
             running.wait_until_up()
     assert isinstance(failed.value, GuestSilentError) is silent
     last = console.strip().replace("\n", " | ")
-    assert failed.value.because == f"its console ends: SeaBIOS{' | ' * bool(last)}{last}"
+    assert failed.value.because == (
+        f"its console ends: SeaBIOS{' | ' * bool(last)}{last}; "
+        "its processor stands at RIP=fff0 RFL=2 HLT=1"
+    )
 
 
 def test_a_guest_that_is_up_is_waited_for_no_longer(

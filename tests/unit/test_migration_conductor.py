@@ -1,0 +1,68 @@
+"""What a migration is told when something does not come: a note, and the measurement goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from qmp_server import Monitor
+from wire import laid, let_pass
+
+from harness.guest.instance import Instance
+from harness.guest.qmp import Qmp
+from harness.host.sriov import VirtualFunction
+from harness.migration import conductor
+from harness.migration.scheme import Outcome
+from harness.traffic.flow import Flow
+from harness.traffic.running import start
+from harness.waiting import WaitError
+
+COMPLETED = Outcome(
+    asked_ns=1,
+    status="completed",
+    reason=None,
+    figures={},
+    source_state="postmigrate",
+    destination_state="running",
+)
+
+
+class Untaken:
+    """A VF whose driver never comes: a guest that hangs, or that has no driver for it."""
+
+    def wait_for_bme(self, *, seconds: float, fix: str) -> None:
+        raise WaitError(f"waited {seconds:g} s for VF", because="BME is still clear", fix=fix)
+
+
+def test_a_vf_that_is_not_taken_up_is_noted_with_where_the_guest_stands() -> None:
+    """Whether it hangs, and in what, cannot be found out once it has been ended."""
+    with closing(Monitor("birch")) as qemu, closing(Qmp("birch", qemu.near)) as qmp:
+        qemu.reacts["human-monitor-command"] = lambda _: "RAX=0\nRIP=ffffffff81e0b2db HLT=1\n"
+        vf, nothing = cast("VirtualFunction", Untaken()), cast(Any, None)
+        guest = Instance(nothing, vf, nothing, nothing, 1, qmp)
+        (note,) = conductor._taken_up(COMPLETED, guest).notes
+    assert note.name == "vf not taken up"
+    assert "BME is still clear" in note.text
+    assert "the guest's processor stands at RIP=ffffffff81e0b2db HLT=1" in note.text
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None,
+    reason="needs root and iproute2: it makes network namespaces",
+)
+def test_a_flow_that_stays_cut_off_is_noted_and_one_that_is_served_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage with an open end must not pass for a flow that ended by itself."""
+    monkeypatch.setattr(conductor, "LAST_SECONDS", 1)
+    flow = Flow("echo", "round-trip", 64, 200, number=7)
+    with laid(tmp_path) as wire, start(flow, wire.peer, wire.guest) as running:
+        assert conductor._served(COMPLETED, [running]).notes == ()
+        wire.near.ip("link", "set", "near", "down")
+        let_pass(0.5)  # what arrived before that is written by then
+        (note,) = conductor._served(COMPLETED, [running]).notes
+    assert note.name == "flow echo is cut off"
