@@ -22,11 +22,17 @@ class GuestMachine:
         self._image = image
         self.name = instance.spec.name
         self.host = self._reach(instance)
+        self.reached = True
 
     def follow(self, successor: Instance) -> None:
-        """Reach the guest through the host that *successor* runs on."""
+        """Reach the guest through the host that *successor* runs on.
+
+        If it does not answer there, RemoteError is raised and *reached* is False from then on.
+        """
         self.host.abandon()
+        self.reached = False
         self.host = self._reach(successor)
+        self.reached = True
 
     def close(self) -> None:
         """End the connection; the agent stays with the guest."""

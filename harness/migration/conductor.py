@@ -102,11 +102,12 @@ def conduct(
         # First what runs on the peer: logging in to a guest that is also answering takes long.
         stopped = {each.flow: each.stop() for each in running if each.flow.at_peer}
         if outcome.status == "completed":
-            ends.guest.follow(successor)
+            outcome = _followed(outcome, ends.guest, successor)
         stopped |= {each.flow: each.stop() for each in running if not each.flow.at_peer}
         records = tuple(stopped[flow] for flow in flows)
     progress("relating clocks again")
-    clock = SharedClock(before, _read_all_clocks(ends, source, successor), ends.peer.name)
+    after = before | _read_all_clocks(ends, source, successor)
+    clock = SharedClock(before, after, ends.peer.name)
     timeline = build(
         clock, outcome, source, successor, seen, hand_off, ends.guest.name, since=since
     )
@@ -153,6 +154,17 @@ def _taken_up(outcome: Outcome, successor: Instance) -> Outcome:
     return outcome
 
 
+def _followed(outcome: Outcome, guest: GuestMachine, successor: Instance) -> Outcome:
+    """Reach the guest where it is now; if it hangs, what the peer recorded is still worth all."""
+    try:
+        guest.follow(successor)
+    except RemoteError as silent:
+        seen = f"{silent.what}; {_standing(successor)}"
+        note = Note(time.monotonic_ns(), "guest not reached", seen)
+        return replace(outcome, notes=(*outcome.notes, note))
+    return outcome
+
+
 def _standing(instance: Instance) -> str:
     try:
         return f"the guest's processor stands at {instance.processor()}"
@@ -174,7 +186,9 @@ def _served(outcome: Outcome, running: Sequence[RunningFlow]) -> Outcome:
 
 
 def _read_all_clocks(ends: Ends, source: Instance, successor: Instance) -> dict[str, Clocks]:
-    machines = (ends.peer, ends.guest.host, source.host, successor.host)
+    machines = [ends.peer, source.host, successor.host]
+    if ends.guest.reached:
+        machines.append(ends.guest.host)
     return {machine.name: read_clocks(machine) for machine in machines}
 
 

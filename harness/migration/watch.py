@@ -70,15 +70,16 @@ def watched(
 
 @contextmanager
 def links_watched(guest: GuestMachine) -> Iterator[Seen]:
-    """Record every change of the guest's interfaces."""
+    """Record every change of the guest's interfaces; of one that is lost nothing is known."""
     seen = Seen(guest.name)
     path = guest.scratch("links.jsonl")
     links = guest.start("links", {"path": path})
     try:
         yield seen
     finally:
-        links.stop()
-        seen.links = _lines(guest, path)
+        if guest.reached:
+            links.stop()
+            seen.links = _lines(guest, path)
 
 
 def _lines(host: Host | GuestMachine, path: str) -> list[dict[str, Any]]:

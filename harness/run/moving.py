@@ -15,7 +15,7 @@ from harness.guest.machine import GuestMachine
 from harness.guest.spec import GuestSpec, Place
 from harness.host.bridge import standby_tap
 from harness.host.port import find_port, port_up
-from harness.host.sriov import VirtualFunction, virtual_functions
+from harness.host.sriov import NO_MAC, VirtualFunction, virtual_functions
 from harness.migration.conductor import Conducted, Ends, conduct
 from harness.migration.handoff import HandOff
 from harness.migration.scheme import Scheme, deadline_for
@@ -48,12 +48,8 @@ class MovingGuest:
         self._logs = logs
         self._launches = 0
         self.spec = spec
-        first = next(iter(berths.values()))
-        if first.vf:
-            first.vf.set_filter(spec.mac)
         lab.renew()
-        self._ending, self.instance = self._boot(first)
-        self.machine = GuestMachine(self.instance, lab.guest)
+        self._ending, self.instance, self.machine = self._boot(next(iter(berths.values())))
         stack.callback(lambda: self.machine.close())
 
     def migrate(self, flows: Sequence[Flow], *, observe: bool = True) -> Conducted:
@@ -62,7 +58,10 @@ class MovingGuest:
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
         harness cannot go on after; that QEMU failed is in the outcome.  Without *observe* nobody
         clears the filter on the source either: it shows what observing costs, and nothing else.
+        A guest that was lost in its last migration is replaced by another one first.
         """
+        if not self.machine.reached:
+            self._boot_another()
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
         self._lab.renew(deadline_for(source).seconds)
@@ -83,24 +82,37 @@ class MovingGuest:
             loser.close()
         return conducted
 
-    def _boot(self, berth: Berth) -> tuple[ExitStack, Instance]:
-        """A guest that is up; one that is silent is started anew, BOOT_TRIES times in all.
+    def _boot_another(self) -> None:
+        self._lab.progress("the guest was lost; ending it")
+        self._ending.close()
+        for each in self._berths.values():
+            if each.vf:  # wherever the hand-off left the filter
+                each.vf.set_filter(NO_MAC)
+        berth = self._berths[self.instance.host.name]
+        self._ending, self.instance, self.machine = self._boot(berth)
 
-        Nested virtualisation by TCG was seen to leave about one guest of twenty stuck before its
-        kernel's first word.  Nothing is measured yet, so nothing is hidden by another try.
+    def _boot(self, berth: Berth) -> tuple[ExitStack, Instance, GuestMachine]:
+        """A guest that answers; a silent one is started anew, BOOT_TRIES times in all.
+
+        Nested virtualisation by TCG was seen to leave a guest stuck before its kernel's first
+        word, or right after its init's last; on one machine about one of twenty.  Nothing is
+        measured yet, so nothing is hidden by another try.
         """
-        for left in reversed(range(BOOT_TRIES)):
+        if berth.vf:
+            berth.vf.set_filter(self.spec.mac)
+        left = BOOT_TRIES
+        while True:
             self._lab.progress(f"booting the guest on {berth.host}")
             ending, booting = self._launch(berth, incoming=False)
             try:
                 booting.wait_until_up()
-                break
-            except GuestSilentError as silent:
+                return ending, booting, GuestMachine(booting, self._lab.guest)
+            except (GuestSilentError, RemoteError) as silent:
                 ending.close()
+                left -= 1
                 if not left:
                     raise
                 self._lab.progress(f"{silent.what}; ended it")
-        return ending, booting
 
     def _hand_off(self, source: Instance, berth: Berth) -> HandOff | None:
         return HandOff(source.vf, berth.vf, self.spec.mac) if source.vf and berth.vf else None

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from harness import frames
 from harness.agent.records import RECEIVED
+from harness.errors import HarnessError
 from harness.traffic.flow import (
     Endpoint,
     Flow,
@@ -92,8 +93,14 @@ class RunningFlow:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._running:
+        if not self._running:
+            return
+        try:
             self._stop_recorders()
+        except HarnessError as failed:
+            if error is None:
+                raise
+            error.add_note(f"flow {self.flow.name} could not be stopped: {failed.what}")
 
     @property
     def arrived(self) -> int:

@@ -10,6 +10,8 @@ import pytest
 from harness.waiting import wait_for
 
 if TYPE_CHECKING:
+    from harness.guest.instance import Instance
+    from harness.migration.scheme import Outcome
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
     from harness.run.record import Case, Moved
@@ -56,6 +58,33 @@ def test_a_guest_that_moves_keeps_its_memory(
         every_s=1,
         until=lambda lost_kib: lost_kib < ONE_CONNECTION_KIB,
     )
+
+
+@pytest.mark.failover
+@pytest.mark.faults
+def test_a_guest_that_hangs_at_its_destination_is_measured_and_replaced(
+    guest: MovingGuest,
+    migrate: Callable[..., Moved],
+    flow: Callable[..., Flow],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped as soon as it runs there.  Its users never come back; the next test has a guest."""
+    from harness.migration import conductor
+
+    def hang_first(outcome: Outcome, successor: Instance) -> Outcome:
+        successor.qmp.execute("stop")
+        return waiting(outcome, successor)
+
+    with monkeypatch.context() as patched:
+        waiting = conductor._taken_up
+        patched.setattr(conductor, "_taken_up", hang_first)
+        patched.setattr(conductor, "ATTACH_SECONDS", 3)
+        patched.setattr(conductor, "LAST_SECONDS", 3)
+        lost = migrate(guest, flow(64))
+    assert lost.verdict.word == "fail", lost.why
+    assert lost.migration.flows[0].longest_outage_ms is None, "it came back"
+    assert {"vf not taken up", "guest not reached"} <= {each.name for each in lost.migration.events}
+    assert migrate(guest, flow(64)).verdict.word == "pass"
 
 
 @pytest.mark.failover
