@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from harness.remote import connect
 from harness.topology import Topology
 
 
 def set_clock(topology: Topology) -> None:
-    """Set every host's wall clock by this machine's, to within the time that a command takes."""
-    for name in topology.hosts:
+    """Set every host's wall clock by this machine's, to within the time that a command takes.
+
+    All at once: logging in to an emulated host takes two seconds.
+    """
+
+    def set_one(name: str) -> None:
         with connect(name, topology.connection(name)) as host:
             host.run("date", "--utc", "--set", f"@{time.time():.3f}")
+
+    with ThreadPoolExecutor() as logging_in:
+        list(logging_in.map(set_one, topology.hosts))

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from harness.analysis.measured import Measured, MeasuredFlow, QemuFigures
-from harness.errors import RemoteError
+from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.migration.clocks import Clocks, SharedClock, read_clocks
@@ -102,7 +102,7 @@ def conduct(
         # First what runs on the peer: logging in to a guest that is also answering takes long.
         stopped = {each.flow: each.stop() for each in running if each.flow.at_peer}
         if outcome.status == "completed":
-            outcome = _followed(outcome, ends.guest, successor)
+            outcome = _followed(outcome, ends.guest, successor, flows)
         stopped |= {each.flow: each.stop() for each in running if not each.flow.at_peer}
         records = tuple(stopped[flow] for flow in flows)
     progress("relating clocks again")
@@ -154,12 +154,23 @@ def _taken_up(outcome: Outcome, successor: Instance) -> Outcome:
     return outcome
 
 
-def _followed(outcome: Outcome, guest: GuestMachine, successor: Instance) -> Outcome:
-    """Reach the guest where it is now; if it hangs, what the peer recorded is still worth all."""
+def _followed(
+    outcome: Outcome, guest: GuestMachine, successor: Instance, flows: Sequence[Flow]
+) -> Outcome:
+    """Reach the guest where it is now; if it hangs, what the peer recorded is still worth all.
+
+    Raises GuestError if a record of *flows* is lost with it.
+    """
     try:
         guest.follow(successor)
     except RemoteError as silent:
         seen = f"{silent.what}; {_standing(successor)}"
+        if not all(flow.at_peer for flow in flows):
+            raise GuestError(
+                f"{successor.host.name}: the guest does not answer after its migration",
+                because=f"{seen}; the record of a flow that begins or ends in it is lost with it",
+                fix="see its console and the QMP log; a round-trip flow is measured all the same",
+            ) from None
         note = Note(time.monotonic_ns(), "guest not reached", seen)
         return replace(outcome, notes=(*outcome.notes, note))
     return outcome

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from qmp_server import Monitor
 from wire import laid, let_pass
 
+from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
-from harness.host.sriov import VirtualFunction
 from harness.migration import conductor
 from harness.migration.scheme import Outcome
-from harness.traffic.flow import Flow
+from harness.traffic.flow import Direction, Flow
 from harness.traffic.running import start
 from harness.waiting import WaitError
+
+if TYPE_CHECKING:
+    from harness.guest.machine import GuestMachine
+    from harness.host.sriov import VirtualFunction
+    from harness.remote import Host
 
 COMPLETED = Outcome(
     asked_ns=1,
@@ -31,6 +38,10 @@ COMPLETED = Outcome(
 )
 
 
+def echo(direction: Direction) -> Flow:
+    return Flow("echo", direction, 64, 200, number=7)
+
+
 class Untaken:
     """A VF whose driver never comes: a guest that hangs, or that has no driver for it."""
 
@@ -38,16 +49,44 @@ class Untaken:
         raise WaitError(f"waited {seconds:g} s for VF", because="BME is still clear", fix=fix)
 
 
-def test_a_vf_that_is_not_taken_up_is_noted_with_where_the_guest_stands() -> None:
-    """Whether it hangs, and in what, cannot be found out once it has been ended."""
+class Silent:
+    """A guest that answers nobody where it has moved to."""
+
+    def follow(self, _successor: Instance) -> None:
+        raise RemoteError("guest: cannot be reached", because="it is silent", fix="look at it")
+
+
+@pytest.fixture
+def successor() -> Iterator[Instance]:
+    """An instance with a VF that is not taken up, and a processor that waits."""
     with closing(Monitor("birch")) as qemu, closing(Qmp("birch", qemu.near)) as qmp:
         qemu.reacts["human-monitor-command"] = lambda _: "RAX=0\nRIP=ffffffff81e0b2db HLT=1\n"
-        vf, nothing = cast("VirtualFunction", Untaken()), cast(Any, None)
-        guest = Instance(nothing, vf, nothing, nothing, 1, qmp)
-        (note,) = conductor._taken_up(COMPLETED, guest).notes
+        host = cast("Host", SimpleNamespace(name="birch"))
+        nothing = cast(Any, None)
+        yield Instance(nothing, cast("VirtualFunction", Untaken()), nothing, host, 1, qmp)
+
+
+def test_a_vf_that_is_not_taken_up_is_noted_with_where_the_guest_stands(
+    successor: Instance,
+) -> None:
+    """Whether it hangs, and in what, cannot be found out once it has been ended."""
+    (note,) = conductor._taken_up(COMPLETED, successor).notes
     assert note.name == "vf not taken up"
     assert "BME is still clear" in note.text
     assert "the guest's processor stands at RIP=ffffffff81e0b2db HLT=1" in note.text
+
+
+def test_a_guest_that_does_not_answer_is_noted_unless_a_record_is_lost_with_it(
+    successor: Instance,
+) -> None:
+    """What the peer recorded is measured; what only the guest knew would be made up."""
+    silent = cast("GuestMachine", Silent())
+    (note,) = conductor._followed(COMPLETED, silent, successor, [echo("round-trip")]).notes
+    assert note.name == "guest not reached"
+    assert "HLT=1" in note.text
+    with pytest.raises(GuestError, match="birch: the guest does not answer") as failed:
+        conductor._followed(COMPLETED, silent, successor, [echo("from-guest")])
+    assert "HLT=1" in failed.value.because
 
 
 @pytest.mark.skipif(
@@ -59,8 +98,7 @@ def test_a_flow_that_stays_cut_off_is_noted_and_one_that_is_served_is_not(
 ) -> None:
     """An outage with an open end must not pass for a flow that ended by itself."""
     monkeypatch.setattr(conductor, "LAST_SECONDS", 1)
-    flow = Flow("echo", "round-trip", 64, 200, number=7)
-    with laid(tmp_path) as wire, start(flow, wire.peer, wire.guest) as running:
+    with laid(tmp_path) as wire, start(echo("round-trip"), wire.peer, wire.guest) as running:
         assert conductor._served(COMPLETED, [running]).notes == ()
         wire.near.ip("link", "set", "near", "down")
         let_pass(0.5)  # what arrived before that is written by then
