@@ -55,8 +55,9 @@ class Moved:
 
     @property
     def why(self) -> str:
-        """The reasons of a verdict that is no pass, a line each."""
-        return "\n".join(self.verdict.reasons)
+        """The reasons of a verdict that is no pass, and what did not come in time, a line each."""
+        notes = [f"{note.name}: {note.text}" for note in self.conducted.outcome.notes]
+        return "\n".join([*self.verdict.reasons, *notes])
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from synthetic import FAILOVER_BME, Cut, bme, failover, flow
 
 from harness.analysis.verdict import Limits
 from harness.migration.conductor import Conducted
-from harness.migration.scheme import Outcome
+from harness.migration.scheme import Note, Outcome
 from harness.migration.watch import Seen
 from harness.report.results import HostProvenance, Provenance, read_results
 from harness.run import record as module
@@ -217,11 +217,17 @@ def test_the_second_migration_of_a_test_writes_over_nothing(record: Record) -> N
 
 
 def test_a_verdict_says_why_line_by_line(record: Record) -> None:
-    """It is what pytest prints when the test fails."""
-    moved = record.case(TEST).keep(conducted(), Limits(longest_outage_ms=100))
+    """It is what pytest prints when the test fails; what did not come is told with it."""
+    late = conducted()
+    note = Note(1, "guest not reached", "its processor stands at RIP=fff0 HLT=1")
+    late = replace(late, outcome=replace(late.outcome, notes=(note,)))
+    moved = record.case(TEST).keep(late, Limits(longest_outage_ms=100))
     assert moved.verdict.word == "fail"
-    assert moved.why.splitlines() == list(moved.verdict.reasons)
     assert "longest outage" in moved.why
+    assert moved.why.splitlines() == [
+        *moved.verdict.reasons,
+        "guest not reached: its processor stands at RIP=fff0 HLT=1",
+    ]
 
 
 def test_bme_is_asked_of_the_source_and_of_one_way_to_read_it(record: Record) -> None:
