@@ -17,6 +17,7 @@ from harness.analysis.phases import attribute, phases
 from harness.report.page import write_page
 from harness.report.results import CaseResult, Migration, read_results
 
+BEGINNINGS = {"guest stopping", "STOP"}
 EXAMPLE = Path(__file__).parents[2] / "reports" / "example"
 
 
@@ -90,6 +91,14 @@ def test_frames_add_up(test_of_example: CaseResult, migration: Migration) -> Non
         packets = packets_of(test_of_example, flow.name)
         assert len(packets) == flow.sent == flow.received + flow.lost
         assert int((packets["copies"] == 0).sum()) == flow.lost
+
+
+def test_the_stop_begins_when_the_guest_began_to_stop(measured: Measured) -> None:
+    """QEMU says STOP when it stands, tens of milliseconds after its users began to wait."""
+    began = {event.name: event.t_ns for event in measured.events if event.name in BEGINNINGS}
+    stretches = phases(measured, starts_ns=measured.asked_ns, ends_ns=measured.events[-1].t_ns)
+    (stop_ns,) = stretches.loc[stretches["name"] == "stop", "start_ns"]
+    assert measured.asked_ns + stop_ns == began["guest stopping"] <= began["STOP"]
 
 
 def test_dma_had_stopped_in_time(measured: Measured) -> None:
