@@ -32,6 +32,11 @@ class WaitError(HarnessError):
     """What was waited for did not come before the deadline."""
 
 
+def let_pass(seconds: float) -> None:
+    """Do nothing for *seconds*, where time itself is what is measured or needed."""
+    time.sleep(seconds)
+
+
 def wait_for(
     what: str,
     look: Callable[[], T],

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from harness.errors import GuestError
+from harness.errors import GuestError, MigrationError, RemoteError
 from harness.guest.command_line import command_line
 from harness.guest.qmp import Qmp
 from harness.guest.spec import GuestImage, GuestSpec, Place
@@ -56,14 +56,18 @@ class Instance:
         """QEMU's RunState: running, paused, inmigrate, postmigrate, ..."""
         return str(self.qmp.execute("query-status")["status"])
 
-    def processor(self) -> str:
-        """Where the guest's first processor stands, in QEMU's words: ``RIP=... HLT=1``.
+    @property
+    def standing(self) -> str:
+        """Where the guest's first processor stands, in QEMU's words, or why that is not known.
 
-        Two looks tell one that waits (HLT=1, the same RIP) from one that goes round in a loop.
+        ``HLT=1`` is one that waits for an interrupt.
         """
-        said = self.qmp.execute("human-monitor-command", {"command-line": "info registers"})
+        try:
+            said = self.qmp.execute("human-monitor-command", {"command-line": "info registers"})
+        except (RemoteError, MigrationError) as silent:
+            return f"where its processor stands is not known: {silent.what}"
         lines = (line for line in str(said).splitlines() if "RIP=" in line or "EIP=" in line)
-        return next(lines, "a place that QEMU does not tell")
+        return f"its processor stands at {next(lines, 'a place that QEMU does not tell')}"
 
     def console(self) -> str:
         """What the guest has printed so far on this host."""
@@ -90,8 +94,7 @@ class Instance:
             last = " | ".join(self.console().strip().splitlines()[-3:])
             raise error(
                 f"{self.host.name}: the guest did not say {words!r} within {seconds} s",
-                because=f"its console ends: {last or 'with nothing'}; "
-                f"its processor stands at {self.processor()}",
+                because=f"its console ends: {last or 'with nothing'}; {self.standing}",
                 fix="see the console and qemu.log in its folder on that host, "
                 f"{self.place.folder}; --keep-on-failure leaves them there",
             ) from None

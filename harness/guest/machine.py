@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.errors import RemoteError
 from harness.guest.instance import Instance
 from harness.guest.spec import SSH_PORT, GuestImage
 from harness.remote import Host, connect
@@ -15,24 +16,30 @@ from harness.topology import Connection
 class GuestMachine:
     """The inside of a guest. Its agent is resident: it and its recorders migrate with the guest.
 
-    SSH connections do not, since they end in a QEMU; `follow` makes a new one.
+    SSH connections do not, since they end in a QEMU; `follow` makes a new one.  *instance* is where
+    it was looked for last, *lost* why it did not answer there, and empty if it did.
     """
 
     def __init__(self, instance: Instance, image: GuestImage) -> None:
         self._image = image
         self.name = instance.spec.name
+        self.instance = instance
         self.host = self._reach(instance)
-        self.reached = True
+        self.lost = ""
 
     def follow(self, successor: Instance) -> None:
         """Reach the guest through the host that *successor* runs on.
 
-        If it does not answer there, RemoteError is raised and *reached* is False from then on.
+        Raises RemoteError if it does not answer there; *lost* says so from then on.
         """
         self.host.abandon()
-        self.reached = False
-        self.host = self._reach(successor)
-        self.reached = True
+        self.instance = successor
+        try:
+            self.host = self._reach(successor)
+        except RemoteError as silent:
+            self.lost = f"{silent.what}; {silent.because}"
+            raise
+        self.lost = ""
 
     def close(self) -> None:
         """End the connection; the agent stays with the guest."""

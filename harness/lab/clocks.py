@@ -19,5 +19,8 @@ def set_clock(topology: Topology) -> None:
         with connect(name, topology.connection(name)) as host:
             host.run("date", "--utc", "--set", f"@{time.time():.3f}")
 
-    with ThreadPoolExecutor() as logging_in:
+    logging_in = ThreadPoolExecutor()
+    try:
         list(logging_in.map(set_one, topology.hosts))
+    finally:  # after Ctrl-C nobody waits for a login; it ends with the machine
+        logging_in.shutdown(wait=False, cancel_futures=True)

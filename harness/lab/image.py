@@ -64,14 +64,6 @@ class Image:
         return self.folder / "vmlinuz"
 
     @property
-    def host_initramfs(self) -> Path:
-        return self.folder / "host-initramfs"
-
-    @property
-    def guest_initramfs(self) -> Path:
-        return self.folder / "guest-initramfs"
-
-    @property
     def keys(self) -> Path:
         return self.folder / "keys"
 

@@ -13,7 +13,7 @@ from harness.run.moving import MovingGuest
 from harness.topology import Topology
 from harness.traffic.flow import Flow
 from harness.traffic.running import start
-from harness.waiting import wait_for
+from harness.waiting import let_pass
 
 UNDISTURBED_S = 1.0
 """How long the flow runs before and after the cut."""
@@ -37,15 +37,15 @@ def cut_under(topology: Topology, guest: MovingGuest, flow: Flow, *, millisecond
     """Cut the peer off for about *milliseconds* while *flow*, a round trip, runs to *guest*."""
     wire, ends = wire_of(topology), guest.ends()
     with start(flow, ends.peer_end, ends.guest_end) as running:
-        _let_pass(UNDISTURBED_S)
+        let_pass(UNDISTURBED_S)
         cutting_ns = time.monotonic_ns()
         wire.cut("peer")
         cut_ns = time.monotonic_ns()
-        _let_pass(milliseconds / 1000)
+        let_pass(milliseconds / 1000)
         mending_ns = time.monotonic_ns()
         wire.mend("peer")
         mended_ns = time.monotonic_ns()
-        _let_pass(UNDISTURBED_S)
+        let_pass(UNDISTURBED_S)
         raw = measured_flow(running.stop())
     (reported,) = migration_result(_without_migration(raw, cut_ns)).migration.flows
     assert reported.longest_outage_ms is not None, "the flow came back: the wire was mended"
@@ -64,10 +64,3 @@ def _without_migration(flow: MeasuredFlow, cut_ns: int) -> Measured:
         scheme="plain", trigger=None, source="here", destination="here", status="none",
         reason=None, qemu=QemuFigures(), asked_ns=cut_ns, events=(), bme=(), flows=(flow,),
     )  # fmt: skip
-
-
-def _let_pass(seconds: float) -> None:
-    end = time.monotonic() + seconds
-    wait_for(
-        "time to pass", time.monotonic, within=seconds + 1, until=lambda t: t >= end, every_s=0.001
-    )

@@ -20,7 +20,7 @@ from harness.remote import Host
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import RunningFlow
 from harness.traffic.running import start as start_flow
-from harness.waiting import WaitError, wait_for
+from harness.waiting import WaitError, let_pass, wait_for
 
 BEFORE_S = 1.0
 """How long the flows run before the migration is asked for: what undisturbed looks like."""
@@ -92,19 +92,20 @@ def conduct(
         running = [
             stack.enter_context(start_flow(flow, ends.peer_end, ends.guest_end)) for flow in flows
         ]
-        _let_run(BEFORE_S)
+        let_pass(BEFORE_S)
         progress(f"migrating from {source.host.name} to {successor.host.name} under traffic")
         outcome = scheme.migrate(source, successor, address)
         if outcome.status == "completed":
             outcome = _taken_up(outcome, successor)
-            _let_run(AFTER_S)
+            let_pass(AFTER_S)
             outcome = _served(outcome, running)
         # First what runs on the peer: logging in to a guest that is also answering takes long.
         stopped = {each.flow: each.stop() for each in running if each.flow.at_peer}
         if outcome.status == "completed":
-            outcome = _followed(outcome, ends.guest, successor, flows)
+            _follow(ends.guest, successor, flows, outcome)
         stopped |= {each.flow: each.stop() for each in running if not each.flow.at_peer}
         records = tuple(stopped[flow] for flow in flows)
+    outcome = _lost_noted(outcome, ends.guest)
     progress("relating clocks again")
     after = before | _read_all_clocks(ends, source, successor)
     clock = SharedClock(before, after, ends.peer.name)
@@ -148,39 +149,44 @@ def _taken_up(outcome: Outcome, successor: Instance) -> Outcome:
             fix="see the guest's console: its driver must find the VF and its address",
         )
     except WaitError as late:
-        seen = f"{late.what}; {late.because}; {_standing(successor)}"
+        seen = f"{late.what}; {late.because}; {successor.standing}"
         note = Note(time.monotonic_ns(), "vf not taken up", seen)
         return replace(outcome, notes=(*outcome.notes, note))
     return outcome
 
 
-def _followed(
-    outcome: Outcome, guest: GuestMachine, successor: Instance, flows: Sequence[Flow]
-) -> Outcome:
-    """Reach the guest where it is now; if it hangs, what the peer recorded is still worth all.
+def _follow(
+    guest: GuestMachine, successor: Instance, flows: Sequence[Flow], outcome: Outcome
+) -> None:
+    """Reach the guest where it is now.
 
-    Raises GuestError if a record of *flows* is lost with it.
+    One that hangs does not answer its users either, and what the peer recorded shows that.  Raises
+    GuestError if it serves them all the same, or if a record of *flows* is lost with it.
     """
     try:
         guest.follow(successor)
-    except RemoteError as silent:
-        seen = f"{silent.what}; {_standing(successor)}"
-        if not all(flow.at_peer for flow in flows):
-            raise GuestError(
-                f"{successor.host.name}: the guest does not answer after its migration",
-                because=f"{seen}; the record of a flow that begins or ends in it is lost with it",
-                fix="see its console and the QMP log; a round-trip flow is measured all the same",
-            ) from None
-        note = Note(time.monotonic_ns(), "guest not reached", seen)
-        return replace(outcome, notes=(*outcome.notes, note))
-    return outcome
+    except RemoteError:
+        cut_off = {note.name for note in outcome.notes} >= {_cut_off(flow) for flow in flows}
+        if flows and cut_off and all(flow.at_peer for flow in flows):
+            return
+        raise GuestError(
+            f"{successor.host.name}: the guest cannot be logged in to after its migration",
+            because=f"{guest.lost}; {successor.standing}",
+            fix="see its console there; a flow that begins or ends in it has its record in it, and "
+            "one that still returns is served by a guest that only its SSH server left",
+        ) from None
 
 
-def _standing(instance: Instance) -> str:
-    try:
-        return f"the guest's processor stands at {instance.processor()}"
-    except RemoteError as gone:
-        return gone.what
+def _lost_noted(outcome: Outcome, guest: GuestMachine) -> Outcome:
+    if not guest.lost:
+        return outcome
+    seen = f"{guest.lost}; {guest.instance.standing}"
+    note = Note(time.monotonic_ns(), "guest not reached", seen)
+    return replace(outcome, notes=(*outcome.notes, note))
+
+
+def _cut_off(flow: Flow) -> str:
+    return f"flow {flow.name} is cut off"
 
 
 def _served(outcome: Outcome, running: Sequence[RunningFlow]) -> Outcome:
@@ -191,14 +197,14 @@ def _served(outcome: Outcome, running: Sequence[RunningFlow]) -> Outcome:
         try:
             each.wait_until_served(LAST_SECONDS)
         except WaitError as late:
-            note = Note(time.monotonic_ns(), f"flow {each.flow.name} is cut off", late.what)
+            note = Note(time.monotonic_ns(), _cut_off(each.flow), late.what)
             outcome = replace(outcome, notes=(*outcome.notes, note))
     return outcome
 
 
 def _read_all_clocks(ends: Ends, source: Instance, successor: Instance) -> dict[str, Clocks]:
     machines = [ends.peer, source.host, successor.host]
-    if ends.guest.reached:
+    if not ends.guest.lost:
         machines.append(ends.guest.host)
     return {machine.name: read_clocks(machine) for machine in machines}
 
@@ -248,8 +254,3 @@ def measured_flow(records: FlowRecords) -> MeasuredFlow:
         unsent=records.sender.unsent,
         clock_moved_ns=records.receiver.clock_moved_ns,
     )
-
-
-def _let_run(seconds: float) -> None:
-    end = time.monotonic() + seconds
-    wait_for("the flows to run on", time.monotonic, within=seconds + 1, until=lambda t: t >= end)

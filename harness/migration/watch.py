@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
+from harness.host.sriov import VirtualFunction
 from harness.migration.handoff import HandOff
-from harness.remote import Host, Recorder
+from harness.remote import Host
+from harness.remote.transport import DeadlineError, HostGoneError
 
 BME_RATE_PER_S = 220
 """A sample costs a busy emulated processor 0.6 ms, nearly all of it for waking up, and a real one
@@ -46,26 +48,39 @@ def watched(
     host = instance.host
     seen = Seen(host.name)
     kernel_path = host.scratch("kernel.log")
-    kernel = host.start("kernel-log", {"path": kernel_path})
-    observer: Recorder | None = None
     bme_path = host.scratch("bme.jsonl")
-    if observe and instance.vf:
-        spec: dict[str, Any] = {
-            "host": host.name, "vf": instance.vf.pci, "qemu_pid": instance.pid, "path": bme_path,
-            "rate_per_s": BME_RATE_PER_S,
-        }  # fmt: skip
-        if hand_off:
-            spec["on_release"] = [hand_off.on_release()]
-        observer = host.start("observer", spec)
-    try:
+    with ExitStack() as stopping:
+        kernel = host.start("kernel-log", {"path": kernel_path})
+
+        def stop_kernel() -> None:
+            seen.kernel = kernel.stop()
+            seen.kernel_log = host.fetch(kernel_path).decode(errors="replace")
+
+        stopping.callback(stop_kernel)
+        if observe and instance.vf:
+            spec = _observing(instance, instance.vf, bme_path, hand_off)
+            observer = host.start("observer", spec)
+
+            def stop_observer() -> None:
+                seen.observer = observer.stop()
+                seen.handoff = seen.observer.pop("events")
+                seen.bme = _lines(host, bme_path)
+
+            stopping.callback(stop_observer)
         yield seen
-    finally:
-        if observer:
-            seen.observer = observer.stop()
-            seen.handoff = seen.observer.pop("events")
-            seen.bme = _lines(host, bme_path)
-        seen.kernel = kernel.stop()
-        seen.kernel_log = host.fetch(kernel_path).decode(errors="replace")
+
+
+def _observing(
+    instance: Instance, vf: VirtualFunction, path: str, hand_off: HandOff | None
+) -> dict[str, Any]:
+    """What the observer of *vf* is told; it writes to *path*."""
+    spec: dict[str, Any] = {
+        "host": instance.host.name, "vf": vf.pci, "qemu_pid": instance.pid, "path": path,
+        "rate_per_s": BME_RATE_PER_S,
+    }  # fmt: skip
+    if hand_off:
+        spec["on_release"] = [hand_off.on_release()]
+    return spec
 
 
 @contextmanager
@@ -77,9 +92,12 @@ def links_watched(guest: GuestMachine) -> Iterator[Seen]:
     try:
         yield seen
     finally:
-        if guest.reached:
-            links.stop()
-            seen.links = _lines(guest, path)
+        if not guest.lost:
+            try:
+                links.stop()
+                seen.links = _lines(guest, path)
+            except (HostGoneError, DeadlineError) as silent:
+                guest.lost = f"{silent.what}; {silent.because}"
 
 
 def _lines(host: Host | GuestMachine, path: str) -> list[dict[str, Any]]:

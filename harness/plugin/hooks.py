@@ -168,7 +168,7 @@ def _words(raised: BaseException) -> str:
             each = [_words(error) for error in raised.exceptions]
             return "\n".join(each) if all(each) else ""
         case HarnessError() | pytest.exit.Exception():
-            return str(raised).strip()
+            return "\n".join([str(raised).strip(), *getattr(raised, "__notes__", [])])
         case OSError(errno=errno.ENOSPC):
             return str(disk_full(raised))
     return ""

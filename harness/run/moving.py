@@ -25,6 +25,7 @@ from harness.run.lab import Lab
 from harness.traffic.flow import Endpoint, Flow
 
 BOOT_TRIES = 3
+ANSWER_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,6 @@ class MovingGuest:
         self._logs = logs
         self._launches = 0
         self.spec = spec
-        lab.renew()
         self._ending, self.instance, self.machine = self._boot(next(iter(berths.values())))
         stack.callback(lambda: self.machine.close())
 
@@ -58,10 +58,9 @@ class MovingGuest:
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
         harness cannot go on after; that QEMU failed is in the outcome.  Without *observe* nobody
         clears the filter on the source either: it shows what observing costs, and nothing else.
-        A guest that was lost in its last migration is replaced by another one first.
+        A guest that does not answer any more is replaced by another one first.
         """
-        if not self.machine.reached:
-            self._boot_another()
+        self._find()
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
         self._lab.renew(deadline_for(source).seconds)
@@ -82,8 +81,17 @@ class MovingGuest:
             loser.close()
         return conducted
 
+    def _find(self) -> None:
+        """Reach the guest where it runs; if it does not answer, end it and boot another there."""
+        try:
+            if self.machine.instance is not self.instance:
+                self.machine.follow(self.instance)
+            self.machine.host.run("true", seconds=ANSWER_SECONDS)
+        except RemoteError as silent:
+            self._lab.progress(f"{silent.what}; the guest is lost, ending it")
+            self._boot_another()
+
     def _boot_another(self) -> None:
-        self._lab.progress("the guest was lost; ending it")
         self._ending.close()
         for each in self._berths.values():
             if each.vf:  # wherever the hand-off left the filter
@@ -102,6 +110,7 @@ class MovingGuest:
             berth.vf.set_filter(self.spec.mac)
         left = BOOT_TRIES
         while True:
+            self._lab.renew()
             self._lab.progress(f"booting the guest on {berth.host}")
             ending, booting = self._launch(berth, incoming=False)
             try:

@@ -55,8 +55,9 @@ class Moved:
 
     @property
     def why(self) -> str:
-        """The reasons of a verdict that is no pass, and what did not come in time, a line each."""
-        notes = [f"{note.name}: {note.text}" for note in self.conducted.outcome.notes]
+        """The reasons of the verdict, and whatever else did not come in time, a line each."""
+        outcome = self.conducted.outcome
+        notes = [f"{n.name}: {n.text}" for n in outcome.notes if n.text != outcome.reason]
         return "\n".join([*self.verdict.reasons, *notes])
 
 

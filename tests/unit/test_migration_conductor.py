@@ -6,22 +6,23 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from qmp_server import Monitor
-from wire import laid, let_pass
+from wire import laid
 
 from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
 from harness.migration import conductor
-from harness.migration.scheme import Outcome
+from harness.migration.scheme import Note, Outcome
 from harness.traffic.flow import Direction, Flow
 from harness.traffic.running import start
-from harness.waiting import WaitError
+from harness.waiting import WaitError, let_pass
 
 if TYPE_CHECKING:
     from harness.guest.machine import GuestMachine
@@ -39,7 +40,7 @@ COMPLETED = Outcome(
 
 
 def echo(direction: Direction) -> Flow:
-    return Flow("echo", direction, 64, 200, number=7)
+    return Flow(direction, direction, 64, 200, number=7)
 
 
 class Untaken:
@@ -52,7 +53,10 @@ class Untaken:
 class Silent:
     """A guest that answers nobody where it has moved to."""
 
+    lost = ""
+
     def follow(self, _successor: Instance) -> None:
+        self.lost = "guest: cannot be reached; it is silent"
         raise RemoteError("guest: cannot be reached", because="it is silent", fix="look at it")
 
 
@@ -73,19 +77,39 @@ def test_a_vf_that_is_not_taken_up_is_noted_with_where_the_guest_stands(
     (note,) = conductor._taken_up(COMPLETED, successor).notes
     assert note.name == "vf not taken up"
     assert "BME is still clear" in note.text
-    assert "the guest's processor stands at RIP=ffffffff81e0b2db HLT=1" in note.text
+    assert "its processor stands at RIP=ffffffff81e0b2db HLT=1" in note.text
 
 
-def test_a_guest_that_does_not_answer_is_noted_unless_a_record_is_lost_with_it(
+def test_a_guest_that_hangs_is_no_error_if_its_users_are_cut_off_too(
     successor: Instance,
 ) -> None:
-    """What the peer recorded is measured; what only the guest knew would be made up."""
+    """Then what the peer recorded is the whole truth, and is measured."""
     silent = cast("GuestMachine", Silent())
-    (note,) = conductor._followed(COMPLETED, silent, successor, [echo("round-trip")]).notes
-    assert note.name == "guest not reached"
-    assert "HLT=1" in note.text
-    with pytest.raises(GuestError, match="birch: the guest does not answer") as failed:
-        conductor._followed(COMPLETED, silent, successor, [echo("from-guest")])
+    note = Note(1, "flow round-trip is cut off", "waited 20 s")
+    conductor._follow(silent, successor, [echo("round-trip")], replace(COMPLETED, notes=(note,)))
+    assert silent.lost
+
+
+@pytest.mark.parametrize(
+    ("flows", "cut_off"),
+    [
+        (["round-trip"], []),
+        (["round-trip", "from-guest"], ["round-trip", "from-guest"]),
+        ([], []),
+    ],
+    ids=["its users are served", "it has a record", "nobody can tell"],
+)
+def test_a_guest_that_cannot_be_logged_in_to_is_an_error_otherwise(
+    successor: Instance, flows: list[Direction], cut_off: list[Direction]
+) -> None:
+    """A verdict on what only its SSH server or its lost record could tell would be made up."""
+    silent = cast("GuestMachine", Silent())
+    notes = tuple(Note(1, f"flow {name} is cut off", "waited 20 s") for name in cut_off)
+    with pytest.raises(GuestError, match="birch: the guest cannot be logged in to") as failed:
+        conductor._follow(
+            silent, successor, [echo(each) for each in flows], replace(COMPLETED, notes=notes)
+        )
+    assert failed.value.because.startswith("guest: cannot be reached; it is silent; ")
     assert "HLT=1" in failed.value.because
 
 
@@ -103,4 +127,4 @@ def test_a_flow_that_stays_cut_off_is_noted_and_one_that_is_served_is_not(
         wire.near.ip("link", "set", "near", "down")
         let_pass(0.5)  # what arrived before that is written by then
         (note,) = conductor._served(COMPLETED, [running]).notes
-    assert note.name == "flow echo is cut off"
+    assert note.name == "flow round-trip is cut off"

@@ -22,7 +22,6 @@ from typing import Any
 from harness import frames
 from harness.agent.records import RECEIVED, RECEIVED_FIELDS, SENT, SENT_FIELDS
 from harness.traffic.flow import Endpoint, FlowRecords
-from harness.waiting import Deadline, wait_for
 
 ROOT = Path(__file__).parents[2]
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
@@ -141,11 +140,6 @@ def laid(folder: Path) -> Iterator[Wire]:
             process.discard()
         for namespace in (near, far):
             subprocess.run(["ip", "netns", "delete", namespace.name], check=False)
-
-
-def let_pass(seconds: float) -> None:
-    deadline = Deadline(seconds)
-    wait_for("time to pass", lambda: deadline.expired, within=seconds + 1, every_s=seconds / 10)
 
 
 def packet_socket_in(namespace: Namespace, interface: str) -> socket.socket:
