@@ -195,6 +195,7 @@ def _busy(note: dict[str, Any]) -> AgentError:
     return AgentError(
         f"lent to {note['holder']} since {note['since']}, {until}",
         because="two runs on one host would spoil each other's results",
-        fix="wait, or ask them; `vf-harness restore` ends their run and puts the host back",
+        fix="wait, or ask them; `vf-harness restore --lab LAB` ends their run and puts the host "
+        "back",
         busy=True,
     )

@@ -33,7 +33,8 @@ class Snapshot:
             raise RestoreError(
                 f"{self.host}: not as it was before",
                 because="; ".join(differing),
-                fix=f"put it right by hand, or `vf-harness restore {self.host}` and look again",
+                fix=f"put it right by hand, or `vf-harness restore --lab LAB {self.host}` and look "
+                "again",
             )
 
 

@@ -101,7 +101,8 @@ def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]
         raise LabError(
             f"{port.host.name}: {port.pci} already has {taken} VFs",
             because="someone may be using them, so nothing was changed",
-            fix=f"free them, run `vf-harness restore {port.host.name}`, or name another port",
+            fix=f"free them, run `vf-harness restore --lab LAB {port.host.name}`, or name another "
+            "port",
         )
     with changed_back(port.host) as host:
         # Without a driver of the host's own on them: the guest is to be their first user.

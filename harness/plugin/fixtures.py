@@ -182,7 +182,7 @@ def _keep(lab: Lab, stack: ExitStack, say: Callable[[str], None]) -> None:
         if way.transport == "ssh":
             where = f"ssh -p {way.port}{key} {way.user}@{way.address}"
         say(f"kept: {where}  ({machine.name})")
-    say("put back with `vf-harness restore`, or by the machines themselves when the lease ends")
+    say("put back with `vf-harness restore --lab LAB`, or by the machines when the lease ends")
 
 
 def _never_undo(stack: ExitStack) -> None:

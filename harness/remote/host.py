@@ -233,7 +233,7 @@ class Host:
             raise RestoreError(
                 f"{self.name}: not undone: {'; '.join(one['what'] for one in failures)}",
                 because="; ".join(one["because"] for one in failures),
-                fix=f"mend the cause, then `vf-harness restore {self.name}`",
+                fix=f"mend the cause, then `vf-harness restore --lab LAB {self.name}`",
             )
 
     def pending(self) -> list[dict[str, Any]]:

@@ -63,8 +63,8 @@ class HostGoneError(RemoteError):
         super().__init__(
             f"{host}: {what}",
             because=said(last_words) or "the host went down, or the way to it was cut",
-            fix=f"its agent puts the host back by itself; if it cannot, `vf-harness restore {host}`"
-            " does once the host answers",
+            fix="its agent puts the host back by itself; if it cannot, "
+            f"`vf-harness restore --lab LAB {host}` does once the host answers",
         )
         self.host = host
 

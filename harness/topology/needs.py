@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.topology.models import PortEntry, Topology
 
 JUMBO_MTU = 9000
-"""What a link must carry to be called jumbo: the MTU of the seed's 9K receive buffers."""
+"""What a link must carry to be called jumbo: the MTU of 9K receive buffers."""
 
 
 @dataclass(frozen=True, slots=True)

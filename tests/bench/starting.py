@@ -29,9 +29,13 @@ def demonstrating(topology: Topology, say: Callable[[str], None]) -> list[Row]:
         variables = {**os.environ, "VF_HARNESS_CACHE": f"{folder}/cache", "PIP_NO_CACHE_DIR": "1"}
 
         def demo() -> None:
-            subprocess.run(
-                ["make", "demo"], cwd=clone, env=variables, check=True, stdout=subprocess.DEVNULL
-            )
+            done = subprocess.run(
+                ["make", "demo"], cwd=clone, env=variables, check=False,
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            if done.returncode:
+                sys.stderr.write(done.stdout)
+            done.check_returncode()
 
         say("make demo in a new clone")
         from_nothing_s = _seconds(demo)

@@ -29,8 +29,8 @@ def test_dma_has_stopped_before_the_last_pages_are_copied(
 ) -> None:
     """What a VF writes after its page's last copy is missing on the other side.
 
-    The seed's order: DMA off, then pages marked, then copied.  BME on the source is sampled
-    through the whole migration, and must be seen falling before QEMU stops the guest.
+    The order that loses no page: DMA off, then pages marked, then copied.  BME on the source is
+    sampled through the whole migration, and must be seen falling before QEMU stops the guest.
     """
     moved = migrate(guest, flow(1514))
     orders = dma_order(moved.conducted.measured)

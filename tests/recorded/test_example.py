@@ -102,7 +102,7 @@ def test_the_stop_begins_when_the_guest_began_to_stop(measured: Measured) -> Non
 
 
 def test_dma_had_stopped_in_time(measured: Measured) -> None:
-    """The order that the seed asks for, as a real run shows it."""
+    """The order that a migration needs, as a real run shows it."""
     assert [order.outcome for order in dma_order(measured)] == ["kept"]
 
 

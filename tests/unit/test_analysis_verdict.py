@@ -81,7 +81,7 @@ def test_a_flow_that_never_came_back_fails_without_any_limit() -> None:
 
 @pytest.mark.parametrize("what", ["corrupted", "unrecognisable"])
 def test_corrupted_frames_fail(what: str) -> None:
-    """A torn 9K frame is what the seed warns of; one is enough."""
+    """A torn 9K frame is a page that was lost on the way; one is enough."""
     bad = flow(corrupted=[77])
     if what == "unrecognisable":
         stray = received_record([99_999], [1], [0], [ASKED_NS])
@@ -175,7 +175,7 @@ WITHOUT_RELEASE = tuple(e for e in FAILOVER_EVENTS if e.name != "vf released")
 
 
 def test_a_vf_whose_bme_is_1_at_stop_breaks_the_order() -> None:
-    """The seed's rule: DMA off first.  The VF wrote into pages that were already copied."""
+    """DMA must be off first.  The VF wrote into pages that were already copied."""
     late = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103)]
     verdict = judged(failover(bme=late))
     assert verdict.word == "fail"
