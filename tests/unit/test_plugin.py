@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from test_topology import EMULATED
 
+from harness.errors import LabError
+from harness.plugin import hooks
+
 UNIT = Path(__file__).parent
 
 MADE_UP_LAB = """
@@ -280,3 +283,13 @@ def test_a_dry_run_names_every_host_and_changes_none(project: Project) -> None:
     for word in ("alder", "birch", "sriov_numvfs", "Nothing was changed"):
         assert word in ran.text
     assert not (project.folder / "runs").exists()
+
+
+def test_what_else_went_wrong_is_told_with_an_error() -> None:
+    """A flow that could not be stopped either must not hide what broke the test, nor vanish."""
+    error = LabError("alder: gone", because="it is off", fix="switch it on")
+    error.add_note("flow jumbo could not be stopped: alder: gone")
+    assert hooks._words(error).splitlines() == [
+        *str(error).strip().splitlines(),
+        "flow jumbo could not be stopped: alder: gone",
+    ]
