@@ -11,19 +11,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from wire import (
-    Measured,
-    Wire,
-    datagram,
-    laid,
-    packet_socket_in,
-    receiver_spec,
-    sender_spec,
-)
+from wire import Measured, Wire, datagram, laid, packet_socket_in, receiver_spec, sender_spec
 
 from harness.agent import packet_socket, payload
 from harness.agent.errors import AgentError
 from harness.agent.records import RECEIVED
+from harness.remote.transport import HostGoneError
 from harness.traffic.flow import Direction, Flow
 from harness.traffic.running import RunningFlow, start
 from harness.waiting import WaitError, let_pass
@@ -279,6 +272,30 @@ def test_frames_that_found_no_room_are_counted_one_by_one(wire: Wire) -> None:
 
     assert summary["receiver_dropped"] > 0
     assert summary["flows"][0]["received"] + summary["receiver_dropped"] == sent == 12_000
+
+
+@pytest.mark.parametrize("broken", [True, False], ids=["in an error", "by itself"])
+def test_a_flow_that_cannot_be_stopped_never_hides_what_broke_before(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    """The guest that it ends in is gone: that is told beside the error, or is the error."""
+
+    def break_off() -> None:
+        with start(flow(), wire.peer, wire.guest, grace_ms=0) as running:
+            stop = running._stop_recorders
+
+            def stop_and_fail() -> None:
+                stop()
+                raise HostGoneError("guest", "went away")
+
+            monkeypatch.setattr(running, "_stop_recorders", stop_and_fail)
+            if broken:
+                raise ValueError("what broke the test")
+
+    with pytest.raises(ValueError if broken else HostGoneError) as failed:
+        break_off()
+    told = getattr(failed.value, "__notes__", [])
+    assert told == ["flow round-trip could not be stopped: guest: went away"] * broken
 
 
 def test_a_missing_interface_is_an_error_that_names_it() -> None:
