@@ -108,5 +108,5 @@ def _resident(transport: Transport, app: str, arguments: list[str], deadline: De
     transport.run(start, seconds=deadline.remaining).check()
     relay = ["python3", "-I", app, "relay", arguments[-1]]
     stream = transport.open(relay, seconds=deadline.remaining)
-    connected(transport.host, stream)
+    connected(transport.host, stream, deadline.remaining)
     return stream

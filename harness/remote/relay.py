@@ -8,7 +8,7 @@ import socket
 import threading
 
 from harness.errors import RemoteError
-from harness.remote.transport import HostGoneError, Stream
+from harness.remote.transport import DeadlineError, HostGoneError, Stream
 
 _ENDING_SECONDS = 5
 
@@ -22,16 +22,7 @@ class Relay:
         It owns *stream*.  Raises RemoteError if the program cannot connect in time.
         """
         self._stream = stream
-        timer = threading.Timer(seconds, stream.close)
-        timer.daemon = True
-        timer.start()
-        try:
-            first = connected(host, stream)
-        except RemoteError:
-            stream.close()
-            raise
-        finally:
-            timer.cancel()
+        first = connected(host, stream, seconds)
         self.near, self._far = socket.socketpair()
         self._threads = [
             threading.Thread(target=self._outwards, name=f"relay-to-{host}", daemon=True),
@@ -65,11 +56,33 @@ class Relay:
             self._far.shutdown(socket.SHUT_WR)
 
 
-def connected(host: str, stream: Stream) -> bytes:
+def connected(host: str, stream: Stream, seconds: float) -> bytes:
     """Read a relay program's first line; what came after it.
 
-    Raises RemoteError if it has nobody to connect to.
+    Raises DeadlineError if none comes within *seconds*, RemoteError if the program has nobody to
+    connect to; *stream* is closed then.
     """
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        stream.close()  # which ends the reading
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        return _first(host, stream)
+    except RemoteError:
+        stream.close()
+        if late.is_set():
+            raise DeadlineError(host, "starting a relay", seconds, stream.last_words()) from None
+        raise
+    finally:
+        timer.cancel()
+
+
+def _first(host: str, stream: Stream) -> bytes:
     data = b""
     while b"\n" not in data:
         more = stream.receive()

@@ -18,6 +18,8 @@ from machines import Sshd, alive, children
 from harness.clock import relate
 from harness.errors import RemoteError, RestoreError
 from harness.remote import CommandError, Host, HostGoneError, connect, zipapp
+from harness.remote.relay import connected
+from harness.remote.transport import DeadlineError
 from harness.waiting import wait_for
 
 MIB = 1 << 20
@@ -186,6 +188,22 @@ def test_socket_that_nobody_serves_is_an_error(alder: Host, tmp_path: Path) -> N
     """It must not look like a QEMU that closed the connection."""
     with pytest.raises(RemoteError, match=r"alder: connecting to .*/none: ENOENT"):
         alder.socket_to(str(tmp_path / "none"))
+
+
+def test_a_relay_that_says_nothing_is_waited_for_no_longer_than_asked(alder: Host) -> None:
+    """A guest whose SSH server works and whose programs hang would hold up a run for good."""
+    stream = alder.transport.open(["sleep", "60"], seconds=10)
+    with pytest.raises(DeadlineError, match=r"alder: starting a relay was not over after 0\.3 s"):
+        connected("alder", stream, 0.3)
+    assert stream.receive() == b"", "it was left open"
+
+
+def test_a_relay_that_ends_at_once_is_no_late_one(alder: Host) -> None:
+    """More seconds would not help it."""
+    stream = alder.transport.open(["sh", "-c", "echo no python >&2"], seconds=10)
+    with pytest.raises(HostGoneError, match="the relay ended before it began") as failed:
+        connected("alder", stream, 30)
+    assert "no python" in failed.value.because
 
 
 def test_small_files_and_large_ones(alder: Host, folder: Path) -> None:
