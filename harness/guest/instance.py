@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import GuestError, MigrationError, RemoteError
 from harness.guest.command_line import command_line
-from harness.guest.qmp import Qmp
+from harness.guest.qmp import QemuGoneError, Qmp
 from harness.guest.spec import GuestImage, GuestSpec, Place
 from harness.host.changes import changed_back
 from harness.host.sriov import VirtualFunction
@@ -57,21 +57,31 @@ class Instance:
         return str(self.qmp.execute("query-status")["status"])
 
     @property
-    def standing(self) -> str:
-        """Where the guest's first processor stands, in QEMU's words, or why that is not known.
+    def last_words(self) -> str:
+        """The end of the guest's console, and where its first processor stands, in QEMU's words.
 
-        ``HLT=1`` is one that waits for an interrupt.
+        ``HLT=1`` is one that waits for an interrupt.  Where QEMU has ended: what it said of that.
         """
         try:
-            said = self.qmp.execute("human-monitor-command", {"command-line": "info registers"})
+            return f"its console ends: {_end_of(self.console(), 3)}; {self._standing()}"
         except (RemoteError, MigrationError) as silent:
-            return f"where its processor stands is not known: {silent.what}"
+            return f"what became of it is not known: {silent.what}"
+
+    def _standing(self) -> str:
+        try:
+            said = self.qmp.execute("human-monitor-command", {"command-line": "info registers"})
+        except QemuGoneError:
+            return f"its QEMU has ended, and its log ends: {_end_of(self.complaints(), 1)}"
         lines = (line for line in str(said).splitlines() if "RIP=" in line or "EIP=" in line)
         return f"its processor stands at {next(lines, 'a place that QEMU does not tell')}"
 
     def console(self) -> str:
         """What the guest has printed so far on this host."""
         return self.host.fetch(f"{self.place.folder}/console.log").decode(errors="replace")
+
+    def complaints(self) -> str:
+        """What QEMU itself has printed so far: warnings, and why it ended if it did."""
+        return self.host.fetch(f"{self.place.folder}/qemu.log").decode(errors="replace")
 
     def wait_until_up(self) -> None:
         """Return when the guest's init has said that it is up.
@@ -91,13 +101,16 @@ class Instance:
                 every_s=0.5,
             )
         except WaitError:
-            last = " | ".join(self.console().strip().splitlines()[-3:])
             raise error(
                 f"{self.host.name}: the guest did not say {words!r} within {seconds} s",
-                because=f"its console ends: {last or 'with nothing'}; {self.standing}",
+                because=self.last_words,
                 fix="see the console and qemu.log in its folder on that host, "
                 f"{self.place.folder}; --keep-on-failure leaves them there",
             ) from None
+
+
+def _end_of(text: str, lines: int) -> str:
+    return " | ".join(text.strip().splitlines()[-lines:]) or "with nothing"
 
 
 @contextmanager

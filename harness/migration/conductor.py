@@ -13,9 +13,10 @@ from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.migration.clocks import Clocks, SharedClock, read_clocks
 from harness.migration.handoff import HandOff
-from harness.migration.scheme import Note, Outcome, Scheme
+from harness.migration.raw import Raw
+from harness.migration.scheme import GONE, Note, Outcome, Scheme, state_of
 from harness.migration.timeline import Timeline, build
-from harness.migration.watch import Seen, links_watched, watched
+from harness.migration.watch import links_watched, watched
 from harness.remote import Host
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import RunningFlow
@@ -48,18 +49,11 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Conducted:
-    """A migration, measured; from *seen* on it is what the artifacts keep.
-
-    *seen* is what each machine recorded, *qmp_logs* what was said with each host's QEMU, *console*
-    what the guest printed, on the source and then on the destination.
-    """
+    """A migration, measured, and the *records* of its flows that it was measured from."""
 
     outcome: Outcome
     measured: Measured
     records: tuple[FlowRecords, ...]
-    seen: tuple[Seen, ...]
-    qmp_logs: dict[str, str]
-    console: str
 
 
 def conduct(
@@ -71,24 +65,28 @@ def conduct(
     ends: Ends,
     flows: Sequence[Flow],
     hand_off: HandOff | None,
+    raw: Raw,
     observe: bool = True,
     progress: Callable[[str], None],
 ) -> Conducted:
     """Migrate the guest from *source* to *successor* and measure what its users feel.
 
     *address* is where the source's QEMU reaches the successor's.  While the flows run nothing is
-    sent to a host but what the migration itself needs.
+    sent to a host but what the migration itself needs.  *raw* gets what was said, also when this
+    raises.
     """
     since = len(source.qmp.events)
     _wait_until_at_rest(ends)
     progress("relating clocks")
     before = _read_all_clocks(ends, source, successor)
     with ExitStack() as stack:
-        seen = [
-            stack.enter_context(watched(source, hand_off, observe=observe)),
-            stack.enter_context(watched(successor, None, observe=observe)),
-            stack.enter_context(links_watched(ends.guest)),
-        ]
+        stack.callback(raw.take, source, successor)
+        for watching in (
+            watched(source, hand_off, observe=observe),
+            watched(successor, None, observe=observe),
+            links_watched(ends.guest),
+        ):
+            raw.seen.append(stack.enter_context(watching))
         running = [
             stack.enter_context(start_flow(flow, ends.peer_end, ends.guest_end)) for flow in flows
         ]
@@ -110,17 +108,10 @@ def conduct(
     after = before | _read_all_clocks(ends, source, successor)
     clock = SharedClock(before, after, ends.peer.name)
     timeline = build(
-        clock, outcome, source, successor, seen, hand_off, ends.guest.name, since=since
+        clock, outcome, source, successor, raw.seen, hand_off, ends.guest.name, since=since
     )
     measured = _measured(scheme, source, successor, outcome, timeline, records)
-    return Conducted(
-        outcome=outcome,
-        measured=measured,
-        records=records,
-        seen=tuple(seen),
-        qmp_logs={each.host.name: each.qmp.log_text() for each in (source, successor)},
-        console=source.console() + successor.console(),
-    )
+    return Conducted(outcome, measured, records)
 
 
 def _wait_until_at_rest(ends: Ends) -> None:
@@ -149,7 +140,7 @@ def _taken_up(outcome: Outcome, successor: Instance) -> Outcome:
             fix="see the guest's console: its driver must find the VF and its address",
         )
     except WaitError as late:
-        seen = f"{late.what}; {late.because}; {successor.standing}"
+        seen = f"{late.what}; {late.because}; {successor.last_words}"
         note = Note(time.monotonic_ns(), "vf not taken up", seen)
         return replace(outcome, notes=(*outcome.notes, note))
     return outcome
@@ -160,18 +151,20 @@ def _follow(
 ) -> None:
     """Reach the guest where it is now.
 
-    One that hangs does not answer its users either, and what the peer recorded shows that.  Raises
-    GuestError if it serves them all the same, or if a record of *flows* is lost with it.
+    One that hangs does not answer its users either, and one that ended with its QEMU will not: what
+    the peer recorded shows that.  Raises GuestError if it serves them all the same, or if a record
+    of *flows* is lost with it.
     """
     try:
         guest.follow(successor)
     except RemoteError:
         cut_off = {note.name for note in outcome.notes} >= {_cut_off(flow) for flow in flows}
-        if flows and cut_off and all(flow.at_peer for flow in flows):
+        ended = state_of(successor) == GONE
+        if flows and (cut_off or ended) and all(flow.at_peer for flow in flows):
             return
         raise GuestError(
             f"{successor.host.name}: the guest cannot be logged in to after its migration",
-            because=f"{guest.lost}; {successor.standing}",
+            because=f"{guest.lost}; {successor.last_words}",
             fix="see its console there; a flow that begins or ends in it has its record in it, and "
             "one that still returns is served by a guest that only its SSH server left",
         ) from None
@@ -180,9 +173,10 @@ def _follow(
 def _lost_noted(outcome: Outcome, guest: GuestMachine) -> Outcome:
     if not guest.lost:
         return outcome
-    seen = f"{guest.lost}; {guest.instance.standing}"
+    seen = f"{guest.lost}; {guest.instance.last_words}"
     note = Note(time.monotonic_ns(), "guest not reached", seen)
-    return replace(outcome, notes=(*outcome.notes, note))
+    state = state_of(guest.instance)
+    return replace(outcome, destination_state=state, notes=(*outcome.notes, note))
 
 
 def _cut_off(flow: Flow) -> str:

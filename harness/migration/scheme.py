@@ -177,15 +177,16 @@ def outcome(asked: Asked, source: Instance, successor: Instance) -> Outcome:
         status=str(figures["status"]),
         reason=figures.get("error-desc"),
         figures=figures,
-        source_state=_state(source),
-        destination_state=_state(successor),
+        source_state=state_of(source),
+        destination_state=state_of(successor),
     )
 
 
 _ANNOUNCE_EACH_STEP = [{"capability": "events", "state": True}]
 
 
-def _state(instance: Instance) -> str:
+def state_of(instance: Instance) -> str:
+    """The state of a guest's process, or GONE."""
     try:
         return instance.state
     except QemuGoneError:

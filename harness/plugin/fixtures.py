@@ -130,7 +130,8 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
     from harness.run.record import limits_of
 
     def move(guest: MovingGuest, *flows: Flow, observe: bool = True) -> Moved:
-        conducted = guest.migrate(flows, observe=observe)
+        with case.said() as raw:
+            conducted = guest.migrate(flows, raw, observe=observe)
         moved = case.keep(conducted, limits_of(lab.topology))
         request.node.user_properties.extend(
             properties(moved.migration, moved.verdict.word, number=len(case.moved))

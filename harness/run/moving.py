@@ -18,6 +18,7 @@ from harness.host.port import find_port, port_up
 from harness.host.sriov import NO_MAC, VirtualFunction, virtual_functions
 from harness.migration.conductor import Conducted, Ends, conduct
 from harness.migration.handoff import HandOff
+from harness.migration.raw import Raw
 from harness.migration.scheme import Scheme, deadline_for
 from harness.migration.schemes.failover import Failover
 from harness.migration.schemes.plain import Plain
@@ -52,11 +53,12 @@ class MovingGuest:
         self._ending, self.instance, self.machine = self._boot(next(iter(berths.values())))
         stack.callback(lambda: self.machine.close())
 
-    def migrate(self, flows: Sequence[Flow], *, observe: bool = True) -> Conducted:
-        """Move to the other host while *flows* run, and return what was seen.
+    def migrate(self, flows: Sequence[Flow], raw: Raw, *, observe: bool = True) -> Conducted:
+        """Move to the other host while *flows* run, and return what was measured.
 
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
-        harness cannot go on after; that QEMU failed is in the outcome.  Without *observe* nobody
+        harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
+        was said.  Without *observe* nobody
         clears the filter on the source either: it shows what observing costs, and nothing else.
         A guest that does not answer any more is replaced by another one first.
         """
@@ -73,7 +75,7 @@ class MovingGuest:
             conducted = conduct(
                 scheme, source, successor,
                 address=entry.migration_endpoint, ends=self.ends(), flows=flows,
-                hand_off=hand_off, observe=observe, progress=self._lab.progress,
+                hand_off=hand_off, raw=raw, observe=observe, progress=self._lab.progress,
             )  # fmt: skip
         finally:
             if _runs(successor):  # also when measuring broke off after that
@@ -83,13 +85,20 @@ class MovingGuest:
 
     def _find(self) -> None:
         """Reach the guest where it runs; if it does not answer, end it and boot another there."""
+        lost = self.machine.lost or self._silent_why()
+        if lost:
+            self._lab.progress(f"{lost}; the guest is lost, ending it")
+            self._boot_another()
+
+    def _silent_why(self) -> str:
+        """Why the guest does not answer where it runs; empty if it does."""
         try:
             if self.machine.instance is not self.instance:
                 self.machine.follow(self.instance)
             self.machine.host.run("true", seconds=ANSWER_SECONDS)
         except RemoteError as silent:
-            self._lab.progress(f"{silent.what}; the guest is lost, ending it")
-            self._boot_another()
+            return silent.what
+        return ""
 
     def _boot_another(self) -> None:
         self._ending.close()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
+from harness.analysis.measured import BmeSample, Event
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.migration.conductor import Conducted
+from harness.migration.raw import Raw
 from harness.report.entry import migration_result
 from harness.report.page import write_page
 from harness.report.results import CaseResult, Migration, Provenance, Results, write_results
@@ -27,7 +30,7 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """One measured migration: its entry in results.json, its verdict, and what was seen.
+    """One measured migration: its entry in results.json, its verdict, and what it comes from.
 
     *packets* are its flows' frames by the flow's name; columns as ``harness.analysis`` says.
     """
@@ -70,15 +73,30 @@ class Case:
     moved: list[Moved] = field(default_factory=list)
     outcome: str = "not run"
 
+    @contextmanager
+    def said(self) -> Iterator[Raw]:
+        """What the next migration says; written into the folder whatever becomes of it."""
+        raw = Raw()
+        try:
+            yield raw
+        finally:
+            raw.write(self.folder, self._suffix)
+
     def keep(self, conducted: Conducted, limits: Limits) -> Moved:
-        """Judge a migration and write all that is known of it into the folder."""
-        number = len(self.moved) + 1
-        _write_raw(self.folder, conducted, suffix="" if number == 1 else f"-{number}")
-        recorded = migration_result(conducted.measured, limits)
-        recorded.write(self.folder, number=number)
+        """Judge a migration and write all that was measured of it into the folder."""
+        measured = conducted.measured
+        _write_lines(self.folder / f"timeline{self._suffix}.jsonl", measured.events)
+        _write_lines(self.folder / f"bme{self._suffix}.jsonl", measured.bme)
+        recorded = migration_result(measured, limits)
+        recorded.write(self.folder, number=len(self.moved) + 1)
         moved = Moved(recorded.migration, recorded.verdict, conducted, recorded.packets)
         self.moved.append(moved)
         return moved
+
+    @property
+    def _suffix(self) -> str:
+        """Of the next migration's files: a test's second one must not write over its first."""
+        return f"-{len(self.moved) + 1}" if self.moved else ""
 
 
 class Record:
@@ -161,22 +179,8 @@ def _case_result(case: Case, run: Path) -> CaseResult:
     )
 
 
-def _write_raw(folder: Path, conducted: Conducted, suffix: str) -> None:
-    measured = conducted.measured
-    _write_lines(folder / f"timeline{suffix}.jsonl", (asdict(event) for event in measured.events))
-    _write_lines(folder / f"bme{suffix}.jsonl", (asdict(sample) for sample in measured.bme))
-    for seen in conducted.seen:
-        if (
-            seen.kernel or seen.kernel_log
-        ):  # its kernel was watched, and may have had nothing to say
-            (folder / f"dmesg-{seen.machine}{suffix}.log").write_text(seen.kernel_log)
-    for host, log in conducted.qmp_logs.items():
-        (folder / f"qmp-{host}{suffix}.jsonl").write_text(log)
-    (folder / f"console{suffix}.log").write_text(conducted.console)
-
-
-def _write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+def _write_lines(path: Path, lines: Iterable[Event | BmeSample]) -> None:
+    path.write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
 
 
 def _point(link: Path, name: str) -> None:

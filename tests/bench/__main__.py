@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import time
@@ -27,16 +28,18 @@ def main() -> None:
         print(f"{time.monotonic() - began:6.1f} s  {text}", file=sys.stderr, flush=True)
 
     topology = load(find("emulated"))
+    kept = Path(tempfile.mkdtemp(prefix="vf-harness-bench-"))
+    say(f"what is said to QEMU, and by it, goes to {kept} until this has come to its end")
     tables = {"Starting": [*demonstrating(topology, say), *starting(topology, say)]}
     with (
-        tempfile.TemporaryDirectory() as logs,
         ready(topology, say) as (reached, image),
         taken(reached, image, say) as lab,
-        moving_guest(lab, GuestSpec.of(topology.guest), Path(logs), has_vf=True) as guest,
+        moving_guest(lab, GuestSpec.of(topology.guest), kept, has_vf=True) as guest,
     ):
         tables["A known outage"] = known_outages(reached, guest, say)
-        tables["The observer"] = observing(reached, guest, say)
+        tables["The observer"] = observing(reached, guest, kept, say)
     print(write_page(tables, ANSWER.read_text()))
+    shutil.rmtree(kept)  # not after an error: it is what is left to read then
 
 
 if __name__ == "__main__":

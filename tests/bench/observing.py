@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bench.rows import Row
 from harness.migration.conductor import Conducted
+from harness.migration.raw import Raw
 from harness.run.moving import MovingGuest
 from harness.topology import Topology
 from harness.traffic.flow import Flow
@@ -16,10 +18,13 @@ PAIRS = 10
 SHUFFLES = 10_000
 
 
-def observing(topology: Topology, guest: MovingGuest, say: Callable[[str], None]) -> list[Row]:
+def observing(
+    topology: Topology, guest: MovingGuest, kept: Path, say: Callable[[str], None]
+) -> list[Row]:
     """Migrations in turn with and without an observer: the time that the unplug takes.
 
-    The first from either host translates the code that it runs there, and is not counted.
+    What was said in the last one is in *kept*.  The first from either host translates the code that
+    it runs there, and is not counted.
     """
     unplug_ms: dict[bool, list[float]] = {True: [], False: []}
     rates, gaps_ms = [], []
@@ -27,12 +32,16 @@ def observing(topology: Topology, guest: MovingGuest, say: Callable[[str], None]
         observe = number % 8 in (0, 1, 6, 7)  # so that each is seen in both directions, and first
         say(f"migrating {'with' if observe else 'without'} an observer")
         flow = Flow(f"observer-{number}", "round-trip", 64, topology.limits.rate_pps, 950 + number)
-        conducted = guest.migrate([flow], observe=observe)
+        raw = Raw()
+        try:
+            conducted = guest.migrate([flow], raw, observe=observe)
+        finally:
+            raw.write(kept)
         if number < 0:
             continue
         unplug_ms[observe].append(_unplug_ms(conducted))
         if observe:
-            observer = conducted.seen[0].observer
+            observer = raw.seen[0].observer
             rates.append(observer["rate_per_s"])
             gaps_ms.append(observer["longest_gap_ms"])
     with_ms, without_ms = (statistics.median(unplug_ms[observe]) for observe in (True, False))

@@ -19,13 +19,14 @@ from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
 from harness.migration import conductor
-from harness.migration.scheme import Note, Outcome
+from harness.migration.scheme import GONE, Note, Outcome
 from harness.traffic.flow import Direction, Flow
 from harness.traffic.running import start
 from harness.waiting import WaitError, let_pass
 
 if TYPE_CHECKING:
     from harness.guest.machine import GuestMachine
+    from harness.guest.spec import Place
     from harness.host.sriov import VirtualFunction
     from harness.remote import Host
 
@@ -54,6 +55,7 @@ class Silent:
     """A guest that answers nobody where it has moved to."""
 
     lost = ""
+    instance: Instance
 
     def follow(self, _successor: Instance) -> None:
         self.lost = "guest: cannot be reached; it is silent"
@@ -61,13 +63,21 @@ class Silent:
 
 
 @pytest.fixture
-def successor() -> Iterator[Instance]:
-    """An instance with a VF that is not taken up, and a processor that waits."""
-    with closing(Monitor("birch")) as qemu, closing(Qmp("birch", qemu.near)) as qmp:
+def qemu() -> Iterator[Monitor]:
+    """QEMU at the destination, with a processor that waits."""
+    with closing(Monitor("birch")) as qemu:
         qemu.reacts["human-monitor-command"] = lambda _: "RAX=0\nRIP=ffffffff81e0b2db HLT=1\n"
-        host = cast("Host", SimpleNamespace(name="birch"))
-        nothing = cast(Any, None)
-        yield Instance(nothing, cast("VirtualFunction", Untaken()), nothing, host, 1, qmp)
+        yield qemu
+
+
+@pytest.fixture
+def successor(qemu: Monitor) -> Iterator[Instance]:
+    """An instance there, with a VF that is not taken up."""
+    texts = {"/run/console.log": b"guest is up\nOops\n", "/run/qemu.log": b"signal 11\n"}
+    with closing(Qmp("birch", qemu.near)) as qmp:
+        host = cast("Host", SimpleNamespace(name="birch", fetch=texts.__getitem__))
+        vf, place = cast("VirtualFunction", Untaken()), SimpleNamespace(folder="/run")
+        yield Instance(cast(Any, None), vf, cast("Place", place), host, 1, qmp)
 
 
 def test_a_vf_that_is_not_taken_up_is_noted_with_where_the_guest_stands(
@@ -77,7 +87,9 @@ def test_a_vf_that_is_not_taken_up_is_noted_with_where_the_guest_stands(
     (note,) = conductor._taken_up(COMPLETED, successor).notes
     assert note.name == "vf not taken up"
     assert "BME is still clear" in note.text
-    assert "its processor stands at RIP=ffffffff81e0b2db HLT=1" in note.text
+    assert note.text.endswith(
+        "its console ends: guest is up | Oops; its processor stands at RIP=ffffffff81e0b2db HLT=1"
+    )
 
 
 def test_a_guest_that_hangs_is_no_error_if_its_users_are_cut_off_too(
@@ -88,6 +100,21 @@ def test_a_guest_that_hangs_is_no_error_if_its_users_are_cut_off_too(
     note = Note(1, "flow round-trip is cut off", "waited 20 s")
     conductor._follow(silent, successor, [echo("round-trip")], replace(COMPLETED, notes=(note,)))
     assert silent.lost
+
+
+def test_a_guest_that_ends_with_its_qemu_is_no_error(qemu: Monitor, successor: Instance) -> None:
+    """It panicked, or QEMU did, after its users were served for a while: that is a measurement."""
+    silent = Silent()
+    qemu.end()
+    conductor._follow(cast("GuestMachine", silent), successor, [echo("round-trip")], COMPLETED)
+    silent.instance = successor
+    lost = conductor._lost_noted(COMPLETED, cast("GuestMachine", silent))
+    assert lost.destination_state == GONE
+    (note,) = lost.notes
+    assert note.text == (
+        "guest: cannot be reached; it is silent; its console ends: guest is up | Oops; "
+        "its QEMU has ended, and its log ends: signal 11"
+    )
 
 
 @pytest.mark.parametrize(

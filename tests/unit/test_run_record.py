@@ -13,7 +13,9 @@ import pytest
 from synthetic import FAILOVER_BME, Cut, bme, failover, flow
 
 from harness.analysis.verdict import Limits
+from harness.errors import MigrationError
 from harness.migration.conductor import Conducted
+from harness.migration.raw import Raw
 from harness.migration.scheme import Note, Outcome
 from harness.migration.watch import Seen
 from harness.report.results import HostProvenance, Provenance, read_results
@@ -58,15 +60,20 @@ def one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def conducted(**changes: Any) -> Conducted:
     """What a failover migration from alder to birch leaves behind; *changes* as ``failover``'s."""
-    seen = Seen("alder", kernel_log="igb 0000:01:00.0: 1 VFs allocated\n")
     return Conducted(
         outcome=Outcome(0, "completed", None, {}, "postmigrate", "running"),
         measured=failover(**changes),
         records=(),
-        seen=(seen, Seen("birch"), Seen("guest")),
-        qmp_logs={"alder": '{"kind": "sent"}\n', "birch": '{"kind": "event"}\n'},
-        console="guest is up\n",
     )
+
+
+def say(raw: Raw) -> None:
+    """Put into *raw* what machines say in a migration from alder to birch."""
+    log = "igb 0000:01:00.0: 1 VFs allocated\n"
+    raw.seen += [Seen("alder", kernel={"lines": 1}, kernel_log=log), Seen("guest")]
+    raw.qmp_logs = {"alder": '{"kind": "sent"}\n', "birch": '{"kind": "event"}\n'}
+    raw.qemu_logs = {"alder": "", "birch": "warning: unaligned\n"}
+    raw.console = "guest is up\n"
 
 
 def contents(folder: Path) -> set[str]:
@@ -178,6 +185,8 @@ def test_long_names_are_cut_and_still_differ(record: Record) -> None:
 
 
 def kept(case: Case, **changes: Any) -> module.Moved:
+    with case.said() as raw:
+        say(raw)
     return case.keep(conducted(**changes), LIMITS)
 
 
@@ -187,7 +196,7 @@ def test_a_migration_leaves_the_files_that_are_promised(record: Record) -> None:
     kept(case)
     assert contents(case.folder) == {
         "timeline.jsonl", "bme.jsonl", "packets-jumbo.parquet", "qmp-alder.jsonl",
-        "qmp-birch.jsonl", "dmesg-alder.log", "console.log",
+        "qmp-birch.jsonl", "qemu-birch.log", "dmesg-alder.log", "console.log",
     }  # fmt: skip
     measured = failover()
     assert [line["name"] for line in lines(case.folder / "timeline.jsonl")] == [
@@ -199,6 +208,23 @@ def test_a_migration_leaves_the_files_that_are_promised(record: Record) -> None:
     assert (case.folder / "console.log").read_text() == "guest is up\n"
     assert (case.folder / "qmp-birch.jsonl").read_text() == '{"kind": "event"}\n'
     assert "1 VFs allocated" in (case.folder / "dmesg-alder.log").read_text()
+
+
+def test_a_migration_that_breaks_off_leaves_what_was_said(record: Record) -> None:
+    """It is all there is to find out why, and the machines are put back by the time one looks."""
+    case = record.case(TEST)
+
+    def break_off() -> None:
+        with case.said() as raw:
+            say(raw)
+            raise MigrationError("alder: it broke off", because="QEMU ended", fix="look why")
+
+    with pytest.raises(MigrationError):
+        break_off()
+    assert contents(case.folder) == {
+        "qmp-alder.jsonl", "qmp-birch.jsonl", "qemu-birch.log", "dmesg-alder.log", "console.log",
+    }  # fmt: skip
+    assert (case.folder / "qemu-birch.log").read_text() == "warning: unaligned\n"
 
 
 def test_the_second_migration_of_a_test_writes_over_nothing(record: Record) -> None:

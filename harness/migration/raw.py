@@ -1,0 +1,52 @@
+"""What was said during one migration, as it was said: what is left to read when it broke off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import RemoteError
+from harness.guest.instance import Instance
+from harness.migration.watch import Seen
+
+
+@dataclass(slots=True)
+class Raw:
+    """The texts of one migration, whatever became of it; `conduct` fills it.
+
+    *seen* is what each machine recorded, *qmp_logs* what was said with the QEMU of each host,
+    *qemu_logs* what that one complained of, *console* what the guest printed, on the source and
+    then on the destination.
+    """
+
+    seen: list[Seen] = field(default_factory=list)
+    qmp_logs: dict[str, str] = field(default_factory=dict)
+    qemu_logs: dict[str, str] = field(default_factory=dict)
+    console: str = ""
+
+    def take(self, *instances: Instance) -> None:
+        """Fetch what each of *instances* has said so far; why not, if it cannot be had."""
+        for each in instances:
+            self.qmp_logs[each.host.name] = each.qmp.log_text()
+            self.qemu_logs[each.host.name] = _or_why_not(each.complaints)
+            self.console += _or_why_not(each.console)
+
+    def write(self, folder: Path, suffix: str = "") -> None:
+        """Write what there is to *folder*, a file a text; *suffix* makes their names others."""
+        for seen in self.seen:
+            if seen.kernel:  # it was watched, and may have had nothing to say
+                (folder / f"dmesg-{seen.machine}{suffix}.log").write_text(seen.kernel_log)
+        for host, log in self.qmp_logs.items():
+            (folder / f"qmp-{host}{suffix}.jsonl").write_text(log)
+        for host, log in self.qemu_logs.items():
+            if log:
+                (folder / f"qemu-{host}{suffix}.log").write_text(log)
+        (folder / f"console{suffix}.log").write_text(self.console)
+
+
+def _or_why_not(read: Callable[[], str]) -> str:
+    try:
+        return read()
+    except RemoteError as error:  # the host may be what broke off the migration
+        return f"not to be had: {error.what}; {error.because}\n"

@@ -1,0 +1,57 @@
+"""What is left of a migration that broke off: every text that can still be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+from harness.errors import RemoteError
+from harness.migration.raw import Raw
+from harness.migration.watch import Seen
+
+if TYPE_CHECKING:
+    from harness.guest.instance import Instance
+
+
+def gone() -> str:
+    raise RemoteError("alder: the host is gone", because="no answer", fix="look at it")
+
+
+def said(host: str, **texts: object) -> Instance:
+    """An instance on *host* that has said little."""
+    answers = {"console": lambda: f"{host}'s console\n", "complaints": lambda: "", **texts}
+    qmp = SimpleNamespace(log_text=lambda: f"{host}'s qmp\n")
+    return cast("Instance", SimpleNamespace(host=SimpleNamespace(name=host), qmp=qmp, **answers))
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_every_text_is_a_file_and_silence_is_none(tmp_path: Path) -> None:
+    """A kernel that was watched and said nothing is a finding; one that was not is none."""
+    raw = Raw(seen=[Seen("alder", kernel={"lines": 0}), Seen("guest")])
+    raw.take(said("alder"), said("birch", complaints=lambda: "terminating on signal 11\n"))
+    raw.write(tmp_path, suffix="-2")
+    assert texts(tmp_path) == {
+        "qmp-alder-2.jsonl": "alder's qmp\n",
+        "qmp-birch-2.jsonl": "birch's qmp\n",
+        "qemu-birch-2.log": "terminating on signal 11\n",
+        "dmesg-alder-2.log": "",
+        "console-2.log": "alder's console\nbirch's console\n",
+    }
+
+
+def test_a_host_that_is_gone_takes_only_its_own_texts_with_it(tmp_path: Path) -> None:
+    """It is the likeliest reason to look at all, and what broke off must not become its error."""
+    raw = Raw()
+    raw.take(said("alder", console=gone, complaints=gone), said("birch"))
+    raw.write(tmp_path)
+    not_to_be_had = "not to be had: alder: the host is gone; no answer\n"
+    assert texts(tmp_path) == {
+        "qmp-alder.jsonl": "alder's qmp\n",
+        "qmp-birch.jsonl": "birch's qmp\n",
+        "qemu-alder.log": not_to_be_had,
+        "console.log": f"{not_to_be_had}birch's console\n",
+    }
