@@ -71,8 +71,22 @@ def _port_faults(port: Port, *, wanted: int) -> list[str]:
     faults = _vf_faults(port, wanted=wanted)
     if port.interface == _way_to_us(port.host):
         faults.append(f"{port.interface} carries our own connection: name another port")
-    if "master" in port.link():
-        faults.append(f"{port.interface} belongs to {port.link()['master']}: take it out of that")
+    return [*faults, *_use_faults(port)]
+
+
+def _use_faults(port: Port) -> list[str]:
+    """What a port is used for already; a guest's bridge on it would cut that off."""
+    links = json.loads(port.host.run("ip", "-json", "address", "show").stdout)
+    (own,) = (each for each in links if each["ifname"] == port.interface)
+    faults = []
+    if "master" in own:
+        faults.append(f"{port.interface} belongs to {own['master']}: take it out of that")
+    upper = [each["ifname"] for each in links if each.get("link") == port.interface]
+    if upper:
+        faults.append(f"{port.interface} carries {', '.join(upper)}: remove that first")
+    used = [each["local"] for each in own.get("addr_info", ()) if each["scope"] != "link"]
+    if used:
+        faults.append(f"{port.interface} has address {', '.join(used)}: take it off first")
     return faults
 
 

@@ -205,6 +205,8 @@ class Machine(AgentClient):
         return self.programs[argv[0]](argv)
 
     def _ip(self, argv: Sequence[str]) -> tuple[int, str]:
+        if argv[-1] == "show":
+            return 0, json.dumps([*self.shown.values()])
         if "show" in argv:
             return 0, json.dumps([self.shown[argv[-1]]])
         assert argv[:4] == ["ip", "link", "set", "dev"], argv

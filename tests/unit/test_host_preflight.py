@@ -124,6 +124,34 @@ def test_a_port_beside_our_connection_is_ours(machine: Machine) -> None:
     assert faults(machine) == []
 
 
+@pytest.mark.parametrize(
+    ("addresses", "told"),
+    [
+        ([("192.0.2.40", "global")], ["has address 192.0.2.40: take it off first"]),
+        ([("fe80::1", "link"), ("2001:db8::4", "global")], ["has address 2001:db8::4: take"]),
+        ([("fe80::1", "link")], []),  # the kernel gives each link one
+    ],
+    ids=["an address", "one of two", "none that anybody gave it"],
+)
+def test_a_port_that_has_an_address_is_in_use(
+    machine: Machine, addresses: list[tuple[str, str]], told: list[str]
+) -> None:
+    """Storage, or the cluster's heartbeat: in a guest's bridge it would answer nobody."""
+    info = [{"local": local, "scope": scope} for local, scope in addresses]
+    machine.shown[INTERFACE]["addr_info"] = info
+    found = faults(machine)
+    assert len(found) == len(told)
+    assert all(f"{INTERFACE} {words}" in fault for words, fault in zip(told, found, strict=True))
+
+
+def test_a_port_below_another_interface_is_in_use(machine: Machine) -> None:
+    """Our own connection may come in by a VLAN on it, and bears the VLAN's name."""
+    machine.shown["storage"] = {"ifname": "storage", "link": INTERFACE, "addr_info": []}
+    machine.shown["other"] = {"ifname": "other", "link": "eno1", "addr_info": []}
+    connected_by(machine, "storage")
+    assert faults(machine) == [f"{INTERFACE} carries storage: remove that first"]
+
+
 def test_a_route_that_cannot_be_told_is_no_permission(machine: Machine) -> None:
     """Taking the port of one's own connection cuts the branch that one sits on."""
     machine.programs["printenv"] = lambda _: (0, "192.0.2.1 40000 192.0.2.11 22\n")
