@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError, LabError, RestoreError, UsageError, disk_full
+from harness.errors import HarnessError, LabError, RestoreError, disk_full
 from harness.topology import PEER, Topology, find, load, schema
 
 if TYPE_CHECKING:
@@ -153,8 +153,9 @@ def _lab_status(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> None:
     from harness.host.preflight import check, preflight, preflight_peer
+    from harness.lab.use import reached
 
-    topology = _reached(options)
+    topology = reached(_topology(options))
     faults = []
     for name, entry in topology.hosts.items():
         with _connected(topology, name) as host:
@@ -168,7 +169,9 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _restore(options: argparse.Namespace) -> None:
-    topology = _reached(options)
+    from harness.lab.use import reached
+
+    topology = reached(_topology(options))
     failed = []
     for name in options.hosts or [*topology.hosts, *([PEER] if topology.peer else [])]:
         try:
@@ -204,22 +207,6 @@ def _schema(options: argparse.Namespace) -> None:
 
     wanted = results_schema() if options.results else schema()
     print(json.dumps(wanted, indent=2))
-
-
-def _reached(options: argparse.Namespace) -> Topology:
-    """The topology as it is reached now; an emulated lab must be up."""
-    from harness.lab import emulated
-
-    topology = _topology(options)
-    if topology.emulation is None:
-        return topology
-    if not emulated.status(topology).is_up:
-        raise UsageError(
-            f"lab {topology.name!r} is not up",
-            because="its machines are made by `vf-harness lab up`; there is nothing to look at",
-            fix="start it first",
-        )
-    return emulated.reached_topology(topology)
 
 
 @contextmanager

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from harness.errors import UsageError
 from harness.guest.spec import GuestImage
 from harness.lab import emulated
 from harness.lab.image import guest_image, image
 from harness.lab.tree import Progress, check_root
 from harness.topology import Topology
+
+
+def reached(topology: Topology) -> Topology:
+    """The lab as it is reached now.  Raises UsageError for an emulated one that is not up."""
+    if topology.emulation is None:
+        return topology
+    if not emulated.status(topology).is_up:
+        raise UsageError(
+            f"lab {topology.name!r} is not up",
+            because="its machines are made by `vf-harness lab up`; there is nothing to look at",
+            fix="start it first",
+        )
+    return emulated.reached_topology(topology)
 
 
 @contextmanager
@@ -30,8 +44,8 @@ def ready(
         progress(f"using lab {topology.name!r}, which is up")
         yield emulated.reached_topology(topology), emulated.guest_of(topology)
         return
-    reached = emulated.up(topology, progress, dies_with_us=not keep)
+    started = emulated.up(topology, progress, dies_with_us=not keep)
     try:
-        yield reached, emulated.guest_of(topology)
+        yield started, emulated.guest_of(topology)
     finally:
         emulated.down(topology)
