@@ -43,5 +43,6 @@ docs/method.md.
     start_ns        int64
     end_ns          int64
     uncertainty_ns  int64  of start_ns, in relation to the peer's clock
+    gap_ns          int64  the part of it for which nobody looked; the rest is the clocks'
     ============== ======  ==================================================================
 """

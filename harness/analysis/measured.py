@@ -19,7 +19,8 @@ class MeasuredFlow:
 
     guest_clock       relates the guest's clock to the peer's; only a one-way flow has use for
                       it, and only to place the guest's own stamps: no outage depends on it
-    receiver_dropped  frames that the receiver's kernel dropped before we could read them
+    receiver_dropped  what the receiver's kernel dropped before we could read it, packets included
+                      of which it did not know yet whose they were
     unsent            frames that were due and that the sender, by its own account, did not send
     clock_moved_ns    how far wall and monotonic clock of the receiver drifted apart meanwhile
     """
@@ -43,13 +44,17 @@ class MeasuredFlow:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One entry of the timeline; *t_ns* is the peer's monotonic clock."""
+    """One entry of the timeline; *t_ns* is the peer's monotonic clock.
+
+    *gap_ns* is the part of *uncertainty_ns* for which nobody looked; the rest is the clocks'.
+    """
 
     t_ns: int
     uncertainty_ns: int
     source: str
     name: str
     data: Mapping[str, Any] = field(default_factory=dict)
+    gap_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,8 @@ class BmeSample:
     """A VF's command register, read on *host*; *t_ns* is the peer's monotonic clock.
 
     Only changes are kept, plus the first and the last sample of each observer.  A change happened
-    before it was seen: *uncertainty_ns* covers the time since the sample before, and the clocks.
+    before it was seen: *uncertainty_ns* covers the time since the sample before, which is *gap_ns*,
+    and the clocks.
     """
 
     t_ns: int
@@ -67,6 +73,7 @@ class BmeSample:
     command: int
     bme: bool
     via: Literal["vfio", "sysfs", "device"]
+    gap_ns: int = 0
 
     @property
     def gone(self) -> bool:

@@ -44,7 +44,14 @@ def analyse(measured: Measured, limits: Limits) -> Analysis:
 
 def _figures(flow: MeasuredFlow, *, asked_ns: int) -> FlowFigures:
     frame = packets(flow, asked_ns=asked_ns)
-    found = outages(frame, direction=flow.direction, interval_ns=flow.interval_ns)
+    # The record ends with the last frame sent; the sender counted what was due after that too.
+    unsent_at_end = max(flow.unsent - unsent(frame), 0)
+    found = outages(
+        frame,
+        direction=flow.direction,
+        interval_ns=flow.interval_ns,
+        unsent_at_end=unsent_at_end,
+    )
     lost = int((frame["copies"] == 0).sum())
     return FlowFigures(
         name=flow.name,
@@ -58,7 +65,7 @@ def _figures(flow: MeasuredFlow, *, asked_ns: int) -> FlowFigures:
         reordered=int(frame["reordered"].sum()),
         corrupted=int((frame["corrupted"] | frame["short"]).sum()) + strays(flow),
         resolution_ns=largest_resolution_ns(frame, found, interval_ns=flow.interval_ns),
-        unsent=unsent(frame),
+        unsent=unsent(frame) + unsent_at_end,
         sender_late_max_ns=int(lateness_ns(frame).max()),
         receiver_dropped=flow.receiver_dropped,
         clock_moved_ns=flow.clock_moved_ns,

@@ -15,16 +15,19 @@ SILENCE_INTERVALS = 2  # a from-guest silence up to this many intervals is jitte
 Times = npt.NDArray[np.int64]
 
 
-def outages(packets: pd.DataFrame, *, direction: Direction, interval_ns: int) -> pd.DataFrame:
+def outages(
+    packets: pd.DataFrame, *, direction: Direction, interval_ns: int, unsent_at_end: int = 0
+) -> pd.DataFrame:
     """Find the outages of one flow; columns and units stand in the package's docstring.
 
     Round-trip and to-guest: between two consecutively numbered frames that arrived with at least
     one missing between them, on the sender's clock.  From-guest: a time between two arrivals
     that exceeds the nominal interval by more than SILENCE_INTERVALS intervals, whether or not
-    anything was lost; counted from when the next frame was due.
+    anything was lost; counted from when the next frame was due.  *unsent_at_end* frames were due
+    after the last that the guest could send: it was silent then too.
     """
     if direction == "from-guest":
-        return _silences(packets, interval_ns)
+        return _silences(packets, interval_ns, unsent_at_end)
     return _losses(packets, interval_ns, round_trip=direction == "round-trip")
 
 
@@ -59,13 +62,13 @@ def _losses(packets: pd.DataFrame, interval_ns: int, *, round_trip: bool) -> pd.
     )
 
 
-def _silences(packets: pd.DataFrame, interval_ns: int) -> pd.DataFrame:
+def _silences(packets: pd.DataFrame, interval_ns: int, unsent_at_end: int) -> pd.DataFrame:
     rows, arrival = _arrivals(packets, interval_ns)
     lost_up_to = np.concatenate(([0], np.cumsum(packets["returned_ns"].isna())))[rows + 1]
     lost = np.maximum(np.diff(lost_up_to), 0)
     silent = np.flatnonzero(np.diff(arrival) - interval_ns > SILENCE_INTERVALS * interval_ns)
     lost_for_good = len(packets) - 1 - int(rows.max())
-    if lost_for_good:
+    if lost_for_good or unsent_at_end > SILENCE_INTERVALS:
         silent = np.append(silent, len(rows) - 1)
         lost = np.append(lost, lost_for_good)
     start = arrival[silent] + interval_ns

@@ -75,7 +75,7 @@ def packets(flow: MeasuredFlow, *, asked_ns: int) -> pd.DataFrame:
 
 
 def unsent(packets: pd.DataFrame) -> int:
-    """Count the frames that were due, numbered from 0, and that the sender could not send."""
+    """Count the frames before the last one sent, numbered from 0, that could not be sent."""
     return int(packets["sequence"].iloc[-1]) + 1 - len(packets)
 
 

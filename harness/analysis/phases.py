@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -23,11 +23,12 @@ CLOSED_BY_ITS_LAST_ACT = (("unplug", "pre-copy"), ("replug", "after"))
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """The moment at which the phase *name* begins."""
+    """The moment at which the phase *name* begins; *gap_ns* as an event's."""
 
     name: str
     t_ns: int
     uncertainty_ns: int = 0
+    gap_ns: int = 0
 
 
 def phases(measured: Measured, *, starts_ns: int, ends_ns: int) -> pd.DataFrame:
@@ -43,7 +44,7 @@ def phases(measured: Measured, *, starts_ns: int, ends_ns: int) -> pd.DataFrame:
         at = max(boundary.t_ns, found[-1].t_ns)
         if at == found[-1].t_ns:
             found.pop()
-        found.append(Boundary(boundary.name, at, boundary.uncertainty_ns))
+        found.append(replace(boundary, t_ns=at))
     start = pd.Series([b.t_ns for b in found], dtype="int64") - measured.asked_ns
     last = max(ends_ns - measured.asked_ns, int(start.iloc[-1]))
     return pd.DataFrame(
@@ -52,6 +53,7 @@ def phases(measured: Measured, *, starts_ns: int, ends_ns: int) -> pd.DataFrame:
             "start_ns": start,
             "end_ns": start.shift(-1, fill_value=last).astype("int64"),
             "uncertainty_ns": pd.Series([b.uncertainty_ns for b in found], dtype="int64"),
+            "gap_ns": pd.Series([b.gap_ns for b in found], dtype="int64"),
         }
     )
 
@@ -159,7 +161,7 @@ def _resumed(measured: Measured, runs: Event) -> list[Boundary]:
 
 
 def _begins(name: str, seen: Event | BmeSample | None) -> list[Boundary]:
-    return [] if seen is None else [Boundary(name, seen.t_ns, seen.uncertainty_ns)]
+    return [] if seen is None else [Boundary(name, seen.t_ns, seen.uncertainty_ns, seen.gap_ns)]
 
 
 def _first(

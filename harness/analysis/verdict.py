@@ -23,7 +23,8 @@ class Limits:
     status                 how QEMU must have ended; a test that cancels expects "cancelled"
     dma_order              whether BME must be 0 before STOP; an experiment may break it by intent
     sender_late_max_ms     how late the peer's sender may ever be; later and an outage may be ours
-    clock_uncertainty_ms   of any event that bounds a phase, and of the receiver's own stamps
+    clock_uncertainty_ms   of any event that bounds a phase, without the time for which nobody
+                           looked, and of the receiver's own stamps
     """
 
     longest_outage_ms: float | None = None
@@ -133,11 +134,12 @@ def _unrest_before(flows: Sequence[FlowFigures]) -> Iterable[str]:
 def _clock_doubts(
     flows: Sequence[FlowFigures], phases: pd.DataFrame, limits: Limits
 ) -> Iterable[str]:
-    for name, uncertainty_ns in zip(phases["name"], phases["uncertainty_ns"], strict=True):
+    by_clocks_ns = phases["uncertainty_ns"] - phases["gap_ns"]
+    for name, uncertainty_ns in zip(phases["name"], by_clocks_ns, strict=True):
         uncertainty_ms = uncertainty_ns / 1e6
         if uncertainty_ms > limits.clock_uncertainty_ms:
             yield (
-                f"the beginning of {name} is known to {uncertainty_ms:.3g} ms only,"
+                f"the clocks give the beginning of {name} to {uncertainty_ms:.3g} ms only,"
                 f" worse than {limits.clock_uncertainty_ms:g} ms"
             )
     for flow in flows:

@@ -94,6 +94,7 @@ def _bme_samples(clock: SharedClock, seen: Seen) -> Iterable[BmeSample]:
             command=line["command"],
             bme=line["bme"],
             via=line["via"],
+            gap_ns=line["gap_ns"],
         )
 
 
@@ -179,7 +180,8 @@ def _released(bme: Iterable[BmeSample], source: str, asked_ns: int) -> list[Even
     for sample in sorted(bme, key=lambda sample: sample.t_ns):
         if sample.host == source and sample.t_ns > asked_ns and not sample.masters:
             data = {"vf": sample.vf, "command": sample.command, "via": sample.via}
-            return [Event(sample.t_ns, sample.uncertainty_ns, CONDUCTOR, RELEASED, data)]
+            seen = (sample.t_ns, sample.uncertainty_ns, CONDUCTOR, RELEASED, data, sample.gap_ns)
+            return [Event(*seen)]
     return []
 
 

@@ -129,6 +129,21 @@ def test_frames_that_our_sender_could_not_send_make_it_invalid() -> None:
     assert verdict == Verdict("invalid", ("flow jumbo: our own sender could not send 20 frames",))
 
 
+def test_frames_that_were_due_after_the_last_one_sent_make_it_invalid() -> None:
+    """The peer's link went down for good: its record just ends, as if all had been well."""
+    verdict = judged(failover(flows=[replace(flow(), unsent=37)]))
+    assert verdict == Verdict("invalid", ("flow jumbo: our own sender could not send 37 frames",))
+
+
+def test_a_guest_that_can_send_no_more_never_comes_back() -> None:
+    """Its users wait for what it cannot even send; a jitter of two frames is no outage."""
+    silent = replace(flow(direction="from-guest"), unsent=37)
+    verdict = judged(failover(flows=[silent]))
+    assert verdict.word == "fail"
+    assert "it never came back" in verdict.reasons[0]
+    assert judged(failover(flows=[replace(silent, unsent=2)])).word == "pass"
+
+
 def test_a_guests_sender_may_be_late() -> None:
     """It was stopped with its guest: that is the measurement, not a fault of ours."""
     stopped = dict.fromkeys(range(1000, 2000), 300.0)
@@ -142,7 +157,22 @@ def test_an_uncertain_clock_makes_it_invalid() -> None:
     ]
     verdict = judged(failover(events=vague), dma_order=False)
     assert verdict.word == "invalid"
-    assert "the beginning of stop is known to 5.1 ms only" in verdict.reasons[0]
+    assert "the clocks give the beginning of stop to 5.1 ms only" in verdict.reasons[0]
+
+
+def test_the_time_between_two_samples_is_no_fault_of_the_clocks() -> None:
+    """BME is read every few ms, and clocks of real hosts are related to a tenth of one.
+
+    Both are the error bar of where pre-copy begins; only the clocks' can spoil all other events.
+    """
+    sampled = [replace(each, uncertainty_ns=5_000_000, gap_ns=4_600_000) for each in FAILOVER_BME]
+    released = [
+        replace(e, uncertainty_ns=5_000_000, gap_ns=4_600_000) if e.name == "vf released" else e
+        for e in FAILOVER_EVENTS
+    ]
+    assert any(e.gap_ns for e in released), "or this shows nothing"
+    verdict = judged(failover(events=released, bme=sampled), clock_uncertainty_ms=2)
+    assert verdict.word == "pass", verdict.reasons
 
 
 def test_a_receivers_clock_that_moved_makes_it_invalid() -> None:

@@ -318,6 +318,7 @@ def test_a_sample_is_as_uncertain_as_its_clock_and_the_time_since_the_one_before
     """BME fell at any moment since then; the clock alone would claim too much."""
     found = timeline(state, observed("alder", (-900, BUS_MASTER), (262, IDLE), gap_ms=100))
     assert [sample.uncertainty_ns for sample in found.bme] == [101 * MS, 101 * MS]
+    assert [sample.gap_ns for sample in found.bme] == [100 * MS, 100 * MS]
     assert [(sample.t_ns - found.asked_ns) / MS for sample in found.bme] == [-900, 262]
 
 
@@ -327,6 +328,7 @@ def test_the_vf_is_released_when_it_can_do_no_dma_any_more(state: Path, command:
     found = timeline(state, observed("alder", (-900, BUS_MASTER), (262, command), (430, GONE)))
     released = only(found, RELEASED)
     assert ((released.t_ns - found.asked_ns) / MS, released.uncertainty_ns) == (262, 5 * MS)
+    assert released.gap_ns == 4 * MS
     assert released.data == {"vf": VF, "command": command, "via": "vfio"}
 
 
