@@ -60,18 +60,21 @@ class Instance:
     def last_words(self) -> str:
         """The end of the guest's console, and where its first processor stands, in QEMU's words.
 
-        ``HLT=1`` is one that waits for an interrupt.  Where QEMU has ended: what it said of that.
+        ``HLT=1`` is one that waits for an interrupt.
         """
         try:
-            return f"its console ends: {_end_of(self.console(), 3)}; {self._standing()}"
-        except (RemoteError, MigrationError) as silent:
-            return f"what became of it is not known: {silent.what}"
+            console = f"its console ends: {_end_of(self.console(), 3)}"
+        except RemoteError as silent:
+            console = f"its console cannot be read: {silent.what}"
+        return f"{console}; {self._standing()}"
 
     def _standing(self) -> str:
         try:
             said = self.qmp.execute("human-monitor-command", {"command-line": "info registers"})
         except QemuGoneError:
-            return f"its QEMU has ended, and its log ends: {_end_of(self.complaints(), 1)}"
+            return "its QEMU has ended: see qemu.log"
+        except (RemoteError, MigrationError) as silent:
+            return f"where its processor stands is not known: {silent.what}"
         lines = (line for line in str(said).splitlines() if "RIP=" in line or "EIP=" in line)
         return f"its processor stands at {next(lines, 'a place that QEMU does not tell')}"
 

@@ -76,22 +76,46 @@ def conduct(
     raises.
     """
     since = len(source.qmp.events)
-    _wait_until_at_rest(ends)
-    progress("relating clocks")
-    before = _read_all_clocks(ends, source, successor)
+    try:
+        _wait_until_at_rest(ends)
+        progress("relating clocks")
+        before = _read_all_clocks(ends, source, successor)
+        with ExitStack() as stack:
+            for watching in (
+                watched(source, hand_off, observe=observe),
+                watched(successor, None, observe=observe),
+                links_watched(ends.guest),
+            ):
+                raw.seen.append(stack.enter_context(watching))
+            progress(f"migrating from {source.host.name} to {successor.host.name} under traffic")
+            outcome, records = _under_traffic(scheme, source, successor, address, ends, flows)
+        outcome = _lost_noted(outcome, ends.guest, successor)
+        progress("relating clocks again")
+        after = before | _read_all_clocks(ends, source, successor)
+    finally:
+        raw.take(source, successor)
+    clock = SharedClock(before, after, ends.peer.name)
+    timeline = build(
+        clock, outcome, source, successor, raw.seen, hand_off, ends.guest.name, since=since
+    )
+    measured = _measured(scheme, source, successor, outcome, timeline, records)
+    return Conducted(outcome, measured, records)
+
+
+def _under_traffic(
+    scheme: Scheme,
+    source: Instance,
+    successor: Instance,
+    address: tuple[str, int],
+    ends: Ends,
+    flows: Sequence[Flow],
+) -> tuple[Outcome, tuple[FlowRecords, ...]]:
+    """Migrate while *flows* run, from before it is asked for until they are served again."""
     with ExitStack() as stack:
-        stack.callback(raw.take, source, successor)
-        for watching in (
-            watched(source, hand_off, observe=observe),
-            watched(successor, None, observe=observe),
-            links_watched(ends.guest),
-        ):
-            raw.seen.append(stack.enter_context(watching))
         running = [
             stack.enter_context(start_flow(flow, ends.peer_end, ends.guest_end)) for flow in flows
         ]
         let_pass(BEFORE_S)
-        progress(f"migrating from {source.host.name} to {successor.host.name} under traffic")
         outcome = scheme.migrate(source, successor, address)
         if outcome.status == "completed":
             outcome = _taken_up(outcome, successor)
@@ -102,16 +126,7 @@ def conduct(
         if outcome.status == "completed":
             _follow(ends.guest, successor, flows, outcome)
         stopped |= {each.flow: each.stop() for each in running if not each.flow.at_peer}
-        records = tuple(stopped[flow] for flow in flows)
-    outcome = _lost_noted(outcome, ends.guest)
-    progress("relating clocks again")
-    after = before | _read_all_clocks(ends, source, successor)
-    clock = SharedClock(before, after, ends.peer.name)
-    timeline = build(
-        clock, outcome, source, successor, raw.seen, hand_off, ends.guest.name, since=since
-    )
-    measured = _measured(scheme, source, successor, outcome, timeline, records)
-    return Conducted(outcome, measured, records)
+        return outcome, tuple(stopped[flow] for flow in flows)
 
 
 def _wait_until_at_rest(ends: Ends) -> None:
@@ -170,12 +185,12 @@ def _follow(
         ) from None
 
 
-def _lost_noted(outcome: Outcome, guest: GuestMachine) -> Outcome:
+def _lost_noted(outcome: Outcome, guest: GuestMachine, successor: Instance) -> Outcome:
     if not guest.lost:
         return outcome
     seen = f"{guest.lost}; {guest.instance.last_words}"
     note = Note(time.monotonic_ns(), "guest not reached", seen)
-    state = state_of(guest.instance)
+    state = state_of(successor)  # it may have ended since
     return replace(outcome, destination_state=state, notes=(*outcome.notes, note))
 
 
@@ -244,7 +259,7 @@ def measured_flow(records: FlowRecords) -> MeasuredFlow:
         rate_pps=flow.rate_pps,
         sent=records.sent,
         received=records.received,
-        receiver_dropped=records.receiver.dropped,
+        receiver_dropped=records.receiver.dropped + records.receiver.backlog_dropped,
         unsent=records.sender.unsent,
         clock_moved_ns=records.receiver.clock_moved_ns,
     )

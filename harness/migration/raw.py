@@ -42,7 +42,8 @@ class Raw:
         for host, log in self.qemu_logs.items():
             if log:
                 (folder / f"qemu-{host}{suffix}.log").write_text(log)
-        (folder / f"console{suffix}.log").write_text(self.console)
+        if self.qmp_logs:  # somebody was there to say something
+            (folder / f"console{suffix}.log").write_text(self.console)
 
 
 def _or_why_not(read: Callable[[], str]) -> str:

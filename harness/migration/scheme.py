@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from harness.errors import MigrationError
+from harness.errors import MigrationError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.qmp import QemuGoneError, QmpEvent
 from harness.waiting import Deadline
@@ -19,7 +19,7 @@ SECONDS_PER_GUEST_GIB = 120
 CANCEL_SECONDS = 60
 """QEMU itself waits 30 s for a guest to let a VF go before it cancels without."""
 
-GONE = "gone"
+GONE, SILENT = "gone", "silent"
 _ENDINGS = ("completed", "failed", "cancelled")
 
 
@@ -50,7 +50,8 @@ class Outcome:
 
     *asked_ns* is our monotonic time when ``migrate`` was sent; *figures* is the source's whole
     ``query-migrate``, *status* and *reason* its ``status`` and ``error-desc``.  A state is GONE
-    where QEMU itself ended, as the destination's does when a migration fails.  What did not come
+    where QEMU itself ended, as the destination's does when a migration fails, and SILENT where it
+    does not answer.  What did not come
     in time is a note, and the *reason* where QEMU gave none.
     """
 
@@ -186,11 +187,13 @@ _ANNOUNCE_EACH_STEP = [{"capability": "events", "state": True}]
 
 
 def state_of(instance: Instance) -> str:
-    """The state of a guest's process, or GONE."""
+    """The state of a guest's process; GONE if QEMU has ended, SILENT if it does not answer."""
     try:
         return instance.state
     except QemuGoneError:
         return GONE
+    except RemoteError:
+        return SILENT
 
 
 def _is_ending(event: QmpEvent) -> bool:

@@ -85,13 +85,15 @@ class MovingGuest:
 
     def _find(self) -> None:
         """Reach the guest where it runs; if it does not answer, end it and boot another there."""
-        lost = self.machine.lost or self._silent_why()
+        lost = self._silent_why()
         if lost:
             self._lab.progress(f"{lost}; the guest is lost, ending it")
             self._boot_another()
 
     def _silent_why(self) -> str:
         """Why the guest does not answer where it runs; empty if it does."""
+        if not _runs(self.instance):
+            return f"{self.instance.host.name}: the guest does not run there any more"
         try:
             if self.machine.instance is not self.instance:
                 self.machine.follow(self.instance)

@@ -72,15 +72,24 @@ class Case:
     folder: Path
     moved: list[Moved] = field(default_factory=list)
     outcome: str = "not run"
+    _broken: int = 0
 
     @contextmanager
     def said(self) -> Iterator[Raw]:
-        """What the next migration says; written into the folder whatever becomes of it."""
+        """What the next migration says; written into the folder whatever becomes of it.
+
+        One that breaks off has names of its own, so that a later one writes over nothing.
+        """
         raw = Raw()
         try:
             yield raw
-        finally:
-            raw.write(self.folder, self._suffix)
+        except BaseException as error:
+            self._broken += 1
+            suffix = f"-broken-{self._broken}"
+            raw.write(self.folder, suffix)
+            error.add_note(f"what was said until then: *{suffix}.* in {self.folder}")
+            raise
+        raw.write(self.folder, self._suffix)
 
     def keep(self, conducted: Conducted, limits: Limits) -> Moved:
         """Judge a migration and write all that was measured of it into the folder."""

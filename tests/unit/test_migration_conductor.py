@@ -12,14 +12,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from qmp_server import Monitor
+from qmp_server import Monitor, RefusedError
 from wire import laid
 
 from harness.errors import GuestError, RemoteError
+from harness.guest import qmp
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
 from harness.migration import conductor
-from harness.migration.scheme import GONE, Note, Outcome
+from harness.migration.scheme import GONE, SILENT, Note, Outcome, state_of
 from harness.traffic.flow import Direction, Flow
 from harness.traffic.running import start
 from harness.waiting import WaitError, let_pass
@@ -73,11 +74,11 @@ def qemu() -> Iterator[Monitor]:
 @pytest.fixture
 def successor(qemu: Monitor) -> Iterator[Instance]:
     """An instance there, with a VF that is not taken up."""
-    texts = {"/run/console.log": b"guest is up\nOops\n", "/run/qemu.log": b"signal 11\n"}
-    with closing(Qmp("birch", qemu.near)) as qmp:
+    texts = {"/run/console.log": b"guest is up\nOops\n"}
+    with closing(Qmp("birch", qemu.near)) as monitor:
         host = cast("Host", SimpleNamespace(name="birch", fetch=texts.__getitem__))
         vf, place = cast("VirtualFunction", Untaken()), SimpleNamespace(folder="/run")
-        yield Instance(cast(Any, None), vf, cast("Place", place), host, 1, qmp)
+        yield Instance(cast(Any, None), vf, cast("Place", place), host, 1, monitor)
 
 
 def test_a_vf_that_is_not_taken_up_is_noted_with_where_the_guest_stands(
@@ -108,13 +109,35 @@ def test_a_guest_that_ends_with_its_qemu_is_no_error(qemu: Monitor, successor: I
     qemu.end()
     conductor._follow(cast("GuestMachine", silent), successor, [echo("round-trip")], COMPLETED)
     silent.instance = successor
-    lost = conductor._lost_noted(COMPLETED, cast("GuestMachine", silent))
+    lost = conductor._lost_noted(COMPLETED, cast("GuestMachine", silent), successor)
     assert lost.destination_state == GONE
     (note,) = lost.notes
     assert note.text == (
         "guest: cannot be reached; it is silent; its console ends: guest is up | Oops; "
-        "its QEMU has ended, and its log ends: signal 11"
+        "its QEMU has ended: see qemu.log"
     )
+
+
+def test_the_console_is_told_whatever_qemu_refuses(qemu: Monitor, successor: Instance) -> None:
+    """It is what tells most, and QEMU's monitor may hang with the guest."""
+
+    def refuse(_: object) -> object:
+        raise RefusedError("no registers")
+
+    qemu.reacts["human-monitor-command"] = refuse
+    assert successor.last_words == (
+        "its console ends: guest is up | Oops; where its processor stands is not known: "
+        "birch: QEMU refused human-monitor-command"
+    )
+
+
+def test_a_qemu_that_does_not_answer_has_a_state(
+    qemu: Monitor, successor: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured by then is worth more than an error about it."""
+    monkeypatch.setattr(qmp, "ANSWER_SECONDS", 0.2)
+    qemu.ignores.add("query-status")
+    assert state_of(successor) == SILENT
 
 
 @pytest.mark.parametrize(

@@ -219,12 +219,25 @@ def test_a_migration_that_breaks_off_leaves_what_was_said(record: Record) -> Non
             say(raw)
             raise MigrationError("alder: it broke off", because="QEMU ended", fix="look why")
 
-    with pytest.raises(MigrationError):
-        break_off()
-    assert contents(case.folder) == {
-        "qmp-alder.jsonl", "qmp-birch.jsonl", "qemu-birch.log", "dmesg-alder.log", "console.log",
-    }  # fmt: skip
-    assert (case.folder / "qemu-birch.log").read_text() == "warning: unaligned\n"
+    for number in (1, 2):
+        with pytest.raises(MigrationError) as failed:
+            break_off()
+        assert f"*-broken-{number}.* in {case.folder}" in failed.value.__notes__[0]
+    said = ("qmp-alder{}.jsonl", "qmp-birch{}.jsonl", "qemu-birch{}.log", "dmesg-alder{}.log",
+            "console{}.log")  # fmt: skip
+    broken = {name.format(f"-broken-{number}") for name in said for number in (1, 2)}
+    assert contents(case.folder) == broken
+    assert (case.folder / "qemu-birch-broken-1.log").read_text() == "warning: unaligned\n"
+    kept(case)
+    assert contents(case.folder) >= broken | {name.format("") for name in said}
+
+
+def test_nothing_is_written_for_nobody(record: Record) -> None:
+    """A console of no bytes would say that the guest printed nothing."""
+    case = record.case(TEST)
+    with pytest.raises(ZeroDivisionError), case.said():
+        _ = 1 / 0
+    assert contents(case.folder) == set()
 
 
 def test_the_second_migration_of_a_test_writes_over_nothing(record: Record) -> None:
