@@ -7,8 +7,9 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -125,14 +126,17 @@ def flow(lab: Lab) -> Callable[..., Flow]:
 
 @pytest.fixture
 def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..., Moved]:
-    """Move a guest to the other host under flows; the result is judged, kept and reported."""
+    """Move a guest to the other host under flows; the result is judged, kept and reported.
+
+    A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's.
+    """
     from harness.report.junit import properties
     from harness.run.record import limits_of
 
-    def move(guest: MovingGuest, *flows: Flow, observe: bool = True) -> Moved:
+    def move(guest: MovingGuest, *flows: Flow, observe: bool = True, **limits: Any) -> Moved:
         with case.said() as raw:
             conducted = guest.migrate(flows, raw, observe=observe)
-        moved = case.keep(conducted, limits_of(lab.topology))
+        moved = case.keep(conducted, replace(limits_of(lab.topology), **limits))
         request.node.user_properties.extend(
             properties(moved.migration, moved.verdict.word, number=len(case.moved))
         )

@@ -29,6 +29,7 @@ def properties(migration: Migration, verdict: str, *, number: int = 1) -> list[t
         is_open = flow.longest_outage_ms is None
         found += [
             (f"longest_outage_ms_{name}", "open" if is_open else _number(flow.longest_outage_ms)),
+            (f"total_outage_ms_{name}", "open" if is_open else _number(flow.total_outage_ms)),
             (f"resolution_ms_{name}", _number(flow.resolution_ms)),
             (f"lost_{name}", str(flow.lost)),
             (f"corrupted_{name}", str(flow.corrupted)),

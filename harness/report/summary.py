@@ -10,7 +10,7 @@ from rich.text import Text
 from harness.analysis.phases import NAMES
 from harness.report.results import Migration, Results
 from harness.report.tables import Summary, reasons, summaries
-from harness.report.words import duration, felt_in
+from harness.report.words import duration, felt_in, in_all
 
 PIPE_WIDTH = 140  # characters; a log has no edge, but rich would assume 80
 STYLES = {"pass": "green", "fail": "bold red", "invalid": "yellow", "skipped": "dim"}
@@ -56,8 +56,11 @@ def _table(rows: list[Summary]) -> Table:
 
 
 def _by_phase(migration: Migration) -> str:
-    """Write the longest outage of each phase that had one, on a line of its own."""
+    """Write the longest outage of each phase that had one, and the sum, on a line of its own."""
     found = [(phase, felt_in(migration, phase)) for phase in NAMES]
+    sums = [flow for flow in migration.flows if len(flow.outages) > 1]
+    if sums and all(flow.total_outage_ms is not None for flow in sums):
+        found.append(("in all", in_all(max(sums, key=lambda flow: flow.total_outage_ms or 0))))
     told = [f"{phase} {length}".replace(" ", "\u00a0") for phase, length in found if length]
     return "\n" + ", ".join(told) if told else ""
 

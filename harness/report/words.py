@@ -41,6 +41,11 @@ def length(outage: Outage) -> str:
     return "never came back" if outage.length_ms is None else duration(outage.length_ms)
 
 
+def in_all(flow: Flow) -> str:
+    """Write the sum of a flow's outages."""
+    return "never came back" if flow.total_outage_ms is None else duration(flow.total_outage_ms)
+
+
 def ratio(migration: Migration) -> str | None:
     """Write how many times longer users felt it than QEMU says; None where that means nothing."""
     found, downtime_ms = longest_outage(migration), migration.qemu.downtime_ms

@@ -153,6 +153,8 @@ def limits_of(topology: Topology) -> Limits:
     limits = topology.limits
     return Limits(
         longest_outage_ms=limits.longest_outage_ms,
+        total_outage_ms=limits.total_outage_ms,
+        lost=limits.lost,
         sender_late_max_ms=limits.sender_late_max_ms,
         clock_uncertainty_ms=limits.clock_uncertainty_ms,
     )

@@ -137,6 +137,21 @@ class Limits(Entry):
     longest_outage_ms: values.Milliseconds = Field(
         default=1000, description="longest outage that passes, in ms, more than 0", examples=[1000]
     )
+    total_outage_ms: values.Milliseconds | None = Field(
+        default=None,
+        description="sum of a flow's outages that passes, in ms, more than 0; without it any does",
+        examples=[2000],
+    )
+    lost: values.Count | None = Field(
+        default=None,
+        description="lost frames of a flow that pass, 1 or more; without it any number does",
+        examples=[500],
+    )
+    served_while_copied: values.Share = Field(
+        default=0.9,
+        description="share of the frames due while memory is copied that must arrive, 0 to 1",
+        examples=[0.9],
+    )
     sender_late_max_ms: values.Milliseconds = Field(
         default=10,
         description="lateness of the sender, in ms, more than 0, beyond which there is no result",

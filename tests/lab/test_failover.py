@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
     from harness.run.record import Moved
     from harness.traffic.flow import Direction, Flow
-
-SERVED_WHILE_MEMORY_IS_COPIED = 0.2
-"""Of the frames sent then; an emulated host that is copying drops many, a real one hardly any."""
 
 JUMBO = [pytest.mark.jumbo, pytest.mark.needs("jumbo")]
 pytestmark = [pytest.mark.failover, pytest.mark.needs("two-hosts", "sriov", "iommu", "peer")]
@@ -24,6 +22,7 @@ pytestmark = [pytest.mark.failover, pytest.mark.needs("two-hosts", "sriov", "iom
 @pytest.mark.parametrize("frame_bytes", [64, 1514, pytest.param(9014, marks=JUMBO)])
 @pytest.mark.parametrize("direction", ["round-trip", "from-guest"])
 def test_users_are_cut_off_no_longer_than_the_lab_allows(
+    lab: Lab,
     guest: MovingGuest,
     migrate: Callable[..., Moved],
     flow: Callable[..., Flow],
@@ -37,6 +36,6 @@ def test_users_are_cut_off_no_longer_than_the_lab_allows(
     """
     moved = migrate(guest, flow(frame_bytes, direction))
     assert moved.verdict.word == "pass", moved.why
-    assert moved.served_in("pre-copy") > SERVED_WHILE_MEMORY_IS_COPIED, (
+    assert moved.served_in("pre-copy") > lab.topology.limits.served_while_copied, (
         "the standby did not take over while memory was copied"
     )
