@@ -80,9 +80,10 @@ def connect(
         else:
             serve = ["python3", "-I", app, "serve", *arguments]
             stream = transport.open(serve, seconds=deadline.remaining)
+        undo.callback(stream.close)  # not waited for: an agent that does not answer may hang
         agent = AgentClient(name, stream)
-        undo.callback(agent.close)
-        host = Host(name, transport, agent, app=app, folder=folder)
+        left_s = deadline.remaining
+        host = Host(name, transport, agent, app=app, folder=folder, seconds=left_s)
         undo.pop_all()
     return host
 

@@ -75,9 +75,19 @@ class Host:
     """
 
     def __init__(
-        self, name: str, transport: Transport, agent: AgentClient, *, app: str, folder: str
+        self,
+        name: str,
+        transport: Transport,
+        agent: AgentClient,
+        *,
+        app: str,
+        folder: str,
+        seconds: float = 30.0,
     ) -> None:
-        """*app* is where the agent lies on the machine, *folder* what is ours there."""
+        """*app* is where the agent lies on the machine, *folder* what is ours there.
+
+        Raises DeadlineError if it does not answer within *seconds*.
+        """
         self.name = name
         self.transport = transport
         self.lease = Lease(agent.call)
@@ -85,7 +95,7 @@ class Host:
         self._app = app
         self._folder = folder
         self._relays: list[Relay] = []
-        self.facts = Facts(**agent.call("hello"))
+        self.facts = Facts(**agent.call("hello", patience_s=seconds))
 
     def run(
         self,

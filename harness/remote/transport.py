@@ -64,7 +64,7 @@ class HostGoneError(RemoteError):
             f"{host}: {what}",
             because=said(last_words) or "the host went down, or the way to it was cut",
             fix="its agent puts the host back by itself; if it cannot, "
-            f"`vf-harness restore --lab LAB {host}` does once the host answers",
+            "`vf-harness restore --lab LAB` does once the host answers",
         )
         self.host = host
 

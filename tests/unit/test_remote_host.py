@@ -278,8 +278,10 @@ def test_resident_agent_is_found_again(sshd: Sshd, tmp_path: Path) -> None:
     run, state = str(tmp_path / "run"), str(tmp_path / "state")
     path = tmp_path / "links"
 
-    def guest() -> Host:
-        return connect("guest", sshd.connection, resident=True, folder=run, state=state)
+    def guest(seconds: float = 60) -> Host:
+        return connect(
+            "guest", sshd.connection, resident=True, folder=run, state=state, seconds=seconds
+        )
 
     with guest() as before:
         resident = before.facts.pid
@@ -289,6 +291,9 @@ def test_resident_agent_is_found_again(sshd: Sshd, tmp_path: Path) -> None:
             assert after.facts.pid == resident
             assert after.ask("stop", recorder=recorder._number)["lost"] == 0
         assert path.read_text()
+        os.kill(resident, signal.SIGSTOP)  # the kernel still takes connections in for it
+        with pytest.raises(DeadlineError, match=r"guest: `hello` was not over after [0-2]\.\d+ s"):
+            guest(seconds=3)
     finally:
         os.kill(resident, signal.SIGKILL)
 
