@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError, LabError, RestoreError, disk_full
+from harness.errors import HarnessError, LabError, RemoteError, RestoreError, disk_full
 from harness.topology import PEER, Topology, find, load, schema
 
 if TYPE_CHECKING:
@@ -158,22 +159,32 @@ def _doctor(options: argparse.Namespace) -> None:
     topology = reached(_topology(options))
     faults = []
     for name, entry in topology.hosts.items():
-        with _connected(topology, name) as host:
-            faults.append((name, preflight(host, entry)))
+        faults.append((name, _looked_at(topology, name, partial(preflight, entry=entry))))
     if topology.peer:
-        with _connected(topology, PEER) as peer:
-            mtu = topology.guest.mtu
-            faults.append((PEER, preflight_peer(peer, topology.peer, mtu=mtu)))
+        look = partial(preflight_peer, entry=topology.peer, mtu=topology.guest.mtu)
+        faults.append((PEER, _looked_at(topology, PEER, look)))
     check(faults)
     print(f"{', '.join(name for name, _ in faults)}: nothing found")
+
+
+def _looked_at(topology: Topology, name: str, look: Callable[[Host], list[str]]) -> list[str]:
+    """The faults of one machine; that it cannot be reached is one."""
+    try:
+        with _connected(topology, name) as host:
+            return look(host)
+    except RemoteError as error:
+        return [f"{error.what.removeprefix(f'{name}: ')} ({error.because}): {error.fix}"]
 
 
 def _restore(options: argparse.Namespace) -> None:
     from harness.lab.use import reached
 
     topology = reached(_topology(options))
+    names = options.hosts or [*topology.hosts, *([PEER] if topology.peer else [])]
+    for name in names:
+        topology.connection(name)  # one that the lab does not have is told before any is touched
     failed = []
-    for name in options.hosts or [*topology.hosts, *([PEER] if topology.peer else [])]:
+    for name in names:
         try:
             print(f"{name}: {_put_back(topology, name)}")
         except HarnessError as error:  # one host that fails must not keep another from its turn

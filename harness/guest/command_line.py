@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.guest.spec import SSH_PORT, GuestSpec, Place, Trigger
+from harness.guest.spec import GuestSpec, Place, Trigger
+from harness.topology import GUEST_SSH_PORT
 
 STANDBY, VF = "net0", "vf0"
 """Ids of the two devices that share the guest's address, as QMP events name them."""
@@ -29,7 +30,7 @@ def command_line(spec: GuestSpec, place: Place) -> list[str]:
         "-serial", f"file:{place.folder}/console.log",
         "-qmp", f"unix:{place.folder}/qmp,server=on,wait=off",
         *_slots(3),
-        "-netdev", f"user,id=management,restrict=on,hostfwd=tcp:127.0.0.1:{SSH_PORT}-:22",
+        "-netdev", f"user,id=management,restrict=on,hostfwd=tcp:127.0.0.1:{GUEST_SSH_PORT}-:22",
         "-device", f"virtio-net-pci,netdev=management,bus=slot0,mac={MANAGEMENT_MAC},romfile=",
         "-netdev", f"tap,id=standby,ifname={place.tap},script=no,downscript=no",
         "-device",

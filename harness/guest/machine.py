@@ -8,9 +8,9 @@ from typing import Any
 
 from harness.errors import RemoteError
 from harness.guest.instance import Instance
-from harness.guest.spec import SSH_PORT, GuestImage
+from harness.guest.spec import GuestImage
 from harness.remote import Host, connect
-from harness.topology import Connection
+from harness.topology import GUEST_SSH_PORT, Connection
 
 
 class GuestMachine:
@@ -70,7 +70,7 @@ class GuestMachine:
             name=self.name,
             transport="ssh",
             address="127.0.0.1",
-            port=SSH_PORT,
+            port=GUEST_SSH_PORT,
             user="root",
             identity=self._image.identity,
             known_hosts=self._image.known_hosts,

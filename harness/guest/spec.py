@@ -9,9 +9,6 @@ from pathlib import Path
 
 from harness.topology import GuestEntry, MacAddress, PciAddress
 
-SSH_PORT = 2222
-"""On the loopback of whichever host the guest is on; QEMU forwards it to the guest's sshd."""
-
 
 class Trigger(Enum):
     """What tells the guest to let the VF go."""

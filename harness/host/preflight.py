@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 
 from harness.errors import HarnessError, LabError
 from harness.host.port import Port, find_port
 from harness.remote import Host
-from harness.topology import HostEntry, PeerEntry
+from harness.topology import GUEST_SSH_PORT, HostEntry, PeerEntry
+
+QEMU_AT_LEAST = (8, 2)
+LISTEN = "0A"
+"""TCP_LISTEN of include/net/tcp_states.h, as /proc/net/tcp shows it."""
 
 IOMMUS = "/sys/class/iommu"
 """Empty while the IOMMU is off, and not there with a kernel that knows of none."""
@@ -19,14 +24,16 @@ def preflight(host: Host, entry: HostEntry) -> list[str]:
     faults = []
     if host.facts.euid != 0:
         faults.append("the agent is not root there: log in as root")
-    if host.run("sh", "-c", 'command -v "$1"', "sh", entry.qemu, check=False).status:
-        faults.append(f"there is no {entry.qemu}: install it, or name another in the topology")
+    faults += _program_faults(host, entry)
     if entry.accelerator == "kvm" and not host.exists("/dev/kvm"):
         faults.append("there is no /dev/kvm: load kvm_intel or kvm_amd, or enable it in the BIOS")
     if not (host.exists(IOMMUS) and host.listdir(IOMMUS)):
         faults.append("the IOMMU is off: boot with intel_iommu=on, or enable it in the BIOS")
     if not host.exists("/sys/bus/pci/drivers/vfio-pci"):
         faults.append("vfio-pci is not there: `modprobe vfio-pci`")
+    if not host.exists("/dev/net/tun"):
+        faults.append("there is no /dev/net/tun, of which a guest's tap is made: `modprobe tun`")
+    faults += _tcp_faults(host, entry)
     for name, port in entry.ports.items():
         try:
             faults += _port_faults(find_port(host, name, port), wanted=port.vfs)
@@ -65,6 +72,42 @@ def check(faults_by_host: Iterable[tuple[str, list[str]]]) -> None:
             because="a test here would fail for a reason that is not its own; nothing was changed",
             fix="mend these, then see that `vf-harness doctor` finds nothing",
         )
+
+
+def _program_faults(host: Host, entry: HostEntry) -> list[str]:
+    faults = []
+    if not _has_program(host, entry.qemu):
+        faults.append(f"there is no {entry.qemu}: install it, or name another in the topology")
+    else:
+        said = host.run(entry.qemu, "--version", check=False).stdout
+        version = re.search(r"version (\d+)\.(\d+)", said)
+        if version and (int(version[1]), int(version[2])) < QEMU_AT_LEAST:
+            least = ".".join(map(str, QEMU_AT_LEAST))
+            faults.append(f"{entry.qemu} is {version[1]}.{version[2]}: install {least} or newer")
+    if not _has_program(host, "ethtool"):
+        faults.append("there is no ethtool: install it")
+    return faults
+
+
+def _has_program(host: Host, program: str) -> bool:
+    return host.run("sh", "-c", 'command -v "$1"', "sh", program, check=False).status == 0
+
+
+def _tcp_faults(host: Host, entry: HostEntry) -> list[str]:
+    """Who listens already where a QEMU of ours would.  Ref: Linux, net/ipv4/tcp_ipv4.c."""
+    listening = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        lines = host.read_text(table).splitlines()[1:] if host.exists(table) else []
+        fields = [line.split() for line in lines]
+        listening |= {int(each[1].rpartition(":")[2], 16) for each in fields if each[3] == LISTEN}
+    return [
+        f"TCP port {port} is taken, {what}: see `ss -lntp` there"
+        for port, what in (
+            (GUEST_SSH_PORT, "by which guests are reached"),
+            (entry.migration_port, "by which migrations come in"),
+        )
+        if port in listening
+    ]
 
 
 def _port_faults(port: Port, *, wanted: int) -> list[str]:

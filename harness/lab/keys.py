@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from harness.guest.spec import SSH_PORT
+from harness.topology import GUEST_SSH_PORT
 
 CLIENT = "client"
 GUEST = "guest"
@@ -32,7 +32,9 @@ def make_keys(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
         for file in sorted(inside.iterdir()):
             file.rename(folder / file.name)
     (folder / "authorized_keys").write_text((folder / f"{CLIENT}.pub").read_text())
-    (folder / "known_hosts").write_text(known_hosts(folder, {GUEST: f"[127.0.0.1]:{SSH_PORT}"}))
+    (folder / "known_hosts").write_text(
+        known_hosts(folder, {GUEST: f"[127.0.0.1]:{GUEST_SSH_PORT}"})
+    )
 
 
 def known_hosts(folder: Path, addresses: dict[str, str]) -> str:

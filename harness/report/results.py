@@ -187,7 +187,7 @@ def read_results(folder: Path) -> Results:
     path = folder / FILE
     try:
         return Results.model_validate_json(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise UsageError(
             f"{folder} holds no {FILE}",
             because="it is no run's folder, or the run ended before it had results",

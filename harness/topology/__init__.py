@@ -2,6 +2,7 @@
 
 from harness.topology.connection import Connection
 from harness.topology.models import (
+    GUEST_SSH_PORT,
     PEER,
     Emulation,
     GuestEntry,
@@ -17,6 +18,7 @@ from harness.topology.reading import TOPOLOGIES, find, load, schema
 from harness.topology.values import MacAddress, PciAddress
 
 __all__ = [
+    "GUEST_SSH_PORT",
     "PEER",
     "TOPOLOGIES",
     "WORDS",

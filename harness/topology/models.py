@@ -17,6 +17,9 @@ from harness.topology.connection import Connection, Entry, Reached
 from harness.topology.places import Places
 
 PEER = "peer"
+GUEST_SSH_PORT = 2222
+"""On the loopback of whichever host a guest is on; QEMU forwards it to the guest's sshd."""
+
 """The name by which links and connections mean the peer."""
 
 

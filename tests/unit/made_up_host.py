@@ -37,6 +37,9 @@ def vf_address(index: int) -> str:
     return f"0000:17:10.{2 * index}"
 
 
+TCP_HEADER = "  sl  local_address rem_address   st tx_queue rx_queue"
+
+
 class Machine(AgentClient):
     """The agent of the made-up host, and what it sees.
 
@@ -58,6 +61,8 @@ class Machine(AgentClient):
             f"{PORT}/sriov_drivers_autoprobe": "1\n",
             f"/sys/class/net/{INTERFACE}/mtu": "1500\n",
             "/dev/kvm": "",
+            "/dev/net/tun": "",
+            "/proc/net/tcp": f"{TCP_HEADER}\n   0: 00000000:0016 00000000:0000 0A 0:0\n",
         }
         self.links = {f"{PORT}/driver": "../../../../bus/pci/drivers/ixgbe"}
         self.folders = {
@@ -73,6 +78,7 @@ class Machine(AgentClient):
             "ip": self._ip,
             "printenv": lambda _: (1, ""),
             "sh": lambda argv: (0, f"/usr/bin/{argv[-1]}\n"),
+            "qemu-system-x86_64": lambda _: (0, "QEMU emulator version 8.2.0\n"),
         }
         self.changes: list[str] = []
         self.euid = 0

@@ -17,6 +17,7 @@ from test_topology import EMULATED
 
 import harness.remote
 from harness import cli
+from harness.errors import RemoteError
 from harness.lab import emulated
 from harness.lab.image import RUN
 from harness.remote import Host
@@ -230,6 +231,34 @@ def test_an_unhealthy_lab_is_told_fault_by_fault(
     for host in ("alder", "birch"):
         assert f"{host}: there is no PCI device" in said
     assert "nothing was changed" in said
+
+
+def test_a_host_that_cannot_be_reached_is_one_fault_among_others(
+    capsys: pytest.CaptureFixture[str],
+    hosts: Callable[[str], Host],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others are looked at all the same: somebody is on the way to that rack."""
+
+    def connect(name: str, _: object = None) -> Host:
+        if name == "alder":
+            raise RemoteError("alder: no answer", because="timed out", fix="switch it on")
+        return hosts(name)
+
+    monkeypatch.setattr(harness.remote, "connect", connect)
+    said = told(capsys, 11, "doctor", "--lab", "x520-pair")
+    assert "alder: no answer (timed out): switch it on" in said
+    assert "birch: there is no PCI device" in said
+
+
+def test_a_host_that_the_lab_does_not_have_is_not_put_back(
+    capsys: pytest.CaptureFixture[str], hosts: Callable[[str], Host], tmp_path: Path
+) -> None:
+    """A slip in a name is no host that could not be put back, and touches none."""
+    file = tmp_path / "file"
+    left_changed(hosts("alder"), file)
+    assert "cedar" in told(capsys, 2, "restore", "alder", "cedar", "--lab", "x520-pair")
+    assert file.read_text() == "after"
 
 
 def test_a_host_is_put_back_from_its_journal(

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_host import ENTRY, INTERFACE, PF, PORT, VFIO_DRIVER, Machine, made_up_host
+from made_up_host import (
+    ENTRY,
+    INTERFACE,
+    PF,
+    PORT,
+    TCP_HEADER,
+    VFIO_DRIVER,
+    Machine,
+    made_up_host,
+)
 
 from harness.errors import HarnessError, LabError, RestoreError
 from harness.host.preflight import check, preflight, preflight_peer
@@ -40,12 +49,16 @@ def test_a_good_host_has_no_faults(machine: Machine) -> None:
 
 
 def test_all_faults_of_a_bad_host_are_told_at_once(machine: Machine) -> None:
-    """Somebody has to walk to that machine, and must not have to walk there nine times."""
+    """Somebody has to walk to that machine, and must not have to walk there thirteen times."""
     machine.euid = 1000
     machine.programs["sh"] = lambda _: (127, "")
     machine.folders -= {"/sys/class/iommu/dmar0", VFIO_DRIVER}
     machine.folders.add("/sys/class/iommu")
-    del machine.files["/dev/kvm"]
+    del machine.files["/dev/kvm"], machine.files["/dev/net/tun"]
+    machine.files["/proc/net/tcp"] += "   1: 0100007F:08AE 00000000:0000 0A 00000000:00000000\n"
+    machine.files["/proc/net/tcp6"] = (
+        f"{TCP_HEADER}\n   0: {'0' * 32}:115C {'0' * 32}:0000 0A 00000000:00000000\n"
+    )
     machine.files[f"{PORT}/sriov_numvfs"] = "4\n"
     machine.files[f"{PORT}/sriov_totalvfs"] = "1\n"
     machine.shown[INTERFACE]["master"] = "br0"
@@ -55,14 +68,36 @@ def test_all_faults_of_a_bad_host_are_told_at_once(machine: Machine) -> None:
     assert [fault.partition(": ")[0] for fault in told] == [
         "the agent is not root there",
         "there is no qemu-system-x86_64",
+        "there is no ethtool",
         "there is no /dev/kvm",
         "the IOMMU is off",
         "vfio-pci is not there",
+        "there is no /dev/net/tun, of which a guest's tap is made",
+        "TCP port 2222 is taken, by which guests are reached",
+        "TCP port 4444 is taken, by which migrations come in",
         f"{PF} already has 4 VFs",
         f"{PF} allows 1 VFs, 2 are wanted",
         f"{INTERFACE} carries our own connection",
         f"{INTERFACE} belongs to br0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("version", "told"), [("7.2.22 (Debian 1:7.2)", 1), ("8.1.5", 1), ("8.2.0", 0), ("11.1.3", 0)]
+)
+def test_a_qemu_that_is_too_old_is_a_fault(machine: Machine, version: str, told: int) -> None:
+    """Of two versions 11 is newer than 8, whatever their letters say."""
+    machine.programs["qemu-system-x86_64"] = lambda _: (0, f"QEMU emulator version {version}\n")
+    assert [fault for fault in faults(machine) if "install 8.2 or newer" in fault] == (
+        faults(machine) if told else []
+    )
+    assert len(faults(machine)) == told
+
+
+def test_a_connection_that_is_open_is_no_listener(machine: Machine) -> None:
+    """Our own SSH connection may have any number at either end of it."""
+    machine.files["/proc/net/tcp"] += "   1: 0100007F:08AE 0100007F:9C40 01 00000000:00000000\n"
+    assert faults(machine) == []
 
 
 def test_a_kernel_without_any_iommu_is_a_fault_among_others(machine: Machine) -> None:
@@ -113,7 +148,8 @@ def test_tcg_needs_no_kvm(machine: Machine) -> None:
 def test_a_qemu_is_looked_for_by_its_whole_name(machine: Machine) -> None:
     """A path with a blank in it is one name, and no part of it is a command of its own."""
     name = "/opt/my qemu; reboot"
-    machine.programs["sh"] = lambda argv: (0 if argv[3:] == ["sh", name] else 127, "")
+    machine.programs["sh"] = lambda argv: (0 if argv[4] in (name, "ethtool") else 127, "")
+    machine.programs[name] = lambda _: (0, "QEMU emulator version 11.1.3\n")
 
     assert preflight(made_up_host(machine), ENTRY.model_copy(update={"qemu": name})) == []
 

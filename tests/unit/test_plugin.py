@@ -217,6 +217,28 @@ def test_a_host_that_went_away_is_the_labs_fault(project: Project, hook: str, st
     assert "Traceback" not in ran.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"), [("LabError", 11), ("GuestError", 1), ("RemoteError", 1)]
+)
+def test_a_lab_at_fault_may_show_as_late_as_a_guest_is_prepared(
+    project: Project, kind: str, status: int
+) -> None:
+    """A port that makes no VF is the lab's fault; a guest that does not boot is a finding."""
+    preparing = f"""
+import harness.errors, harness.run.moving
+
+def moving_guest(*_, **__):
+    raise harness.errors.{kind}("birch: no VF came", because="b", fix="f")
+
+harness.run.moving.moving_guest = moving_guest
+"""
+    project.write("conftest.py", MADE_UP_LAB + preparing)
+    project.write("test_it.py", "def test_it(guest): pass\n")
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == status, ran.text
+    assert "birch: no VF came" in ran.text
+
+
 def test_results_that_could_not_be_written_are_told_in_words(project: Project) -> None:
     """After an hour of tests, what was seen is still on the disk, and this says what is not."""
     full = "import errno\ndef finish(record): raise OSError(errno.ENOSPC, 'full', 'results.json')\n"

@@ -109,6 +109,8 @@ def test_another_schema_is_refused_by_name(
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no results\.json"):
         read_results(tmp_path)
+    with pytest.raises(UsageError, match=r"holds no results\.json"):
+        read_results(Path(__file__))  # a file, no folder
 
 
 def test_the_json_schema_names_the_field_as_the_file_does() -> None:
