@@ -71,7 +71,7 @@ def guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
     config = request.config
     logs = config.stash[RECORD].folder / "guests" / request.module.__name__.rpartition(".")[2]
     logs.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as preparing:
+    with _at_fault(config, None), ExitStack() as preparing:
         spec = GuestSpec.of(lab.topology.guest)
         guest = preparing.enter_context(moving_guest(lab, spec, logs, has_vf=True))
         put_back = preparing.pop_all()
@@ -163,15 +163,18 @@ def progress(config: pytest.Config) -> Callable[[str], None]:
 
 
 @contextmanager
-def _at_fault(config: pytest.Config, otherwise: type[LabError]) -> Iterator[None]:
+def _at_fault(config: pytest.Config, otherwise: type[LabError] | None) -> Iterator[None]:
     """Let a lab that cannot be used, or not be put back, end the run with its own exit code.
 
-    A machine that does not answer is a fault of *otherwise*, by what was being done with it.
+    A machine that does not answer is a fault of *otherwise*, by what was being done with it; of
+    None where it may be the guest, which is what is tested.
     """
     try:
         yield
     except (LabError, RemoteError) as error:
         kind = type(error) if isinstance(error, LabError) else otherwise
+        if kind is None:
+            raise
         config.stash[EXIT_CODE] = kind.exit_code
         pytest.exit(f"\n{error}")  # without a code: with one of ours, pytest tells no summary
 
