@@ -146,6 +146,12 @@ class VfioDevice:
         except OSError as error:
             raise _failed(self.address, f"writing config space at {offset:#x}", error) from error
 
+    def info(self) -> vfio.DeviceInfo:
+        """How many regions and interrupts it has, and what it is (vfio.DeviceFlag)."""
+        info = vfio.DeviceInfo(argsz=ctypes.sizeof(vfio.DeviceInfo))
+        _ioctl(self.address, self.descriptor, vfio.Ioctl.DEVICE_GET_INFO, info)
+        return info
+
     def region_info(self, index: int) -> vfio.RegionInfo:
         """Where a region (vfio.PciRegion) lies; its size is 0 if the device has none such.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.agent.device import VfioDevice
 from harness.uapi.pci_regs import Command, Register
-from harness.uapi.vfio import PciIrq, PciRegion
+from harness.uapi.vfio import DeviceFlag, PciIrq, PciRegion
 
 REGIONS = [region for region in PciRegion if region != PciRegion.VGA]  # EINVAL but for a display
 INTERRUPTS = (PciIrq.INTX, PciIrq.MSI, PciIrq.MSIX)
@@ -16,18 +16,27 @@ INTERRUPTS = (PciIrq.INTX, PciIrq.MSI, PciIrq.MSIX)
 def inspect(address: str) -> dict[str, Any]:
     """Open the VF at *address*, look at it, set its Bus Master Enable, reset it, let it go.
 
-    Returns region_bytes and interrupts, by the names of ``PciRegion`` and ``PciIrq``, and the
-    COMMAND register when opened, after BME was set, and after the reset.  Raises AgentError, as
-    when somebody else has it open.
+    Returns flags, the names of ``DeviceFlag``; region_bytes and interrupts, by the names of
+    ``PciRegion`` and ``PciIrq``; and the COMMAND register when opened, after BME was set, and after
+    the reset.  Raises AgentError, as when somebody else has it open.
     """
     with VfioDevice.open(address) as device:
-        regions = {region.name: device.region_info(region).size for region in REGIONS}
-        interrupts = {irq.name: device.irq_info(irq).count for irq in INTERRUPTS}
+        info = device.info()
+        flags = [flag.name for flag in DeviceFlag if info.flags & flag]
+        regions = {
+            region.name: device.region_info(region).size
+            for region in REGIONS
+            if region < info.num_regions
+        }
+        interrupts = {
+            irq.name: device.irq_info(irq).count for irq in INTERRUPTS if irq < info.num_irqs
+        }
         opened = _command(device)
         device.config_write(Register.COMMAND, struct.pack("<H", opened | Command.MASTER))
         mastering = _command(device)
         device.reset()
         return {
+            "flags": flags,
             "region_bytes": regions,
             "interrupts": interrupts,
             "command_opened": opened,

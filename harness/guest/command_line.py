@@ -68,4 +68,4 @@ def _slots(count: int) -> list[str]:
 def _vf(place: Place) -> list[str]:
     if place.vf is None:
         return []
-    return ["-device", f"vfio-pci,host={place.vf},id={VF},bus=slot2,failover_pair_id={STANDBY}"]
+    return ["-device", f"{place.vf},id={VF},bus=slot2,failover_pair_id={STANDBY}"]

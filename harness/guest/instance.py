@@ -11,7 +11,7 @@ from harness.guest.command_line import command_line
 from harness.guest.qmp import QemuGoneError, Qmp
 from harness.guest.spec import GuestImage, GuestSpec, Place
 from harness.host.changes import changed_back
-from harness.host.sriov import VirtualFunction
+from harness.host.vf import Vf
 from harness.remote import Host
 from harness.waiting import WaitError, wait_for
 
@@ -38,7 +38,7 @@ class Instance:
     def __init__(
         self,
         spec: GuestSpec,
-        vf: VirtualFunction | None,
+        vf: Vf | None,
         place: Place,
         host: Host,
         pid: int,
@@ -118,7 +118,7 @@ def _end_of(text: str, lines: int) -> str:
 
 @contextmanager
 def instance(
-    spec: GuestSpec, vf: VirtualFunction | None, place: Place, host: Host, log: Path
+    spec: GuestSpec, vf: Vf | None, place: Place, host: Host, log: Path
 ) -> Iterator[Instance]:
     """A QEMU process on *host*, ended on the way out; what is said over QMP is written to *log*.
 

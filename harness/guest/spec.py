@@ -7,7 +7,7 @@ from enum import Enum
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from harness.topology import GuestEntry, MacAddress, PciAddress
+from harness.topology import GuestEntry, MacAddress
 
 
 class Trigger(Enum):
@@ -63,7 +63,8 @@ class GuestImage:
 class Place:
     """Where one process of a guest runs, and with what; paths are the host's.
 
-    *vf* is None for a guest without one.  *incoming*: it waits for a migration.
+    *vf* is QEMU's ``-device`` argument for it, None for a guest without one.  *incoming*: it waits
+    for a migration.
     """
 
     qemu: str
@@ -72,5 +73,5 @@ class Place:
     initramfs: str
     folder: str
     tap: str
-    vf: PciAddress | None
+    vf: str | None
     incoming: bool

@@ -1,4 +1,4 @@
-"""VFs of a port, lent: made, addressed and bound to vfio-pci; on return the port has none again.
+"""The provider ``sriov``: VFs of a port, made and bound to vfio-pci; taken back, it has none again.
 
 Every change is in the host's journal before it is made, so the host itself can put them back.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import LabError
 from harness.host.changes import changed_back, set_attribute
@@ -17,9 +18,6 @@ from harness.topology import MacAddress, PciAddress
 from harness.uapi.pci_regs import Command, Register
 from harness.waiting import WaitError, wait_for
 
-NO_MAC = MacAddress("00:00:00:00:00:00")
-"""As the MAC of a VF it clears the filter on the port."""
-
 VFIO = "vfio-pci"
 APPEAR_SECONDS = 10
 
@@ -28,6 +26,7 @@ APPEAR_SECONDS = 10
 class Inspected:
     """What VFIO says of a VF; see ``harness.agent.inspect_vf``."""
 
+    flags: list[str]
     region_bytes: dict[str, int]
     interrupts: dict[str, int]
     command_opened: int
@@ -37,7 +36,7 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class VirtualFunction:
-    """VF number *index* of *port*, bound to vfio-pci."""
+    """VF number *index* of *port*, bound to vfio-pci; a ``Vf``."""
 
     port: Port
     index: int
@@ -48,17 +47,26 @@ class VirtualFunction:
         return self.port.host
 
     @property
+    def device(self) -> str:
+        """QEMU's ``-device`` argument: it opens the VF through VFIO."""
+        return f"{VFIO},host={self.pci}"
+
+    @property
     def iommu_group(self) -> str:
         """The number of its IOMMU group."""
         return self.host.readlink(f"/sys/bus/pci/devices/{self.pci}/iommu_group").rpartition("/")[2]
 
     def set_filter(self, mac: MacAddress) -> None:
-        """Give the port's filter for this VF the address *mac*; NO_MAC clears it.
+        """Give the port's filter for this VF the address *mac*; ``vf.NO_MAC`` clears it.
 
         It goes with the VF, whose making is journalled, so it needs no way back of its own.
         """
         interface, vf = self.port.interface, str(self.index)
         self.host.run("ip", "link", "set", "dev", interface, "vf", vf, "mac", mac, changes=True)
+
+    def filter_action(self, mac: MacAddress) -> dict[str, Any]:
+        """The same as an action of the observer on this VF's host."""
+        return {"port": self.port.interface, "vf_index": self.index, "mac": mac}
 
     def inspect(self) -> Inspected:
         """Open this VF through VFIO, look, set BME and reset it; nobody may be using it."""

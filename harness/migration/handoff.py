@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.host.sriov import NO_MAC, VirtualFunction
+from harness.host.vf import NO_MAC, Vf
 from harness.topology import MacAddress
 
 CLEARED, SET = "filter cleared", "filter set"
@@ -39,9 +39,7 @@ class Step:
 class HandOff:
     """The guest's address *mac* handed from one VF's filter to another's; once."""
 
-    def __init__(
-        self, source: VirtualFunction, destination: VirtualFunction, mac: MacAddress
-    ) -> None:
+    def __init__(self, source: Vf, destination: Vf, mac: MacAddress) -> None:
         self._source = source
         self._destination = destination
         self._mac = mac
@@ -49,12 +47,7 @@ class HandOff:
 
     def on_release(self) -> dict[str, Any]:
         """What the source's observer is to do when the VF is released; see ``agent.observer``."""
-        return {
-            "name": CLEARED,
-            "port": self._source.port.interface,
-            "vf_index": self._source.index,
-            "mac": NO_MAC,
-        }
+        return {"name": CLEARED, **self._source.filter_action(NO_MAC)}
 
     def arrive(self) -> None:
         """The guest runs on the destination: set the filter there."""
@@ -64,7 +57,7 @@ class HandOff:
         """The guest runs on at the source: set the filter there again, for the VF's return."""
         self._set(self._source)
 
-    def _set(self, vf: VirtualFunction) -> None:
+    def _set(self, vf: Vf) -> None:
         before_ns = time.monotonic_ns()
         vf.set_filter(self._mac)
         after_ns = time.monotonic_ns()

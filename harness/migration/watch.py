@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
-from harness.host.sriov import VirtualFunction
+from harness.host.vf import Vf
 from harness.migration.handoff import HandOff
 from harness.remote import Host
 from harness.remote.transport import DeadlineError, HostGoneError
@@ -70,9 +70,7 @@ def watched(
         yield seen
 
 
-def _observing(
-    instance: Instance, vf: VirtualFunction, path: str, hand_off: HandOff | None
-) -> dict[str, Any]:
+def _observing(instance: Instance, vf: Vf, path: str, hand_off: HandOff | None) -> dict[str, Any]:
     """What the observer of *vf* is told; it writes to *path*."""
     spec: dict[str, Any] = {
         "host": instance.host.name, "vf": vf.pci, "qemu_pid": instance.pid, "path": path,

@@ -15,7 +15,8 @@ from harness.guest.machine import GuestMachine
 from harness.guest.spec import GuestSpec, Place
 from harness.host.bridge import standby_tap
 from harness.host.port import find_port, port_up
-from harness.host.sriov import NO_MAC, VirtualFunction, virtual_functions
+from harness.host.sriov import virtual_functions
+from harness.host.vf import NO_MAC, Vf
 from harness.migration.conductor import Conducted, Ends, conduct
 from harness.migration.handoff import HandOff
 from harness.migration.raw import Raw
@@ -35,7 +36,7 @@ class Berth:
 
     host: str
     tap: str
-    vf: VirtualFunction | None
+    vf: Vf | None
 
 
 class MovingGuest:
@@ -147,7 +148,8 @@ class MovingGuest:
         folder = folder.rpartition("/")[0]
         place = Place(
             qemu=entry.qemu, accelerator=entry.accelerator, kernel=kernel, initramfs=initramfs,
-            folder=folder, tap=berth.tap, vf=berth.vf.pci if berth.vf else None, incoming=incoming,
+            folder=folder, tap=berth.tap, vf=berth.vf.device if berth.vf else None,
+            incoming=incoming,
         )  # fmt: skip
         ending = self._stack.enter_context(ExitStack())
         log = self._logs / f"qmp-{berth.host}-{self._launches}.jsonl"

@@ -9,7 +9,8 @@ import pytest
 from harness.errors import LabError
 from harness.host.port import Port, find_port, port_up
 from harness.host.snapshot import snapshot
-from harness.host.sriov import NO_MAC, virtual_functions
+from harness.host.sriov import virtual_functions
+from harness.host.vf import NO_MAC
 from harness.uapi.pci_regs import Command
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def test_vfio_reaches_the_vf_itself(port: Port) -> None:
     """
     with virtual_functions(port, 1) as (vf,):
         seen = vf.inspect()
+    assert {"PCI", "RESET"} <= set(seen.flags)
     assert seen.region_bytes["CONFIG"] >= 256
     assert seen.region_bytes["BAR0"] >= 4096, "the VF's registers"
     assert seen.interrupts["MSIX"] >= 2, "one for a queue, one for the mailbox"

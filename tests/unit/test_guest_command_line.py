@@ -10,7 +10,7 @@ import pytest
 
 from harness.guest.command_line import command_line, kernel_line
 from harness.guest.spec import GuestSpec, Place, Trigger
-from harness.topology import MacAddress, PciAddress, find, load
+from harness.topology import MacAddress, find, load
 
 SPEC = GuestSpec(
     memory_mib=256,
@@ -26,11 +26,11 @@ SOURCE = Place(
     initramfs="/images/initramfs",
     folder="/run/vf-harness/guest-0",
     tap="vfh0-guest",
-    vf=PciAddress("0000:17:10.0"),
+    vf="vfio-pci,host=0000:17:10.0",
     incoming=False,
 )
 DESTINATION = replace(
-    SOURCE, folder="/run/vf-harness/guest-1", vf=PciAddress("0000:af:10.2"), incoming=True
+    SOURCE, folder="/run/vf-harness/guest-1", vf="vfio-pci,host=0000:af:10.2", incoming=True
 )
 WITHOUT_VF = replace(SOURCE, vf=None)
 

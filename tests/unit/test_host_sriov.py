@@ -12,7 +12,8 @@ from harness.host import sriov
 from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port, find_port, port_up
 from harness.host.snapshot import snapshot
-from harness.host.sriov import NO_MAC, virtual_functions
+from harness.host.sriov import virtual_functions
+from harness.host.vf import NO_MAC
 from harness.remote import Host
 from harness.topology import MacAddress
 from harness.waiting import WaitError

@@ -28,7 +28,7 @@ from harness.waiting import WaitError, let_pass
 if TYPE_CHECKING:
     from harness.guest.machine import GuestMachine
     from harness.guest.spec import Place
-    from harness.host.sriov import VirtualFunction
+    from harness.host.vf import Vf
     from harness.remote import Host
 
 COMPLETED = Outcome(
@@ -77,7 +77,7 @@ def successor(qemu: Monitor) -> Iterator[Instance]:
     texts = {"/run/console.log": b"guest is up\nOops\n"}
     with closing(Qmp("birch", qemu.near)) as monitor:
         host = cast("Host", SimpleNamespace(name="birch", fetch=texts.__getitem__))
-        vf, place = cast("VirtualFunction", Untaken()), SimpleNamespace(folder="/run")
+        vf, place = cast("Vf", Untaken()), SimpleNamespace(folder="/run")
         yield Instance(cast(Any, None), vf, cast("Place", place), host, 1, monitor)
 
 

@@ -18,7 +18,8 @@ from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
 from harness.guest.spec import GuestSpec, Place
 from harness.host.port import find_port
-from harness.host.sriov import NO_MAC, VirtualFunction
+from harness.host.sriov import VirtualFunction
+from harness.host.vf import NO_MAC
 from harness.migration import scheme
 from harness.migration.handoff import CLEARED, SET, HandOff
 from harness.migration.scheme import GONE, Outcome
