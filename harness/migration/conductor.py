@@ -66,7 +66,7 @@ def conduct(
     flows: Sequence[Flow],
     hand_off: HandOff | None,
     raw: Raw,
-    observe: bool = True,
+    bme_per_s: int,
     progress: Callable[[str], None],
 ) -> Conducted:
     """Migrate the guest from *source* to *successor* and measure what its users feel.
@@ -82,8 +82,8 @@ def conduct(
         before = _read_all_clocks(ends, source, successor)
         with ExitStack() as stack:
             for watching in (
-                watched(source, hand_off, observe=observe),
-                watched(successor, None, observe=observe),
+                watched(source, hand_off, bme_per_s=bme_per_s),
+                watched(successor, None, bme_per_s=bme_per_s),
                 links_watched(ends.guest),
             ):
                 raw.seen.append(stack.enter_context(watching))

@@ -15,10 +15,6 @@ from harness.migration.handoff import HandOff
 from harness.remote import Host
 from harness.remote.transport import DeadlineError, HostGoneError
 
-BME_RATE_PER_S = 220
-"""A sample costs a busy emulated processor 0.6 ms, nearly all of it for waking up, and a real one
-25 us.  Some come late there: this leaves 200 a second."""
-
 
 @dataclass(slots=True)
 class Seen:
@@ -38,12 +34,11 @@ class Seen:
 
 
 @contextmanager
-def watched(
-    instance: Instance, hand_off: HandOff | None, *, observe: bool = True
-) -> Iterator[Seen]:
-    """Record the kernel log of the instance's host and, with *observe*, BME of its VF.
+def watched(instance: Instance, hand_off: HandOff | None, *, bme_per_s: int) -> Iterator[Seen]:
+    """Record the kernel log of the instance's host and, *bme_per_s* times a second, BME of its VF.
 
-    With *hand_off* the observer also clears the filter when the VF is released.
+    With 0 nobody observes it.  With *hand_off* the observer also clears the filter when the VF is
+    released.
     """
     host = instance.host
     seen = Seen(host.name)
@@ -57,8 +52,8 @@ def watched(
             seen.kernel_log = host.fetch(kernel_path).decode(errors="replace")
 
         stopping.callback(stop_kernel)
-        if observe and instance.vf:
-            spec = _observing(instance, instance.vf, bme_path, hand_off)
+        if bme_per_s and instance.vf:
+            spec = _observing(instance, instance.vf, bme_path, bme_per_s, hand_off)
             observer = host.start("observer", spec)
 
             def stop_observer() -> None:
@@ -70,11 +65,13 @@ def watched(
         yield seen
 
 
-def _observing(instance: Instance, vf: Vf, path: str, hand_off: HandOff | None) -> dict[str, Any]:
+def _observing(
+    instance: Instance, vf: Vf, path: str, bme_per_s: int, hand_off: HandOff | None
+) -> dict[str, Any]:
     """What the observer of *vf* is told; it writes to *path*."""
     spec: dict[str, Any] = {
         "host": instance.host.name, "vf": vf.pci, "qemu_pid": instance.pid, "path": path,
-        "rate_per_s": BME_RATE_PER_S,
+        "rate_per_s": bme_per_s,
     }  # fmt: skip
     if hand_off:
         spec["on_release"] = [hand_off.on_release()]

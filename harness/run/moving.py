@@ -26,7 +26,6 @@ from harness.migration.schemes.plain import Plain
 from harness.run.lab import Lab
 from harness.traffic.flow import Endpoint, Flow
 
-BOOT_TRIES = 3
 ANSWER_SECONDS = 20
 
 
@@ -59,13 +58,14 @@ class MovingGuest:
 
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
         harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
-        was said.  Without *observe* nobody
-        clears the filter on the source either: it shows what observing costs, and nothing else.
-        A guest that does not answer any more is replaced by another one first.
+        was said.  Without *observe* nobody clears the filter on the source either: it shows what
+        observing costs, and nothing else.  A guest that does not answer any more is replaced by
+        another one first.
         """
         self._find()
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
+        bme_per_s = self._lab.topology.limits.bme_per_s if observe else 0
         self._lab.renew(deadline_for(source).seconds)
         ending, successor = self._launch(berth, incoming=True)
         loser = ending
@@ -76,7 +76,7 @@ class MovingGuest:
             conducted = conduct(
                 scheme, source, successor,
                 address=entry.migration_endpoint, ends=self.ends(), flows=flows,
-                hand_off=hand_off, raw=raw, observe=observe, progress=self._lab.progress,
+                hand_off=hand_off, raw=raw, bme_per_s=bme_per_s, progress=self._lab.progress,
             )  # fmt: skip
         finally:
             if _runs(successor):  # also when measuring broke off after that
@@ -112,15 +112,13 @@ class MovingGuest:
         self._ending, self.instance, self.machine = self._boot(berth)
 
     def _boot(self, berth: Berth) -> tuple[ExitStack, Instance, GuestMachine]:
-        """A guest that answers; a silent one is started anew, BOOT_TRIES times in all.
+        """A guest that answers; a silent one is started anew where its lab says so.
 
-        Nested virtualisation by TCG was seen to leave a guest stuck before its kernel's first
-        word, or right after its init's last; on one machine about one of twenty.  Nothing is
-        measured yet, so nothing is hidden by another try.
+        Nothing is measured yet, so nothing is hidden by another try.
         """
         if berth.vf:
             berth.vf.set_filter(self.spec.mac)
-        left = BOOT_TRIES
+        left = self._lab.topology.guest.boot_tries
         while True:
             self._lab.renew()
             self._lab.progress(f"booting the guest on {berth.host}")

@@ -118,6 +118,11 @@ class GuestEntry(Entry):
     mtu: values.Mtu = Field(
         default=1500, description="MTU of its interfaces, 68 to 65535", examples=[9000]
     )
+    boot_tries: values.Count = Field(
+        default=1,
+        description="how often one that says nothing is started before it is an error, 1 or more",
+        examples=[1],
+    )
 
 
 class LinkEntry(Entry):
@@ -170,6 +175,11 @@ class Limits(Entry):
         default=200,
         description="frames a second of a flow that names no rate, 1 or more",
         examples=[200],
+    )
+    bme_per_s: values.Count = Field(
+        default=500,
+        description="how often a second Bus Master Enable is read, 1 or more",
+        examples=[500],
     )
 
 
