@@ -12,10 +12,10 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
 from typing import Callable, final
 
 from harness.agent.errors import AgentError
+from harness.agent.netlink import attribute, attributes, link_message, link_of, messages
 from harness.uapi import rtnetlink
 
 _REPLY_BYTES = 1 << 16  # 63 VFs without statistics need about a third
@@ -120,7 +120,7 @@ def link_request(sequence: int, *, index: int = 0, name: str = "") -> bytes:
     if name:
         body += attribute(rtnetlink.LinkAttribute.IFNAME, name.encode() + b"\0")
     flags = rtnetlink.MessageFlag.REQUEST
-    return _message(rtnetlink.RouteMessage.GETLINK, flags, sequence, index, body)
+    return link_message(rtnetlink.RouteMessage.GETLINK, flags, sequence, index, body)
 
 
 def set_mac_request(sequence: int, index: int, vf_index: int, address: bytes) -> bytes:
@@ -131,21 +131,21 @@ def set_mac_request(sequence: int, index: int, vf_index: int, address: bytes) ->
     entry = attribute(rtnetlink.VfListAttribute.INFO, info)
     body = attribute(rtnetlink.LinkAttribute.VFINFO_LIST, entry)
     flags = rtnetlink.MessageFlag.REQUEST | rtnetlink.MessageFlag.ACK
-    return _message(rtnetlink.RouteMessage.SETLINK, flags, sequence, index, body)
+    return link_message(rtnetlink.RouteMessage.SETLINK, flags, sequence, index, body)
 
 
 def ifindex_in(answer: bytes) -> int:
     """Read the interface index out of an RTM_NEWLINK message."""
-    offset = ctypes.sizeof(rtnetlink.Nlmsghdr)
-    index: int = rtnetlink.Ifinfomsg.from_buffer_copy(answer, offset).ifi_index
+    ((_, body),) = messages(answer)
+    index: int = link_of(body)[0].ifi_index
     return index
 
 
 def macs_in(answer: bytes) -> dict[int, str]:
     """VF number -> MAC address, out of an RTM_NEWLINK message."""
-    start = ctypes.sizeof(rtnetlink.Nlmsghdr) + ctypes.sizeof(rtnetlink.Ifinfomsg)
+    ((_, body),) = messages(answer)
     macs = {}
-    for link_type, entries in attributes(answer[start:]):
+    for link_type, entries in link_of(body)[1]:
         if link_type != rtnetlink.LinkAttribute.VFINFO_LIST:
             continue
         for _, info in attributes(entries):
@@ -154,29 +154,6 @@ def macs_in(answer: bytes) -> dict[int, str]:
                     held = rtnetlink.IflaVfMac.from_buffer_copy(value)
                     macs[held.vf] = bytes(held.mac[:6]).hex(":")
     return macs
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """One attribute, padded so that another may follow."""
-    length = ctypes.sizeof(rtnetlink.Rtattr) + len(value)
-    header = bytes(rtnetlink.Rtattr(rta_len=length, rta_type=kind))
-    return header + value + b"\0" * (-length % 4)
-
-
-def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and value of each attribute in *data*, in order, without the types' flag bits."""
-    header_bytes = ctypes.sizeof(rtnetlink.Rtattr)
-    while len(data) >= header_bytes:
-        header = rtnetlink.Rtattr.from_buffer_copy(data)
-        yield header.rta_type & rtnetlink.NLA_TYPE_MASK, data[header_bytes : header.rta_len]
-        data = data[max(header.rta_len + 3 & ~3, header_bytes) :]
-
-
-def _message(kind: int, flags: int, sequence: int, index: int, body: bytes) -> bytes:
-    payload = bytes(rtnetlink.Ifinfomsg(ifi_index=index)) + body
-    header = rtnetlink.Nlmsghdr(nlmsg_type=kind, nlmsg_flags=flags, nlmsg_seq=sequence)
-    header.nlmsg_len = ctypes.sizeof(header) + len(payload)
-    return bytes(header) + payload
 
 
 def _refused(what: str, number: int) -> AgentError:

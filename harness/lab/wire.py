@@ -8,7 +8,6 @@ and a capture on the bridge sees the truth on the wire.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import struct
@@ -19,15 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import LabError
+from harness.uapi import if_tun
+from harness.uapi.namespaces import enter_network
 
 BRIDGE = "wire"
 DISABLED, FORWARDING = 0, 3  # <linux/if_bridge.h>: BR_STATE_*
-
-TUNSETIFF = 0x400454CA  # <linux/if_tun.h>: _IOW('T', 202, int)
-IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000  # <linux/if_tun.h>
-CLONE_NEWNET = 0x40000000  # <linux/sched.h>
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +59,9 @@ class Wire:
             with inside(self.namespace):
                 descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
                 undo.callback(os.close, descriptor)
-                request = struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
-                fcntl.ioctl(descriptor, TUNSETIFF, request)
+                flags = if_tun.Flag.TAP | if_tun.Flag.NO_PI | if_tun.Flag.VNET_HDR
+                request = struct.pack("16sH22x", name.encode(), flags)
+                fcntl.ioctl(descriptor, if_tun.Ioctl.SETIFF, request)
             _ip("-n", self.namespace, "link", "set", name, "mtu", str(self.mtu))
             self._attach(name)
             undo.pop_all()
@@ -103,21 +99,15 @@ def inside(namespace: str) -> Iterator[None]:
     try:
         target = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _setns(target)
+            enter_network(target)
         finally:
             os.close(target)
         try:
             yield
         finally:
-            _setns(own)
+            enter_network(own)
     finally:
         os.close(own)
-
-
-def _setns(descriptor: int) -> None:
-    if _libc.setns(descriptor, CLONE_NEWNET):
-        error = ctypes.get_errno()
-        raise OSError(error, f"setns: {os.strerror(error)}")
 
 
 def _ip(*arguments: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
 import os
 import secrets
 import select
@@ -20,8 +19,8 @@ from harness.agent.commands import Commands, start_process
 from harness.agent.errors import AgentError
 from harness.errors import RemoteError
 from harness.remote.transport import LIMIT_BYTES, Completed, DeadlineError, HostGoneError
+from harness.uapi.namespaces import enter_network
 
-CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 _NAMESPACES = Path("/run/netns")  # where ip-netns(8) keeps the named ones
 _STDERR_CHUNKS = 32
 _ENDING_SECONDS = 2
@@ -176,12 +175,8 @@ class LocalStream:
 
 
 def _enter_namespace(path: Path) -> None:
-    """Move this thread, and no other, into a network namespace.  Ref: setns(2)."""
-    libc = ctypes.CDLL(None, use_errno=True)
     with open(path, "rb") as namespace:
-        if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(path))
+        enter_network(namespace.fileno())
 
 
 def _owner_only(path: str, flags: int) -> int:

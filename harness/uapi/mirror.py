@@ -81,3 +81,8 @@ def numbers(header: str, pattern: str) -> Callable[[type[N]], type[N]]:
 def io(kind: str, number: int) -> int:
     """Compute ``_IO(kind, number)``: an ioctl whose number holds neither direction nor size."""
     return ord(kind) << 8 | number
+
+
+def iow(kind: str, number: int, size: int) -> int:
+    """Compute ``_IOW(kind, number, type)``: its number says that the kernel reads *size* bytes."""
+    return 1 << 30 | size << 16 | io(kind, number)

@@ -1,4 +1,4 @@
-"""<linux/netlink.h>, <linux/rtnetlink.h> and <linux/if_link.h>, v6.1: links and their VFs."""
+"""<linux/netlink.h>, <linux/rtnetlink.h>, <linux/if_link.h> and <linux/if.h>, v6.1: links, VFs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ class Control(IntEnum):
     ERROR = 0x2
     """Nlmsgerr follows; with ``error`` 0 it is an acknowledgement."""
 
+    DONE = 0x3
+    """The end of a dump."""
+
 
 @numbers("linux/rtnetlink.h", "RTM_{}")
 class RouteMessage(IntEnum):
     """``nlmsg_type`` of messages about links; Ifinfomsg follows."""
 
     NEWLINK = 16
+    DELLINK = 17
     GETLINK = 18
     SETLINK = 19
 
@@ -34,15 +38,35 @@ class MessageFlag(IntFlag):
 
     REQUEST = 0x1
     ACK = 0x4
+    DUMP = 0x300
+
+
+@numbers("linux/rtnetlink.h", "RTMGRP_{}")
+class Group(IntFlag):
+    """What a socket that is bound to it is told unasked."""
+
+    LINK = 1
+
+
+@numbers("linux/if.h", "IFF_{}")
+class InterfaceFlag(IntFlag):
+    """``ifi_flags``."""
+
+    RUNNING = 1 << 6
 
 
 @numbers("linux/if_link.h", "IFLA_{}")
 class LinkAttribute(IntEnum):
     """``rta_type`` after Ifinfomsg."""
 
+    ADDRESS = 1
     IFNAME = 3
+    MTU = 4
+    MASTER = 10
+    OPERSTATE = 16
     VFINFO_LIST = 22
     EXT_MASK = 29
+    CARRIER = 33
 
 
 @numbers("linux/if_link.h", "IFLA_VF_{}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -14,10 +13,11 @@ from pathlib import Path
 import pytest
 from machines import alive, bare_agent, children
 
-from harness.agent import kernel_log, links
+from harness.agent import kernel_log, links, netlink
 from harness.errors import RemoteError
 from harness.remote import HostGoneError
 from harness.remote.agent import AgentClient
+from harness.uapi import rtnetlink
 from harness.waiting import wait_for
 
 
@@ -135,22 +135,32 @@ def test_kernel_log_is_recorded_from_now_on(agent: AgentClient, tmp_path: Path) 
     assert summary["lost"] == 0
 
 
+def test_a_message_begins_at_a_multiple_of_four_bytes() -> None:
+    """A header's length does not count the padding after it; read as data, all behind is lost."""
+    odd = bytes(rtnetlink.Nlmsghdr(nlmsg_len=17, nlmsg_type=rtnetlink.Control.ERROR)) + b"x\0\0\0"
+    done = bytes(rtnetlink.Nlmsghdr(nlmsg_len=16, nlmsg_type=rtnetlink.Control.DONE))
+    assert list(netlink.messages(odd + done)) == [
+        (rtnetlink.Control.ERROR, b"x"), (rtnetlink.Control.DONE, b""),
+    ]  # fmt: skip
+
+
 def test_links_message_is_parsed() -> None:
     """A bridge port's message, taken from a kernel, with one attribute of each kind we read."""
-    body = links._LINK.pack(socket.AF_UNSPEC, 1, 7, links.IFF_RUNNING, 0)
+    told = rtnetlink.LinkAttribute
+    body = bytes(rtnetlink.Ifinfomsg(ifi_index=7, ifi_flags=rtnetlink.InterfaceFlag.RUNNING))
     for kind, value in (
-        (links.IFLA_IFNAME, b"eth1\0"),
-        (links.IFLA_ADDRESS, bytes.fromhex("525400123456")),
-        (links.IFLA_OPERSTATE, b"\6"),
-        (links.IFLA_CARRIER, b"\1"),
-        (links.IFLA_MTU, (9000).to_bytes(4, sys.byteorder)),
-        (links.IFLA_MASTER, (3).to_bytes(4, sys.byteorder)),
+        (told.IFNAME, b"eth1\0"),
+        (told.ADDRESS, bytes.fromhex("525400123456")),
+        (told.OPERSTATE, b"\6"),
+        (told.CARRIER, b"\1"),
+        (told.MTU, (9000).to_bytes(4, sys.byteorder)),
+        (told.MASTER, (3).to_bytes(4, sys.byteorder)),
     ):
-        attribute = links._ATTRIBUTE.pack(links._ATTRIBUTE.size + len(value), kind) + value
-        body += attribute.ljust(links._aligned(len(attribute)), b"\0")
-    header = links._HEADER.pack(links._HEADER.size + len(body), links.RTM_NEWLINK, 0, 0, 0)
-    ((kind, link),) = links.parse(header + body)
-    assert kind == links.RTM_NEWLINK
+        body += netlink.attribute(kind, value)
+    new = rtnetlink.RouteMessage.NEWLINK
+    header = bytes(rtnetlink.Nlmsghdr(nlmsg_len=16 + len(body), nlmsg_type=new))
+    ((number, link),) = links.parse(header + body)
+    assert number == new
     assert link == {
         "index": 7,
         "ifname": "eth1",

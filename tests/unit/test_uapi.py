@@ -30,7 +30,7 @@ def run_c(header: str, statements: list[str], folder: Path) -> list[list[str]]:
     if compiler is None:
         pytest.fail("no C compiler, so nothing was compared: apt-get install gcc linux-libc-dev")
     source, program = folder / "measure.c", folder / "measure"
-    includes = ["stddef.h", "stdio.h", header]
+    includes = ["stddef.h", "stdio.h", "sys/ioctl.h", header]
     source.write_text(
         "#define _GNU_SOURCE\n"
         + "".join(f"#include <{name}>\n" for name in includes)

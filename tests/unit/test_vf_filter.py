@@ -11,9 +11,9 @@ from errno import EOPNOTSUPP
 import pytest
 
 from harness.agent.errors import AgentError
+from harness.agent.netlink import attributes
 from harness.agent.vf_filter import (
     PortFilters,
-    attributes,
     link_request,
     macs_in,
     packed,
