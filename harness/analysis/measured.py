@@ -11,6 +11,8 @@ from harness.uapi.pci_regs import NO_ANSWER
 
 Direction = Literal["round-trip", "to-guest", "from-guest"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+ECHOES = "echoes counted"
+"""An event: what the guest's kernel got and sent while the flows ran, {"requests", "replies"}."""
 
 
 @dataclass(frozen=True, slots=True)

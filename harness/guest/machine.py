@@ -52,6 +52,16 @@ class GuestMachine:
         (line,) = (each for each in lines if each.startswith("MemAvailable:"))
         return int(line.split()[1])
 
+    def echoes(self) -> dict[str, int]:
+        """How many echo *requests* its kernel has got since it booted, and *replies* it has sent.
+
+        Ref: Linux, net/ipv4/proc.c, icmp_put().
+        """
+        lines = self.host.read_text("/proc/net/snmp").splitlines()
+        names, values = (line.split()[1:] for line in lines if line.startswith("Icmp:"))
+        counted = {name: int(value) for name, value in zip(names, values, strict=True)}
+        return {"requests": counted["InEchos"], "replies": counted["OutEchoReps"]}
+
     def start(self, program: str, spec: Mapping[str, Any]) -> GuestRecorder:
         """Start a recorder that can be stopped after the guest has moved."""
         started = self.host.ask("start", program=program, spec=dict(spec))

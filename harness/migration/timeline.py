@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.measured import BmeSample, Event
+from harness.analysis.measured import ECHOES, BmeSample, Event
 from harness.analysis.phases import ASKED, ATTACHED, RELEASED, STOPPING
 from harness.guest.instance import Instance
 from harness.migration.clocks import SharedClock, Stamp
@@ -59,6 +59,11 @@ def build(
     events += _link_events(clock, seen, guest, stopped)
     events += _released(bme, source.host.name, asked.t_ns)
     events += _attached(events, stopped)
+    events += [
+        _event(clock.from_ours(each.echoes_ns), "guest", ECHOES, each.echoes)
+        for each in seen
+        if each.echoes
+    ]
     return Timeline(
         asked.t_ns,
         tuple(sorted(events, key=lambda event: event.t_ns)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ class Seen:
     """The records of one machine, in its own clocks; filled when its recorders are stopped.
 
     *bme* and *links* are the lines of those recorders, *handoff* the events of the observer,
-    *kernel_log* the text of the kernel's log with *faults*, the lines that mean trouble.
+    *kernel_log* the text of the kernel's log with *faults*, the lines that mean trouble.  *echoes*
+    is what the guest's kernel counted meanwhile, *echoes_ns* our monotonic time when it was asked.
     """
 
     machine: str
@@ -31,6 +33,8 @@ class Seen:
     observer: dict[str, Any] = field(default_factory=dict)
     kernel_log: str = ""
     kernel: dict[str, Any] = field(default_factory=dict)
+    echoes: dict[str, int] = field(default_factory=dict)
+    echoes_ns: int = 0
 
 
 @contextmanager
@@ -80,9 +84,13 @@ def _observing(
 
 @contextmanager
 def links_watched(guest: GuestMachine) -> Iterator[Seen]:
-    """Record every change of the guest's interfaces; of one that is lost nothing is known."""
+    """Record every change of the guest's interfaces, and count the echo requests that it gets.
+
+    Of a guest that is lost nothing is known.
+    """
     seen = Seen(guest.name)
     path = guest.scratch("links.jsonl")
+    before = guest.echoes()
     links = guest.start("links", {"path": path})
     try:
         yield seen
@@ -91,6 +99,8 @@ def links_watched(guest: GuestMachine) -> Iterator[Seen]:
             try:
                 links.stop()
                 seen.links = _lines(guest, path)
+                seen.echoes_ns = time.monotonic_ns()
+                seen.echoes = {name: n - before[name] for name, n in guest.echoes().items()}
             except (HostGoneError, DeadlineError) as silent:
                 guest.lost = f"{silent.what}; {silent.because}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.analysis.measured import ECHOES
 from harness.report.results import Flow, Migration, Outage
 
 DIRECTIONS = {
@@ -44,6 +45,22 @@ def length(outage: Outage) -> str:
 def in_all(flow: Flow) -> str:
     """Write the sum of a flow's outages."""
     return "never came back" if flow.total_outage_ms is None else duration(flow.total_outage_ms)
+
+
+def lost_by_way(migration: Migration) -> tuple[int, int] | None:
+    """How many round trips of all flows were lost on the way to the guest, and on the way back.
+
+    None where the guest's own count is missing, or does not fit: somebody else sent requests too,
+    or frames were doubled on the way.
+    """
+    flows = [flow for flow in migration.flows if flow.direction == "round-trip"]
+    counted = [event.data for event in migration.events if event.name == ECHOES]
+    if not flows or not counted:
+        return None
+    there = sum(flow.sent for flow in flows) - counted[-1]["requests"]
+    back = counted[-1]["replies"] - sum(flow.received for flow in flows)
+    fits = min(there, back) >= 0 and there + back <= sum(flow.lost for flow in flows)
+    return (there, back) if fits else None
 
 
 def ratio(migration: Migration) -> str | None:

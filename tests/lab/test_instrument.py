@@ -129,6 +129,7 @@ def test_an_independent_capture_counts_the_same_frames(
     blame the migration for it.
     """
     from harness.lab.capture import captured
+    from harness.report.words import lost_by_way
 
     assert lab.topology.peer is not None
     peer = lab.topology.peer.address.ip
@@ -139,3 +140,4 @@ def test_an_independent_capture_counts_the_same_frames(
     assert capture.dropped == 0
     assert capture.count(f"icmp[icmptype] == icmp-echo and src {peer}") == counted.sent
     assert capture.count(f"icmp[icmptype] == icmp-echoreply and dst {peer}") == counted.received
+    assert lost_by_way(moved.migration) is not None, "the guest counted others"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from made_up_host import ENTRY, Machine, made_up_host, vf_address
 
-from harness.analysis.measured import Event
+from harness.analysis.measured import ECHOES, Event
 from harness.analysis.phases import ASKED, ATTACHED, RELEASED, STOPPING
 from harness.clock import Relation
 from harness.guest.instance import Instance
@@ -295,6 +295,14 @@ def test_the_guests_events_are_placed_on_either_side_of_its_stop(state: Path) ->
     ]  # fmt: skip
     assert only(found, "eth3 link up").uncertainty_ns == 3 * MS
     assert only(found, "eth3 link up").data == {"address": MAC, "slave": True}
+
+
+def test_what_the_guest_counted_is_an_event_of_its_own(state: Path) -> None:
+    """It was asked for over SSH, so the moment is the asker's; a guest that is lost has none."""
+    counted = {"requests": 1700, "replies": 1650}
+    asked = Seen("guest", echoes=counted, echoes_ns=ASKED_NS + 9000 * MS)
+    assert only(timeline(state, asked), ECHOES).data == counted
+    assert ECHOES not in [event.name for event in timeline(state, Seen("guest")).events]
 
 
 # --- the VF let go and taken up again -------------------------------------------------------

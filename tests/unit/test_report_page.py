@@ -15,7 +15,7 @@ from rich.console import Console
 from synthetic import FAILOVER_CUTS, FAILOVER_EVENTS, Cut, event, failover, flow
 from test_report_results import run_of
 
-from harness.analysis.measured import Measured
+from harness.analysis.measured import ECHOES, Measured
 from harness.analysis.verdict import Limits
 from harness.report import tables, words
 from harness.report.entry import Recorded, migration_result
@@ -317,6 +317,26 @@ def test_one_outage_has_no_sum(tmp_path: Path) -> None:
     text = printed(recorded_run(tmp_path, once))
     assert "pre-copy\u00a0505\u00a0ms" in text
     assert "in\u00a0all" not in text
+
+
+@pytest.mark.parametrize(
+    ("requests", "replies", "ways"),
+    [
+        pytest.param(1700, 1650, (300, 60), id="both ways"),
+        pytest.param(2000, 2000, (0, 410), id="all on the way back"),
+        pytest.param(2001, 1650, None, id="somebody else sent requests"),
+        pytest.param(1700, 1589, None, id="frames were doubled"),
+        pytest.param(1700, 1750, None, id="more than were lost"),
+    ],
+)
+def test_lost_round_trips_are_split_by_the_guests_own_count(
+    requests: int, replies: int, ways: tuple[int, int] | None
+) -> None:
+    """2000 were sent and 1590 returned.  A count that does not fit is no count."""
+    counted = event(9000, "guest", ECHOES, requests=requests, replies=replies)
+    migration = migration_result(failover(events=(*FAILOVER_EVENTS, counted))).migration
+    assert words.lost_by_way(migration) == ways
+    assert words.lost_by_way(migration_result(failover()).migration) is None, "nobody counted"
 
 
 def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
