@@ -78,6 +78,12 @@ class Instance:
         lines = (line for line in str(said).splitlines() if "RIP=" in line or "EIP=" in line)
         return f"its processor stands at {next(lines, 'a place that QEMU does not tell')}"
 
+    @property
+    def huge_pages_kib(self) -> int:
+        """How much of its process's memory lies in huge pages.  Ref: proc_pid_smaps(5)."""
+        lines = self.host.read_text(f"/proc/{self.pid}/smaps_rollup").splitlines()
+        return next(int(each.split()[1]) for each in lines if each.startswith("AnonHugePages:"))
+
     def console(self) -> str:
         """What the guest has printed so far on this host."""
         return self.host.fetch(f"{self.place.folder}/console.log").decode(errors="replace")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.guest.faults import panic_at_next_vf
 from harness.migration import conductor
 from harness.waiting import wait_for
 
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
 
 ONE_CONNECTION_KIB = 8 << 10
 """What sshd and the relay behind it take in a guest, or somewhat less."""
-
-PANIC_AT_THE_NEXT_VF = """
-echo %d > /proc/sys/kernel/panic
-links() { ls /sys/class/net | wc -l; }
-all=$(links)
-(while [ $(links) -ge $all ]; do sleep 0.05; done
- while [ $(links) -lt $all ]; do sleep 0.05; done
- echo c > /proc/sysrq-trigger) > /dev/null 2>&1 &
-"""
 
 pytestmark = pytest.mark.needs("two-hosts", "sriov", "iommu", "peer", "wire")
 
@@ -71,11 +63,8 @@ def test_a_guest_that_moves_keeps_its_memory(
 @pytest.mark.failover
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("seconds_to_reboot", "state"),
-    [
-        pytest.param(0, "running", id="hangs"),
-        pytest.param(-1, "gone", id="ends"),  # at once, and QEMU ends instead
-    ],
+    ("ends", "state"),
+    [pytest.param(False, "running", id="hangs"), pytest.param(True, "gone", id="ends")],
 )
 def test_a_guest_that_panics_at_its_destination_is_measured_and_replaced(
     guest: MovingGuest,
@@ -83,12 +72,12 @@ def test_a_guest_that_panics_at_its_destination_is_measured_and_replaced(
     flow: Callable[..., Flow],
     case: Case,
     monkeypatch: pytest.MonkeyPatch,
-    seconds_to_reboot: int,
+    ends: bool,
     state: str,
 ) -> None:
     """It finds its new VF and is lost.  Its users never come back; those of the next are served."""
     monkeypatch.setattr(conductor, "LAST_SECONDS", 3)
-    guest.machine.host.run("sh", "-c", PANIC_AT_THE_NEXT_VF % seconds_to_reboot)
+    panic_at_next_vf(guest.machine, ends=ends)
     lost = migrate(guest, flow(64))
     assert lost.conducted.outcome.destination_state == state
     assert lost.verdict.word == "fail", lost.why
@@ -109,9 +98,7 @@ def test_all_memory_of_a_guest_that_moved_is_in_huge_pages(
     Then 9014-byte frames were lost for seconds, or for good, where short ones came through.
     """
     migrate(guest, flow(9014)).conducted.outcome.check()
-    memory = guest.instance.host.read_text(f"/proc/{guest.instance.pid}/smaps_rollup")
-    huge_kib = next(int(line.split()[1]) for line in memory.splitlines() if "AnonHuge" in line)
-    assert huge_kib >= guest.spec.memory_mib << 10
+    assert guest.instance.huge_pages_kib >= guest.spec.memory_mib << 10
 
 
 @pytest.mark.failover
