@@ -18,7 +18,7 @@ docs/method.md.
     ============  =======  ==================================================================
 
     Sender and receiver are the peer, except the receiver of a to-guest flow and the sender of
-    a from-guest flow: theirs is the guest's clock, related to the peer's where that is known.
+    a from-guest flow: theirs is the guest's own clock, which no outage depends on.
 
 ``outages``: one row per outage, in time order
 

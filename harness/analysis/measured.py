@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from harness.clock import ClockMap
 from harness.uapi.pci_regs import NO_ANSWER
 
 Direction = Literal["round-trip", "to-guest", "from-guest"]
@@ -19,8 +18,6 @@ ECHOES = "echoes counted"
 class MeasuredFlow:
     """One flow's records, raw (the formats are ``harness.agent.records``').
 
-    guest_clock       relates the guest's clock to the peer's; only a one-way flow has use for
-                      it, and only to place the guest's own stamps: no outage depends on it
     receiver_dropped  what the receiver's kernel dropped before we could read it, packets included
                       of which it did not know yet whose they were
     unsent            frames that were due and that the sender, by its own account, did not send
@@ -36,7 +33,6 @@ class MeasuredFlow:
     receiver_dropped: int
     clock_moved_ns: int = 0
     unsent: int = 0
-    guest_clock: ClockMap | None = None
 
     @property
     def interval_ns(self) -> int:

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from harness.agent import records
 from harness.agent.payload import CORRUPTED, SHORT
 from harness.analysis.measured import MeasuredFlow
-from harness.clock import ClockMap
 from harness.errors import MeasurementError
 
 NUMPY_OF_STRUCT = {"I": "<u4", "Q": "<u8"}
@@ -157,21 +156,12 @@ def _flagged(count: int, at: Rows, flags: npt.NDArray[Any], mask: int) -> npt.ND
 
 
 def _from_asked(frame: pd.DataFrame, flow: MeasuredFlow, asked_ns: int) -> pd.DataFrame:
-    """Count the peer's times from *asked_ns* on; the guest's only if its clock is related."""
-    guest_columns = {
-        "round-trip": (),
-        "to-guest": ("returned_ns",),
-        "from-guest": ("scheduled_ns", "sent_ns"),
+    """Count the peer's times from *asked_ns* on; the guest's stay as they are."""
+    peers = {
+        "round-trip": ("scheduled_ns", "sent_ns", "returned_ns"),
+        "to-guest": ("scheduled_ns", "sent_ns"),
+        "from-guest": ("returned_ns",),
     }[flow.direction]
-    for column in ("scheduled_ns", "sent_ns", "returned_ns"):
-        if column in guest_columns:
-            if flow.guest_clock is None:
-                continue
-            frame[column] = _to_peer(frame[column], flow.guest_clock)
+    for column in peers:
         frame[column] = frame[column] - asked_ns
     return frame
-
-
-def _to_peer(column: pd.Series[int], clock: ClockMap) -> pd.Series[int]:
-    here = column.map(lambda there: clock.to_here(int(there))[0], na_action="ignore")
-    return here.astype(column.dtype)

@@ -18,11 +18,12 @@ from harness.plugin.hooks import EXIT_CODE, FAILED, RECORD, WORKER
 from harness.plugin.options import SETTINGS
 
 if TYPE_CHECKING:
+    from harness.analysis.measured import Direction
     from harness.remote import Host
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
     from harness.run.record import Case, Moved
-    from harness.traffic.flow import Direction, Flow
+    from harness.traffic.flow import Flow
 
 
 @pytest.fixture(scope="session")

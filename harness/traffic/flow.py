@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
+from harness.analysis.measured import DIRECTIONS, Direction
 from harness.errors import UsageError
-
-Direction = Literal["round-trip", "to-guest", "from-guest"]
-DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
-Clock = Literal["peer", "guest"]
 
 LARGEST_NUMBER = 9_999
 _FIRST_PORT = 20_000  # below the ports that Linux gives out by itself (32768 and up)
@@ -158,13 +155,3 @@ class FlowRecords:
     received: bytes
     sender: SenderSummary
     receiver: ReceiverSummary
-
-    @property
-    def sent_clock(self) -> Clock:
-        """Whose monotonic clock the times of sending are."""
-        return "guest" if self.flow.direction == "from-guest" else "peer"
-
-    @property
-    def received_clock(self) -> Clock:
-        """Whose monotonic clock the times of arrival are."""
-        return "guest" if self.flow.direction == "to-guest" else "peer"

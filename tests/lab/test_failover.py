@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from harness.analysis.measured import Direction
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
     from harness.run.record import Moved
-    from harness.traffic.flow import Direction, Flow
+    from harness.traffic.flow import Flow
 
 JUMBO = [pytest.mark.jumbo, pytest.mark.needs("jumbo")]
 pytestmark = [pytest.mark.failover, pytest.mark.needs("two-hosts", "sriov", "iommu", "peer")]

@@ -16,8 +16,9 @@ from wire import Measured, Wire, datagram, laid, packet_socket_in, receiver_spec
 from harness.agent import packet_socket, payload
 from harness.agent.errors import AgentError
 from harness.agent.records import RECEIVED
+from harness.analysis.measured import Direction
 from harness.remote.transport import HostGoneError
-from harness.traffic.flow import Direction, Flow
+from harness.traffic.flow import Flow
 from harness.traffic.running import RunningFlow, start
 from harness.waiting import WaitError, let_pass
 

@@ -15,13 +15,14 @@ import pytest
 from qmp_server import Monitor, RefusedError
 from wire import laid
 
+from harness.analysis.measured import Direction
 from harness.errors import GuestError, RemoteError
 from harness.guest import qmp
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
 from harness.migration import conductor
 from harness.migration.scheme import GONE, SILENT, Note, Outcome, state_of
-from harness.traffic.flow import Direction, Flow
+from harness.traffic.flow import Flow
 from harness.traffic.running import start
 from harness.waiting import WaitError, let_pass
 
