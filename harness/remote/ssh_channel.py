@@ -112,7 +112,7 @@ class SshStream:
 
     def last_words(self) -> str:
         """Give the end of what the program said on stderr."""
-        if self._channel.closed:
+        if self._channel.closed or self._channel.eof_received:  # all of it is here, if not read yet
             self._stderr_reader.join(timeout=1 + _LOOK_SECONDS)
         return b"".join(self._stderr).decode(errors="backslashreplace")
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import paramiko
 import pytest
 from machines import Connection, Sshd, alive, make_key
 
@@ -246,6 +247,24 @@ def test_stream_goes_both_ways_and_ends(alder: SshTransport) -> None:
     assert received == data
     stream.close()
     assert stream.last_words() == "begins\n"
+
+
+def test_last_words_are_whole_once_the_program_has_ended(
+    alder: SshTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are why it ended; a reader on a busy machine comes to them after the end of stdout."""
+    receive = paramiko.Channel.recv_stderr
+
+    def late(channel: paramiko.Channel, count: int) -> bytes:
+        data = receive(channel, count)
+        time.sleep(0.3)
+        return data
+
+    monkeypatch.setattr(paramiko.Channel, "recv_stderr", late)
+    stream = alder.open(["sh", "-c", "echo no python >&2"], seconds=5)
+    assert stream.receive() == b""
+    assert stream.last_words() == "no python\n"
+    stream.close()
 
 
 def test_sending_to_who_does_not_read_keeps_its_deadline(alder: SshTransport) -> None:
