@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError, LabError, RemoteError, RestoreError, disk_full
+from harness.errors import HarnessError, LabError, RestoreError, disk_full
 from harness.topology import PEER, Topology, find, load, schema
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _looked_at(topology: Topology, name: str, look: Callable[[Host], list[str]])
     try:
         with _connected(topology, name) as host:
             return look(host)
-    except RemoteError as error:
+    except HarnessError as error:
         return [f"{error.what.removeprefix(f'{name}: ')} ({error.because}): {error.fix}"]
 
 

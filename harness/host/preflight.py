@@ -15,6 +15,11 @@ QEMU_AT_LEAST = (8, 2)
 LISTEN = "0A"
 """TCP_LISTEN of include/net/tcp_states.h, as /proc/net/tcp shows it."""
 
+ANY, LOOPBACK = "00000000", "0100007F"
+"""Addresses as it shows them, on a little-endian machine."""
+
+PROGRAMS = {"ethtool": "it", "ip": "iproute2", "bridge": "iproute2"}
+
 IOMMUS = "/sys/class/iommu"
 """Empty while the IOMMU is off, and not there with a kernel that knows of none."""
 
@@ -34,6 +39,8 @@ def preflight(host: Host, entry: HostEntry) -> list[str]:
     if not host.exists("/dev/net/tun"):
         faults.append("there is no /dev/net/tun, of which a guest's tap is made: `modprobe tun`")
     faults += _tcp_faults(host, entry)
+    if not _has_program(host, "ip"):
+        return faults  # nothing can be told of its ports
     for name, port in entry.ports.items():
         try:
             faults += _port_faults(find_port(host, name, port), wanted=port.vfs)
@@ -75,18 +82,26 @@ def check(faults_by_host: Iterable[tuple[str, list[str]]]) -> None:
 
 
 def _program_faults(host: Host, entry: HostEntry) -> list[str]:
-    faults = []
+    faults = [
+        f"there is no {program}: install {package}"
+        for program, package in PROGRAMS.items()
+        if not _has_program(host, program)
+    ]
     if not _has_program(host, entry.qemu):
-        faults.append(f"there is no {entry.qemu}: install it, or name another in the topology")
-    else:
-        said = host.run(entry.qemu, "--version", check=False).stdout
-        version = re.search(r"version (\d+)\.(\d+)", said)
-        if version and (int(version[1]), int(version[2])) < QEMU_AT_LEAST:
-            least = ".".join(map(str, QEMU_AT_LEAST))
-            faults.append(f"{entry.qemu} is {version[1]}.{version[2]}: install {least} or newer")
-    if not _has_program(host, "ethtool"):
-        faults.append("there is no ethtool: install it")
-    return faults
+        return [f"there is no {entry.qemu}: install it, or name another in the topology", *faults]
+    return [*_qemu_faults(host, entry.qemu), *faults]
+
+
+def _qemu_faults(host: Host, qemu: str) -> list[str]:
+    asked = host.run(qemu, "--version", check=False)
+    version = re.search(r"version (\d+)\.(\d+)", asked.stdout)
+    if asked.status or not version:
+        said = (asked.stderr or asked.stdout).strip() or "nothing"
+        return [f"`{qemu} --version` ends with {asked.status} and says {said}: mend that"]
+    if (int(version[1]), int(version[2])) < QEMU_AT_LEAST:
+        least = ".".join(map(str, QEMU_AT_LEAST))
+        return [f"{qemu} is {version[1]}.{version[2]}: install {least} or newer"]
+    return []
 
 
 def _has_program(host: Host, program: str) -> bool:
@@ -95,19 +110,20 @@ def _has_program(host: Host, program: str) -> bool:
 
 def _tcp_faults(host: Host, entry: HostEntry) -> list[str]:
     """Who listens already where a QEMU of ours would.  Ref: Linux, net/ipv4/tcp_ipv4.c."""
-    listening = set()
+    taken: dict[int, set[str]] = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         lines = host.read_text(table).splitlines()[1:] if host.exists(table) else []
-        fields = [line.split() for line in lines]
-        listening |= {int(each[1].rpartition(":")[2], 16) for each in fields if each[3] == LISTEN}
-    return [
-        f"TCP port {port} is taken, {what}: see `ss -lntp` there"
-        for port, what in (
-            (GUEST_SSH_PORT, "by which guests are reached"),
-            (entry.migration_port, "by which migrations come in"),
-        )
-        if port in listening
-    ]
+        for _, local, _, state, *_ in (line.split() for line in lines):
+            address, _, port = local.partition(":")
+            # An IPv6 listener is in the way of IPv4 where it listens to everything.
+            if state == LISTEN and (len(address) == len(ANY) or not address.strip("0")):
+                taken.setdefault(int(port, 16), set()).add(address[: len(ANY)])
+    faults = []
+    if taken.get(GUEST_SSH_PORT, set()) & {ANY, LOOPBACK}:
+        faults.append(f"TCP port {GUEST_SSH_PORT} is taken, by which guests are reached")
+    if entry.migration_port in taken:
+        faults.append(f"TCP port {entry.migration_port} is taken, by which migrations come in")
+    return [f"{fault}: see `ss -lntp` there" for fault in faults]
 
 
 def _port_faults(port: Port, *, wanted: int) -> list[str]:

@@ -49,9 +49,9 @@ def test_a_good_host_has_no_faults(machine: Machine) -> None:
 
 
 def test_all_faults_of_a_bad_host_are_told_at_once(machine: Machine) -> None:
-    """Somebody has to walk to that machine, and must not have to walk there thirteen times."""
+    """Somebody has to walk to that machine, and must not have to walk there fourteen times."""
     machine.euid = 1000
-    machine.programs["sh"] = lambda _: (127, "")
+    machine.programs["sh"] = lambda argv: (0 if argv[-1] == "ip" else 127, "")
     machine.folders -= {"/sys/class/iommu/dmar0", VFIO_DRIVER}
     machine.folders.add("/sys/class/iommu")
     del machine.files["/dev/kvm"], machine.files["/dev/net/tun"]
@@ -69,6 +69,7 @@ def test_all_faults_of_a_bad_host_are_told_at_once(machine: Machine) -> None:
         "the agent is not root there",
         "there is no qemu-system-x86_64",
         "there is no ethtool",
+        "there is no bridge",
         "there is no /dev/kvm",
         "the IOMMU is off",
         "vfio-pci is not there",
@@ -91,6 +92,42 @@ def test_a_qemu_that_is_too_old_is_a_fault(machine: Machine, version: str, told:
     assert [fault for fault in faults(machine) if "install 8.2 or newer" in fault] == (
         faults(machine) if told else []
     )
+    assert len(faults(machine)) == told
+
+
+def test_a_qemu_that_does_not_run_is_a_fault(machine: Machine) -> None:
+    """Its library is missing: the guest's start would tell, once everything is lent."""
+    machine.programs["qemu-system-x86_64"] = lambda _: (127, "libfdt.so.1: cannot open")
+    assert faults(machine) == [
+        "`qemu-system-x86_64 --version` ends with 127 and says libfdt.so.1: cannot open: mend that"
+    ]
+
+
+def test_of_a_host_without_iproute2_no_port_is_told(machine: Machine) -> None:
+    """It is what tells of them; that it is missing must not hide what else is wrong."""
+    machine.programs["sh"] = lambda argv: (127 if argv[-1] in ("ip", "bridge") else 0, "")
+    del machine.programs["ip"], machine.files["/dev/kvm"]
+    assert [fault.partition(": ")[0] for fault in faults(machine)] == [
+        "there is no ip", "there is no bridge", "there is no /dev/kvm",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "local", "told"),
+    [
+        pytest.param("tcp", "0100007F:08AE", 1, id="loopback"),
+        pytest.param("tcp", "00000000:08AE", 1, id="everywhere"),
+        pytest.param("tcp6", f"{'0' * 32}:08AE", 1, id="everywhere, IPv6 included"),
+        pytest.param("tcp", "0500000A:08AE", 0, id="another address"),
+        pytest.param("tcp6", f"{'0' * 24}01000000:08AE", 0, id="IPv6 loopback"),
+        pytest.param("tcp", "0500000A:115C", 1, id="an address that migrations come in by"),
+    ],
+)
+def test_a_listener_that_is_not_in_the_way_is_none(
+    machine: Machine, table: str, local: str, told: int
+) -> None:
+    """QEMU binds to the loopback for SSH, and to every IPv4 address for a migration."""
+    machine.files[f"/proc/net/{table}"] = f"{TCP_HEADER}\n   0: {local} 0:0000 0A 0:0\n"
     assert len(faults(machine)) == told
 
 
@@ -148,7 +185,7 @@ def test_tcg_needs_no_kvm(machine: Machine) -> None:
 def test_a_qemu_is_looked_for_by_its_whole_name(machine: Machine) -> None:
     """A path with a blank in it is one name, and no part of it is a command of its own."""
     name = "/opt/my qemu; reboot"
-    machine.programs["sh"] = lambda argv: (0 if argv[4] in (name, "ethtool") else 127, "")
+    machine.programs["sh"] = lambda argv: (0 if argv[4] != "qemu-system-x86_64" else 127, "")
     machine.programs[name] = lambda _: (0, "QEMU emulator version 11.1.3\n")
 
     assert preflight(made_up_host(machine), ENTRY.model_copy(update={"qemu": name})) == []
