@@ -77,6 +77,8 @@ class Qmp:
         self._arrived = threading.Condition()
         self._ended = False
         self._log = log
+        if log:
+            log.touch()  # nothing may ever be said, and that is what it tells then
         self._client = QMPClient(name)
         self._client.register_listener(EventListener(event_filter=self._collect))
         try:

@@ -32,18 +32,18 @@ class Raw:
             self.qemu_logs[each.host.name] = _or_why_not(each.complaints)
             self.console += _or_why_not(each.console)
 
-    def write(self, folder: Path, suffix: str = "") -> None:
+    def write(self, folder: Path, suffix: str = "") -> list[Path]:
         """Write what there is to *folder*, a file a text; *suffix* makes their names others."""
+        texts = {f"qmp-{host}{suffix}.jsonl": log for host, log in self.qmp_logs.items()}
+        texts |= {f"qemu-{host}{suffix}.log": log for host, log in self.qemu_logs.items() if log}
         for seen in self.seen:
             if seen.kernel:  # it was watched, and may have had nothing to say
-                (folder / f"dmesg-{seen.machine}{suffix}.log").write_text(seen.kernel_log)
-        for host, log in self.qmp_logs.items():
-            (folder / f"qmp-{host}{suffix}.jsonl").write_text(log)
-        for host, log in self.qemu_logs.items():
-            if log:
-                (folder / f"qemu-{host}{suffix}.log").write_text(log)
+                texts[f"dmesg-{seen.machine}{suffix}.log"] = seen.kernel_log
         if self.qmp_logs:  # somebody was there to say something
-            (folder / f"console{suffix}.log").write_text(self.console)
+            texts[f"console{suffix}.log"] = self.console
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+        return [folder / name for name in texts]
 
 
 def _or_why_not(read: Callable[[], str]) -> str:

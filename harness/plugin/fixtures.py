@@ -135,9 +135,10 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
     from harness.run.record import limits_of
 
     def move(guest: MovingGuest, *flows: Flow, observe: bool = True, **limits: Any) -> Moved:
+        judged_by = replace(limits_of(lab.topology), **limits)
         with case.said() as raw:
             conducted = guest.migrate(flows, raw, observe=observe)
-        moved = case.keep(conducted, replace(limits_of(lab.topology), **limits))
+        moved = case.keep(conducted, judged_by)
         request.node.user_properties.extend(
             properties(moved.migration, moved.verdict.word, number=len(case.moved))
         )

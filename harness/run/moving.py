@@ -58,9 +58,9 @@ class MovingGuest:
 
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
         harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
-        was said.  Without *observe* nobody clears the filter on the source either: it shows what
-        observing costs, and nothing else.  A guest that does not answer any more is replaced by
-        another one first.
+        was said from when both ends were there.  Without *observe* nobody clears the filter on the
+        source either: it shows what observing costs, and nothing else.  A guest that does not
+        answer any more is replaced by another one first.
         """
         self._find()
         source = self.instance
@@ -96,7 +96,7 @@ class MovingGuest:
         if not _runs(self.instance):
             return f"{self.instance.host.name}: the guest does not run there any more"
         try:
-            if self.machine.instance is not self.instance:
+            if self.machine.lost or self.machine.instance is not self.instance:
                 self.machine.follow(self.instance)
             self.machine.host.run("true", seconds=ANSWER_SECONDS)
         except RemoteError as silent:

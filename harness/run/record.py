@@ -84,10 +84,10 @@ class Case:
         try:
             yield raw
         except BaseException as error:
-            self._broken += 1
-            suffix = f"-broken-{self._broken}"
-            raw.write(self.folder, suffix)
-            error.add_note(f"what was said until then: *{suffix}.* in {self.folder}")
+            suffix = f"-broken-{self._broken + 1}"
+            if raw.write(self.folder, suffix):
+                self._broken += 1
+                error.add_note(f"what was said until then: *{suffix}.* in {self.folder}")
             raise
         raw.write(self.folder, self._suffix)
 

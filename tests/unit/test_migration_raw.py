@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+from qmp_server import Monitor
+
 from harness.errors import RemoteError
+from harness.guest.qmp import Qmp
 from harness.migration.raw import Raw
 from harness.migration.watch import Seen
 
@@ -20,9 +24,13 @@ def gone() -> str:
 
 def said(host: str, **texts: object) -> Instance:
     """An instance on *host* that has said little."""
-    answers = {"console": lambda: f"{host}'s console\n", "complaints": lambda: "", **texts}
-    qmp = SimpleNamespace(log_text=lambda: f"{host}'s qmp\n")
-    return cast("Instance", SimpleNamespace(host=SimpleNamespace(name=host), qmp=qmp, **answers))
+    answers: dict[str, object] = {
+        "console": lambda: f"{host}'s console\n",
+        "complaints": lambda: "",
+        **texts,
+    }
+    answers.setdefault("qmp", SimpleNamespace(log_text=lambda: f"{host}'s qmp\n"))
+    return cast("Instance", SimpleNamespace(host=SimpleNamespace(name=host), **answers))
 
 
 def texts(folder: Path) -> dict[str, str]:
@@ -41,6 +49,15 @@ def test_every_text_is_a_file_and_silence_is_none(tmp_path: Path) -> None:
         "dmesg-alder-2.log": "",
         "console-2.log": "alder's console\nbirch's console\n",
     }
+
+
+def test_a_qemu_that_was_never_spoken_to_said_nothing(tmp_path: Path) -> None:
+    """What breaks off before anything is asked must not end in an error about a missing log."""
+    log = tmp_path / "qmp.jsonl"
+    with closing(Monitor("birch")) as qemu, closing(Qmp("birch", qemu.near, log)) as qmp:
+        raw = Raw()
+        raw.take(said("birch", qmp=qmp))
+    assert raw.qmp_logs == {"birch": ""}
 
 
 def test_a_host_that_is_gone_takes_only_its_own_texts_with_it(tmp_path: Path) -> None:

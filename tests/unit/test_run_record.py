@@ -235,9 +235,10 @@ def test_a_migration_that_breaks_off_leaves_what_was_said(record: Record) -> Non
 def test_nothing_is_written_for_nobody(record: Record) -> None:
     """A console of no bytes would say that the guest printed nothing."""
     case = record.case(TEST)
-    with pytest.raises(ZeroDivisionError), case.said():
+    with pytest.raises(ZeroDivisionError) as failed, case.said():
         _ = 1 / 0
     assert contents(case.folder) == set()
+    assert not hasattr(failed.value, "__notes__"), "it promises what is not there"
 
 
 def test_the_second_migration_of_a_test_writes_over_nothing(record: Record) -> None:
