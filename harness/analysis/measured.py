@@ -18,8 +18,8 @@ ECHOES = "echoes counted"
 class MeasuredFlow:
     """One flow's records, raw (the formats are ``harness.agent.records``').
 
-    receiver_dropped  what the receiver's kernel dropped before we could read it, packets included
-                      of which it did not know yet whose they were
+    receiver_dropped  frames that the receiver's kernel dropped before we could read them
+    backlog_dropped   packets of any kind that it dropped before it knew whose they were
     unsent            frames that were due and that the sender, by its own account, did not send
     clock_moved_ns    how far wall and monotonic clock of the receiver drifted apart meanwhile
     """
@@ -31,6 +31,7 @@ class MeasuredFlow:
     sent: bytes
     received: bytes
     receiver_dropped: int
+    backlog_dropped: int = 0
     clock_moved_ns: int = 0
     unsent: int = 0
 

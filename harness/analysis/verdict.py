@@ -87,6 +87,7 @@ def judge(
 ) -> Verdict:
     """Invalid wins over fail and pass: a harness that was not good enough has no result."""
     doubts = [*_instrument_doubts(flows, limits), *_clock_doubts(flows, phases, limits)]
+    doubts += _backlog_doubts(measured)
     doubts += _unrest_before(flows)
     orders = dma_order(measured) if limits.dma_order else []
     doubts += [order.why for order in orders if order.outcome == "unknown"]
@@ -119,6 +120,16 @@ def _instrument_doubts(flows: Sequence[FlowFigures], limits: Limits) -> Iterable
                 f"flow {flow.name}: our own sender was up to {late_ms:.3g} ms late,"
                 f" more than {limits.sender_late_max_ms:g} ms"
             )
+
+
+def _backlog_doubts(measured: Measured) -> Iterable[str]:
+    """Flows that are received on one machine count the same drops: the most of any is told."""
+    dropped = max(flow.backlog_dropped for flow in measured.flows)
+    if dropped:
+        yield (
+            f"a receiving machine's kernel dropped {dropped} packets before it knew whose they"
+            " were; frames may be among them"
+        )
 
 
 def _unrest_before(flows: Sequence[FlowFigures]) -> Iterable[str]:
@@ -172,10 +183,9 @@ def _flow_faults(flow: FlowFigures, limits: Limits) -> Iterable[str]:
         yield f"flow {flow.name}: {flow.corrupted} frames arrived corrupted or short"
     if flow.never_came_back:
         open_end = flow.outages[flow.outages["end_ns"].isna()].iloc[-1]
-        yield (
-            f"flow {flow.name}: it never came back after {open_end['start_ns'] / 1e9:.3f} s,"
-            f" the last {open_end['lost']} frames are lost"
-        )
+        lost = f", the last {open_end['lost']} frames are lost" if open_end["lost"] else ""
+        since_s = open_end["start_ns"] / 1e9
+        yield f"flow {flow.name}: it never came back after {since_s:.3f} s{lost}"
     for what, length_ms, limit in (
         ("longest outage", _longest_ms(flow), limits.longest_outage_ms),
         ("sum of outages", float(flow.lengths_ns.sum()) / 1e6, limits.total_outage_ms),

@@ -259,7 +259,8 @@ def measured_flow(records: FlowRecords) -> MeasuredFlow:
         rate_pps=flow.rate_pps,
         sent=records.sent,
         received=records.received,
-        receiver_dropped=records.receiver.dropped + records.receiver.backlog_dropped,
+        receiver_dropped=records.receiver.dropped,
+        backlog_dropped=records.receiver.backlog_dropped,
         unsent=records.sender.unsent,
         clock_moved_ns=records.receiver.clock_moved_ns,
     )

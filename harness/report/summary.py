@@ -56,11 +56,13 @@ def _table(rows: list[Summary]) -> Table:
 
 
 def _by_phase(migration: Migration) -> str:
-    """Write the longest outage of each phase that had one, and the sum, on a line of its own."""
+    """Write the longest outage of each phase that had one, and the largest sum of a flow."""
     found = [(phase, felt_in(migration, phase)) for phase in NAMES]
-    sums = [flow for flow in migration.flows if len(flow.outages) > 1]
-    if sums and all(flow.total_outage_ms is not None for flow in sums):
-        found.append(("in all", in_all(max(sums, key=lambda flow: flow.total_outage_ms or 0))))
+    sums = [flow.total_outage_ms for flow in migration.flows]
+    several = any(len(flow.outages) > 1 for flow in migration.flows)
+    if several and None not in sums:
+        worst = max(migration.flows, key=lambda flow: flow.total_outage_ms or 0)
+        found.append(("in all", in_all(worst)))
     told = [f"{phase} {length}".replace(" ", "\u00a0") for phase, length in found if length]
     return "\n" + ", ".join(told) if told else ""
 

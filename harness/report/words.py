@@ -50,12 +50,12 @@ def in_all(flow: Flow) -> str:
 def lost_by_way(migration: Migration) -> tuple[int, int] | None:
     """How many round trips of all flows were lost on the way to the guest, and on the way back.
 
-    None where the guest's own count is missing, or does not fit: somebody else sent requests too,
-    or frames were doubled on the way.
+    None where the guest's own count is missing, or cannot tell: frames came back twice, or somebody
+    else sent requests too.
     """
     flows = [flow for flow in migration.flows if flow.direction == "round-trip"]
     counted = [event.data for event in migration.events if event.name == ECHOES]
-    if not flows or not counted:
+    if not flows or not counted or any(flow.duplicated for flow in flows):
         return None
     there = sum(flow.sent for flow in flows) - counted[-1]["requests"]
     back = counted[-1]["replies"] - sum(flow.received for flow in flows)

@@ -17,10 +17,10 @@ from harness.topology.connection import Connection, Entry, Reached
 from harness.topology.places import Places
 
 PEER = "peer"
+"""The name by which links and connections mean the peer."""
+
 GUEST_SSH_PORT = 2222
 """On the loopback of whichever host a guest is on; QEMU forwards it to the guest's sshd."""
-
-"""The name by which links and connections mean the peer."""
 
 
 def _offer(word: str) -> str:
@@ -150,14 +150,15 @@ class Limits(Entry):
         description="sum of a flow's outages that passes, in ms, more than 0; without it any does",
         examples=[2000],
     )
-    lost: values.Count | None = Field(
+    lost: Annotated[int, Field(strict=True, ge=0)] | None = Field(
         default=None,
-        description="lost frames of a flow that pass, 1 or more; without it any number does",
+        description="lost frames of a flow that pass, 0 or more; without it any number does",
         examples=[500],
     )
     served_while_copied: values.Share = Field(
         default=0.9,
-        description="share of the frames due while memory is copied that must arrive, 0 to 1",
+        description="share of the frames due while memory is copied that must arrive in "
+        "test_failover.py, 0 to 1",
         examples=[0.9],
     )
     sender_late_max_ms: values.Milliseconds = Field(
