@@ -47,8 +47,8 @@ def in_all(flow: Flow) -> str:
     return "never came back" if flow.total_outage_ms is None else duration(flow.total_outage_ms)
 
 
-def lost_by_way(migration: Migration) -> tuple[int, int] | None:
-    """How many round trips of all flows were lost on the way to the guest, and on the way back.
+def lost_by_way(migration: Migration) -> tuple[int, int, int] | None:
+    """How many round trips were lost on the way to the guest, in it, and on the way back.
 
     None where the guest's own count is missing, or cannot tell: frames came back twice, or somebody
     else sent requests too.
@@ -57,10 +57,11 @@ def lost_by_way(migration: Migration) -> tuple[int, int] | None:
     counted = [event.data for event in migration.events if event.name == ECHOES]
     if not flows or not counted or any(flow.duplicated for flow in flows):
         return None
-    there = sum(flow.sent for flow in flows) - counted[-1]["requests"]
-    back = counted[-1]["replies"] - sum(flow.received for flow in flows)
-    fits = min(there, back) >= 0 and there + back <= sum(flow.lost for flow in flows)
-    return (there, back) if fits else None
+    requests, replies = counted[-1]["requests"], counted[-1]["replies"]
+    there = sum(flow.sent for flow in flows) - requests
+    back = replies - sum(flow.received for flow in flows)
+    ways = (there, requests - replies, back)
+    return ways if min(ways) >= 0 else None
 
 
 def ratio(migration: Migration) -> str | None:

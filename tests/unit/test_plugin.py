@@ -32,7 +32,6 @@ def ready(topology, progress, *, keep=False):
 
 harness.lab.use.ready = ready
 for machine in machines.by_name.values():
-    machine.programs["qemu-system-x86_64"] = lambda argv: (0, "QEMU")
     machine.programs["ethtool"] = lambda argv: (0, "driver: ixgbe")
 """
 

@@ -145,15 +145,17 @@ def test_what_ran_is_told_of_each_host(machines: Machines) -> None:
     told = "driver: ixgbe\nversion: 6.12.1\nfirmware-version: 0x8000 1.2\nbus-info: x\n"
     for name, version in (("alder", "10.0.1"), ("birch", "10.0.2")):
         programs = machines.by_name[name].programs
-        programs["qemu-system-x86_64"] = partial(says, f"QEMU {version} (Debian)\nCopyright\n")
+        programs["qemu-system-x86_64"] = partial(
+            says, f"QEMU emulator version {version} (Debian)\nCopyright\n"
+        )
         programs["ethtool"] = partial(says, told)
     with in_use(machines.topology) as lab:
         hosts = provenance(lab).hosts
-    assert hosts["birch"].qemu == "QEMU 10.0.2 (Debian)"
+    assert hosts["birch"].qemu == "QEMU emulator version 10.0.2 (Debian)"
     alder = hosts["alder"]
     assert json.loads(alder.model_dump_json()) == {
         "kernel": "6.12",
-        "qemu": "QEMU 10.0.1 (Debian)",
+        "qemu": "QEMU emulator version 10.0.1 (Debian)",
         "pf_driver": "ixgbe 6.12.1",
         "pf_device": "8086:10fb",
         "firmware": "0x8000 1.2",
