@@ -30,6 +30,9 @@ AFTER_S = 5.0
 """... and after the VF masters the bus again. Its link flickers for 2 to 3 s while igbvf starts
 on an emulated host; what lasts is to be seen."""
 
+NOT_REACHED = "guest not reached"
+"""The note of a guest that is lost: it does not answer where it went."""
+
 ATTACH_SECONDS = 60
 REACH_SECONDS = 30
 LAST_SECONDS = 20
@@ -189,7 +192,7 @@ def _lost_noted(outcome: Outcome, guest: GuestMachine, successor: Instance) -> O
     if not guest.lost:
         return outcome
     seen = f"{guest.lost}; {guest.instance.last_words}"
-    note = Note(time.monotonic_ns(), "guest not reached", seen)
+    note = Note(time.monotonic_ns(), NOT_REACHED, seen)
     state = state_of(successor)  # it may have ended since
     return replace(outcome, destination_state=state, notes=(*outcome.notes, note))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import LabError, RemoteError, RestoreError, UsageError
+from harness.errors import GuestError, LabError, RemoteError, RestoreError, UsageError
 from harness.plugin.hooks import EXIT_CODE, FAILED, RECORD, WORKER
 from harness.plugin.options import SETTINGS
 
 if TYPE_CHECKING:
     from harness.analysis.measured import Direction
+    from harness.analysis.verdict import Limits
     from harness.remote import Host
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
@@ -129,13 +130,30 @@ def flow(lab: Lab) -> Callable[..., Flow]:
 def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..., Moved]:
     """Move a guest to the other host under flows; the result is judged, kept and reported.
 
-    A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's.
+    A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's,
+    and so is *tries*.  One that loses its guest is made again where the lab says so; it stays in
+    the report.
     """
     from harness.report.junit import properties
     from harness.run.record import limits_of
 
-    def move(guest: MovingGuest, *flows: Flow, observe: bool = True, **limits: Any) -> Moved:
+    def move(
+        guest: MovingGuest, *flows: Flow, observe: bool = True, tries: int = 0, **limits: Any
+    ) -> Moved:
         judged_by = replace(limits_of(lab.topology), **limits)
+        left = tries or lab.topology.guest.migrate_tries
+        while True:
+            left -= 1
+            try:
+                moved = once(guest, flows, observe, judged_by)
+                if not (left and moved.lost_its_guest):
+                    return moved
+            except GuestError:  # what it recorded itself is lost with it
+                if not (left and guest.machine.lost):
+                    raise
+            lab.progress("the guest was lost at its destination; this lab tries once more")
+
+    def once(guest: MovingGuest, flows: Sequence[Flow], observe: bool, judged_by: Limits) -> Moved:
         with case.said() as raw:
             conducted = guest.migrate(flows, raw, observe=observe)
         moved = case.keep(conducted, judged_by)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from harness.analysis.measured import BmeSample, Event
 from harness.analysis.verdict import Limits, Verdict, worst
-from harness.migration.conductor import Conducted
+from harness.migration.conductor import NOT_REACHED, Conducted
 from harness.migration.raw import Raw
 from harness.report.entry import migration_result
 from harness.report.page import write_page
@@ -55,6 +55,11 @@ class Moved:
             returned_ns = self.packets[flow.name]["returned_ns"]
             arrived += int(returned_ns.between(begin_ns, end_ns).sum())
         return arrived / due
+
+    @property
+    def lost_its_guest(self) -> bool:
+        """Whether the guest could not be logged in to where it went, and served nobody there."""
+        return any(note.name == NOT_REACHED for note in self.conducted.outcome.notes)
 
     @property
     def why(self) -> str:

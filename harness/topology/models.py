@@ -123,6 +123,12 @@ class GuestEntry(Entry):
         description="how often one that says nothing is started before it is an error, 1 or more",
         examples=[1],
     )
+    migrate_tries: values.Count = Field(
+        default=1,
+        description="how often a migration that loses its guest is made before that is its result, "
+        "1 or more",
+        examples=[1],
+    )
 
 
 class LinkEntry(Entry):
