@@ -238,6 +238,45 @@ harness.run.moving.moving_guest = moving_guest
     assert "birch: no VF came" in ran.text
 
 
+@pytest.mark.parametrize(
+    ("lost", "tries", "made"),
+    [
+        pytest.param("guest: silent", 2, 2, id="lost, and made again"),
+        pytest.param("guest: silent", 1, 1, id="lost, and no try left"),
+        pytest.param("", 2, 1, id="not lost: the error is something else's"),
+    ],
+)
+def test_a_migration_whose_record_is_lost_with_its_guest_is_made_again(
+    project: Project, lost: str, tries: int, made: int
+) -> None:
+    """A from-guest flow is recorded in the guest; the last try's error is the test's."""
+    project.write("conftest.py", MADE_UP_LAB)
+    project.write(
+        "test_it.py",
+        f"""
+import pytest
+from types import SimpleNamespace
+from harness.errors import GuestError
+
+class Guest:
+    made = 0
+    machine = SimpleNamespace(lost={lost!r})
+
+    def migrate(self, *_, **__):
+        self.made += 1
+        raise GuestError("birch: it cannot be logged in to", because="b", fix="f")
+
+def test_it(migrate):
+    guest = Guest()
+    with pytest.raises(GuestError):
+        migrate(guest, tries={tries})
+    assert guest.made == {made}
+""",
+    )
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == 0, ran.text
+
+
 def test_results_that_could_not_be_written_are_told_in_words(project: Project) -> None:
     """After an hour of tests, what was seen is still on the disk, and this says what is not."""
     full = "import errno\ndef finish(record): raise OSError(errno.ENOSPC, 'full', 'results.json')\n"
