@@ -1,4 +1,4 @@
-"""<linux/pci_regs.h>, v6.1: the standard header of PCI configuration space."""
+"""<linux/pci_regs.h>, v6.1: PCI configuration space, as far as a VF has it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from harness.uapi.mirror import numbers
 
 @numbers("linux/pci_regs.h", "PCI_{}")
 class Register(IntEnum):
-    """Offsets in configuration space, in bytes; all of these are 16 bits, little-endian."""
+    """Offsets in configuration space, in bytes; the first four are 16 bits, little-endian."""
 
     VENDOR_ID = 0x00
     DEVICE_ID = 0x02
     COMMAND = 0x04
     STATUS = 0x06
+    CLASS_REVISION = 0x08
+    BASE_ADDRESS_0 = 0x10
+    BASE_ADDRESS_3 = 0x1C
+    SUBSYSTEM_VENDOR_ID = 0x2C
+    SUBSYSTEM_ID = 0x2E
+    CAPABILITY_LIST = 0x34
 
 
 @numbers("linux/pci_regs.h", "PCI_COMMAND_{}")
@@ -34,6 +40,53 @@ class Command(IntFlag):
     SERR = 0x100
     FAST_BACK = 0x200
     INTX_DISABLE = 0x400
+
+
+@numbers("linux/pci_regs.h", "PCI_STATUS_{}")
+class Status(IntFlag):
+    """Bits of the STATUS register."""
+
+    CAP_LIST = 0x10
+
+
+@numbers("linux/pci_regs.h", "PCI_BASE_ADDRESS_MEM_{}")
+class BaseAddress(IntFlag):
+    """Low bits of a memory BAR."""
+
+    TYPE_64 = 0x04
+    PREFETCH = 0x08
+
+
+@numbers("linux/pci_regs.h", "PCI_CAP_ID_{}")
+class CapabilityId(IntEnum):
+    """The first byte of a capability; the second leads to the next one."""
+
+    EXP = 0x10
+    MSIX = 0x11
+
+
+@numbers("linux/pci_regs.h", "PCI_MSIX_{}")
+class Msix(IntEnum):
+    """Offsets in the MSI-X capability, and bits of its FLAGS."""
+
+    FLAGS = 2
+    TABLE = 4
+    PBA = 8
+    FLAGS_MASKALL = 0x4000
+    FLAGS_ENABLE = 0x8000
+
+
+@numbers("linux/pci_regs.h", "PCI_EXP_{}")
+class Express(IntEnum):
+    """Offsets in the PCI Express capability, and the bits of a function level reset."""
+
+    FLAGS = 0x02
+    DEVCAP = 0x04
+    DEVCTL = 0x08
+    LNKCAP = 0x0C
+    LNKSTA = 0x12
+    DEVCAP_FLR = 0x10000000
+    DEVCTL_BCR_FLR = 0x8000
 
 
 NO_ANSWER = 0xFFFF

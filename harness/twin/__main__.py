@@ -1,0 +1,167 @@
+"""The program: one twin, from the sockets that it listens on to its end by SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from harness.twin.channel import Channel, ClientGone
+from harness.twin.control import Control, ControlConnection
+from harness.twin.device import Device
+from harness.twin.dma_log import DmaLog
+from harness.twin.port import Port
+from harness.twin.server import Server
+from harness.twin.tap import Tap
+
+_FRAMES_AT_ONCE = 64
+_IDLE_SECONDS = 1.0
+_SOON_SECONDS = 0.001
+
+
+class Twin:
+    """The event loop: client, wire and control, whichever has something."""
+
+    def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
+        self._log = DmaLog(options.dma_log) if options.dma_log else None
+        self._commands = os.open(options.bme, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        stack.callback(os.close, self._commands)
+        self._tap = Tap(options.tap)
+        stack.callback(self._tap.close)
+        self._device = Device(
+            port=Port(mtu=options.port_mtu, link_mbit=options.link_mbit),
+            send=self._tap.write,
+            log=self._log,
+            erratum_35=options.erratum_35,
+            commanded=self._note_command,
+        )
+        self._server = Server(self._device)
+        self._channel: Channel | None = None
+        self._control = Control(self._device, lambda: self._channel is not None)
+        self._controllers: dict[int, ControlConnection] = {}
+        self._clients = stack.enter_context(_listening(options.socket))
+        self._callers = stack.enter_context(_listening(options.control))
+        self._poll = select.epoll()
+        for each in (self._clients, self._callers, self._tap):
+            self._poll.register(each, select.EPOLLIN)
+        self._ended = False
+
+    def end(self, *_: object) -> None:
+        """Let `run` come to its end; for a signal."""
+        self._ended = True
+
+    def run(self) -> None:
+        """Serve until told to end."""
+        receiver, interrupts = self._device.receiver, self._device.interrupts
+        soon = False
+        while not self._ended:
+            for descriptor, _ in self._poll.poll(0 if soon else self._patience()):
+                self._serve(descriptor)
+            receiver.write_late()
+            receiver.settle()
+            self._device.port.mailbox.deliver()
+            soon = interrupts.deliver()
+            if self._log:
+                self._log.settle()
+
+    def _patience(self) -> float:
+        """How long nothing needs to be done if nobody asks for it."""
+        return _SOON_SECONDS if self._device.has_late_work else _IDLE_SECONDS
+
+    def _serve(self, descriptor: int) -> None:
+        if descriptor == self._tap.fileno():
+            self._receive()
+        elif self._channel and descriptor == self._channel.fileno():
+            self._answer(self._channel)
+        elif descriptor == self._clients.fileno():
+            self._accept_client()
+        elif descriptor == self._callers.fileno():
+            caller = ControlConnection(self._callers.accept()[0], self._control)
+            self._controllers[caller.fileno()] = caller
+            self._poll.register(caller, select.EPOLLIN)
+        elif not self._controllers[descriptor].serve():
+            self._poll.unregister(descriptor)
+            self._controllers.pop(descriptor).close()
+
+    def _receive(self) -> None:
+        for _ in range(_FRAMES_AT_ONCE):
+            frame = self._tap.read()
+            if frame is None:
+                return
+            self._device.receiver.take(frame)
+
+    def _answer(self, channel: Channel) -> None:
+        try:
+            channel.serve()
+        except ClientGone as gone:
+            _say(f"{gone}; waiting for the next one")
+            self._poll.unregister(channel.fileno())
+            self._channel = None
+            self._server.client_gone()
+            channel.close()
+
+    def _accept_client(self) -> None:
+        connection, _ = self._clients.accept()
+        if self._channel:
+            _say("a second client was refused: the twin has a guest")
+            connection.close()
+            return
+        self._channel = Channel(connection, self._server.answer)
+        self._device.memory.channel = self._channel
+        self._poll.register(self._channel, select.EPOLLIN)
+
+    def _note_command(self, command: int) -> None:
+        line = {"t_ns": time.monotonic_ns(), "command": command}
+        os.write(self._commands, json.dumps(line).encode() + b"\n")
+
+
+def _listening(path: str) -> socket.socket:
+    """A socket for its owner alone; one that a dead twin left there makes way."""
+    Path(path).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    mask = os.umask(0o077)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    listener.listen()
+    return listener
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"twin: {text}\n")
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="twin", description=__doc__)
+    parser.add_argument("--socket", required=True, help="where the guest's QEMU connects to")
+    parser.add_argument("--control", required=True, help="where it can be asked and told things")
+    parser.add_argument("--tap", required=True, help="the tap that is its wire")
+    parser.add_argument("--bme", required=True, help="file for its COMMAND register's values")
+    parser.add_argument("--dma-log", help="file for every access to the guest's memory")
+    parser.add_argument("--port-mtu", type=int, default=1500, help="MTU of the port (PF)")
+    parser.add_argument("--link-mbit", type=int, default=10_000, choices=(100, 1000, 10_000))
+    parser.add_argument("--erratum-35", action="store_true", help="zeros in the PCIe capability")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | Any = None) -> int:
+    """Run one twin; its exit status."""
+    options = _options(sys.argv[1:] if arguments is None else arguments)
+    with ExitStack() as stack:
+        twin = Twin(options, stack)
+        signal.signal(signal.SIGTERM, twin.end)
+        twin.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Messages of vfio-user over a stream socket, with the descriptors that come with them."""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Callable
+
+from harness.uapi import vfio_user
+from harness.uapi.vfio_user import Command, Flag
+
+LARGEST_MESSAGE = vfio_user.MAX_TRANSFER + 4096
+"""What a message may be: the most data that were agreed on, and what goes before them."""
+
+MAX_DESCRIPTORS = 16
+"""That we take with one message, and say so (``max_msg_fds``)."""
+
+PATIENCE_SECONDS = 10.0
+"""For a client that neither takes what we send nor answers."""
+
+_READ_BYTES = 16 << 10
+_ANCILLARY_BYTES = socket.CMSG_SPACE(4 * 253)  # SCM_MAX_FD: none may get lost, only refused
+
+
+class ClientGone(Exception):
+    """The client closed its end, or sent what cannot be a message: nothing more can be said."""
+
+
+@dataclass
+class Message:
+    """One message; its descriptors are the receiver's to close, `take` hands one over."""
+
+    number: int
+    command: int
+    flags: int
+    error: int
+    payload: memoryview
+    descriptors: list[int] = field(default_factory=list)
+
+    @property
+    def is_reply(self) -> bool:
+        return self.flags & vfio_user.TYPE_MASK == Flag.REPLY
+
+    def close(self) -> None:
+        """Close what nobody took."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+
+class Channel:
+    """Both directions of one connection; it owns the socket.
+
+    *answer* deals with a command of the client's, and replies to it.
+    """
+
+    def __init__(self, connection: socket.socket, answer: Callable[[Channel, Message], None]):
+        connection.setblocking(False)
+        self._socket = connection
+        self._answer = answer
+        self._buffer = bytearray()
+        self._received = 0  # bytes in all, of which the buffer is the end
+        self._descriptors: deque[tuple[int, int]] = deque()  # each: bytes in all then, descriptor
+        self._whole: deque[Message] = deque()
+        self._replies: dict[int, Message] = {}
+        self._awaited: set[int] = set()
+        self._next_number = 0
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def serve(self) -> None:
+        """Answer every command that is there.  Raises ClientGone."""
+        self._receive()
+        self._dispatch()
+
+    def reply(self, message: Message, *payload: bytes) -> None:
+        """Answer *message*, unless it wants no answer."""
+        if not message.flags & Flag.NO_REPLY:
+            self._send(message.number, message.command, Flag.REPLY, 0, *payload)
+
+    def refuse(self, message: Message, error: int) -> None:
+        """Answer *message* with an errno, unless it wants no answer."""
+        if not message.flags & Flag.NO_REPLY:
+            self._send(message.number, message.command, Flag.REPLY | Flag.ERROR, error)
+
+    def request(self, command: Command, *payload: bytes) -> Message:
+        """Ask the client and return its reply.
+
+        Its own commands are answered meanwhile: the thread that would reply to us may be waiting
+        for one of them.  Raises ClientGone.
+        """
+        number = self._next_number
+        self._next_number = (number + 1) & 0xFFFF
+        self._awaited.add(number)
+        try:
+            self._send(number, command, 0, 0, *payload)
+            due = time.monotonic() + PATIENCE_SECONDS
+            while number not in self._replies:
+                self._wait(select.POLLIN, due)
+                self._receive()
+                self._dispatch()
+            return self._replies.pop(number)
+        finally:
+            self._awaited.discard(number)
+
+    def close(self) -> None:
+        """Close the socket, and the descriptors that nobody took."""
+        for message in (*self._whole, *self._replies.values()):
+            message.close()
+        while self._descriptors:
+            os.close(self._descriptors.pop()[1])
+        self._socket.close()
+
+    def _dispatch(self) -> None:
+        while self._whole:
+            message = self._whole.popleft()
+            if message.is_reply:
+                if message.number in self._awaited:
+                    self._replies[message.number] = message
+                continue  # nobody asked: there is nothing to tell the client
+            try:
+                self._answer(self, message)
+            finally:
+                message.close()
+
+    def _receive(self) -> None:
+        """Take what has come.
+
+        Descriptors belong to the message that the bytes they come with end in: a read goes no
+        further than what they were sent with.  Ref: Linux, unix_stream_read_generic.
+        """
+        while True:
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(
+                    _READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                raise ClientGone("the client reset the connection") from None
+            self._received += len(data)
+            for _, _, packed in ancillary:
+                descriptors = array.array("i", packed[: len(packed) - len(packed) % 4])
+                self._descriptors.extend((self._received, each) for each in descriptors)
+            if not data:
+                raise ClientGone("the client closed the connection")
+            self._buffer += data
+            self._cut()
+            if len(data) < _READ_BYTES and not ancillary:
+                return
+
+    def _cut(self) -> None:
+        """Cut the whole messages out of the buffer."""
+        start = 0
+        while len(self._buffer) - start >= vfio_user.HEADER.size:
+            head = vfio_user.HEADER.unpack_from(self._buffer, start)
+            number, command, size, flags, error = head
+            if not vfio_user.HEADER.size <= size <= LARGEST_MESSAGE:
+                raise ClientGone(f"a message says that it has {size} bytes")
+            if len(self._buffer) - start < size:
+                break
+            payload = memoryview(bytes(self._buffer[start + vfio_user.HEADER.size : start + size]))
+            start += size
+            message = Message(number, command, flags, error, payload)
+            end = self._received - len(self._buffer) + start
+            while self._descriptors and self._descriptors[0][0] <= end:
+                message.descriptors.append(self._descriptors.popleft()[1])
+            self._whole.append(message)
+        del self._buffer[:start]
+
+    def _send(self, number: int, command: int, flags: int, error: int, *payload: bytes) -> None:
+        size = vfio_user.HEADER.size + sum(map(len, payload))
+        data = b"".join((vfio_user.HEADER.pack(number, command, size, flags, error), *payload))
+        due = time.monotonic() + PATIENCE_SECONDS
+        while data:
+            try:
+                data = data[self._socket.send(data, socket.MSG_NOSIGNAL) :]
+            except BlockingIOError:
+                self._wait(select.POLLOUT, due)
+            except (BrokenPipeError, ConnectionResetError):
+                raise ClientGone("the client closed the connection") from None
+
+    def _wait(self, event: int, due: float) -> None:
+        """Return once the socket is ready for *event*.  Raises ClientGone when *due* is past."""
+        ready = select.poll()
+        ready.register(self._socket, event)
+        if not ready.poll(max(0.0, due - time.monotonic()) * 1000):
+            raise ClientGone(f"the client did nothing for {PATIENCE_SECONDS:g} s")

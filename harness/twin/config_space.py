@@ -1,0 +1,131 @@
+"""PCI configuration space of the VF, as VFIO shows it: the real ids, and a Memory Space Enable.
+
+A real VF's ids read as all ones and it has no Memory Space Enable; the host's VFIO puts both in.
+What is served here is what VFIO would serve.  Ref: Linux, drivers/vfio/pci/vfio_pci_config.c.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Callable
+
+from harness.uapi import ixgbe_vf
+from harness.uapi.pci_regs import (
+    BaseAddress,
+    CapabilityId,
+    Command,
+    Express,
+    Msix,
+    Register,
+    Status,
+)
+
+BYTES = 4096
+MSIX_BAR = 3
+PBA_OFFSET = 0x2000
+MSIX, EXPRESS = 0x70, 0xA0
+"""Where the capabilities are, as on the device itself."""
+
+_ETHERNET = 0x020000
+_REVISION = 0x01
+_EXPRESS_ENDPOINT_V2 = 0x0002
+_LINK_X8_5GT = 0x82
+_COMMAND_WRITABLE = (
+    Command.MEMORY | Command.MASTER | Command.PARITY | Command.SERR | Command.INTX_DISABLE
+)
+
+
+class ConfigSpace:
+    """4096 bytes, some of which can be written.
+
+    With *erratum_35* the PCI Express capability has version 0 and zeros for what the device can,
+    as on real 82599 VFs.  *commanded* is told the COMMAND register whenever it is written, *reset*
+    when a function level reset is asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        erratum_35: bool = False,
+        commanded: Callable[[int], None] = lambda _: None,
+        reset: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._bytes = bytearray(BYTES)
+        self._writable = bytearray(BYTES)
+        self._commanded = commanded
+        self._reset = reset
+        self._header()
+        self._msix()
+        self._express(erratum_35)
+
+    @property
+    def command(self) -> int:
+        """The COMMAND register."""
+        return int.from_bytes(self._bytes[Register.COMMAND : Register.COMMAND + 2], "little")
+
+    @property
+    def masters_bus(self) -> bool:
+        """Whether Bus Master Enable is set."""
+        return bool(self._bytes[Register.COMMAND] & Command.MASTER)
+
+    def read(self, offset: int, count: int) -> bytes:
+        return bytes(self._bytes[offset : offset + count])
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write what can be written there; the rest is ignored, as the device does."""
+        for at, value in enumerate(data, offset):
+            mask = self._writable[at]
+            self._bytes[at] = self._bytes[at] & ~mask & 0xFF | value & mask
+        end = offset + len(data)
+        if offset < Register.COMMAND + 2 and end > Register.COMMAND:
+            self._commanded(self.command)
+        control = EXPRESS + Express.DEVCTL + 1  # the bit is in its second byte, and reads as 0
+        if offset <= control < end and data[control - offset] << 8 & Express.DEVCTL_BCR_FLR:
+            self._reset()
+
+    def clear_master(self) -> None:
+        """Clear Bus Master Enable, as a host does through VFIO: the guest is told nothing."""
+        self._put("<H", Register.COMMAND, self.command & ~Command.MASTER)
+        self._commanded(self.command)
+
+    def clear(self) -> None:
+        """What a function level reset does here."""
+        self._put("<H", Register.COMMAND, 0)
+        self._put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1)
+        self._commanded(0)
+
+    def _header(self) -> None:
+        self._put("<HH", Register.VENDOR_ID, ixgbe_vf.VENDOR, ixgbe_vf.DEVICE)
+        self._put("<H", Register.COMMAND, 0, writable=_COMMAND_WRITABLE)
+        self._put("<H", Register.STATUS, Status.CAP_LIST)
+        self._put("<I", Register.CLASS_REVISION, _ETHERNET << 8 | _REVISION)
+        self._put("<HH", Register.SUBSYSTEM_VENDOR_ID, ixgbe_vf.VENDOR, 0)
+        self._bar(Register.BASE_ADDRESS_0, BaseAddress.TYPE_64)
+        self._bar(Register.BASE_ADDRESS_3, BaseAddress.TYPE_64)
+        self._put("<B", Register.CAPABILITY_LIST, MSIX)
+
+    def _bar(self, offset: int, flags: int) -> None:
+        writable = -ixgbe_vf.BAR_BYTES & (1 << 64) - 1
+        self._put("<Q", offset, flags, writable=writable)
+
+    def _msix(self) -> None:
+        self._put("<BB", MSIX, CapabilityId.MSIX, EXPRESS)
+        enable = Msix.FLAGS_ENABLE | Msix.FLAGS_MASKALL
+        self._put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1, writable=enable)
+        self._put("<I", MSIX + Msix.TABLE, MSIX_BAR)
+        self._put("<I", MSIX + Msix.PBA, PBA_OFFSET | MSIX_BAR)
+
+    def _express(self, erratum_35: bool) -> None:
+        self._put("<BB", EXPRESS, CapabilityId.EXP, 0)
+        self._put("<H", EXPRESS + Express.DEVCTL, 0, writable=0x00FF)
+        if erratum_35:
+            return
+        self._put("<H", EXPRESS + Express.FLAGS, _EXPRESS_ENDPOINT_V2)
+        self._put("<I", EXPRESS + Express.DEVCAP, Express.DEVCAP_FLR)
+        self._put("<I", EXPRESS + Express.LNKCAP, _LINK_X8_5GT)
+        self._put("<H", EXPRESS + Express.LNKSTA, _LINK_X8_5GT)
+
+    def _put(self, layout: str, offset: int, *values: int, writable: int = 0) -> None:
+        struct.pack_into(layout, self._bytes, offset, *values)
+        if writable:
+            struct.pack_into(layout, self._writable, offset, writable)

@@ -1,0 +1,117 @@
+"""The VF as its guest sees it: BAR 0, configuration space, resets; put together from its rooms."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable
+
+from harness.twin.config_space import ConfigSpace
+from harness.twin.dma_log import DmaLog
+from harness.twin.interrupts import Interrupts
+from harness.twin.memory import GuestMemory
+from harness.twin.misbehaviour import Misbehaviour
+from harness.twin.port import Port
+from harness.twin.queue import Queue
+from harness.twin.receive import Receiver
+from harness.twin.statistics import Statistics
+from harness.twin.transmit import Send, Transmitter
+from harness.uapi.ixgbe_vf import (
+    MAILBOX_WORDS,
+    QUEUE_BYTES,
+    QUEUES,
+    RECEIVE,
+    TRANSMIT,
+    Control,
+    QueueRegister,
+    Register,
+)
+
+_MAILBOX_END = Register.VFMBMEM + 4 * MAILBOX_WORDS
+
+
+class Device:
+    """One VF.  *send* puts its frames onto the wire, *commanded* is told its COMMAND register."""
+
+    def __init__(
+        self,
+        *,
+        port: Port,
+        send: Send,
+        log: DmaLog | None = None,
+        erratum_35: bool = False,
+        commanded: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.config = ConfigSpace(erratum_35=erratum_35, commanded=commanded, reset=self.reset)
+        self.misbehaviour = Misbehaviour(self.config)
+        self.memory = GuestMemory(self.misbehaviour, log)
+        self.port = port
+        self.interrupts = Interrupts()
+        self.statistics = Statistics()
+        parts = (self.memory, port, self.interrupts, self.statistics)
+        self.receiver = Receiver(*parts, self.misbehaviour)
+        self.transmitter = Transmitter(*parts, send)
+        port.ring = self.interrupts.cause_other
+
+    @property
+    def has_late_work(self) -> bool:
+        """Whether something waits for a time, and not for an event."""
+        return self.receiver.has_late_writes or self.port.mailbox.has_late_replies
+
+    def reset(self) -> None:
+        """A function level reset, or VFIO's: the VF as it was powered on, and off the bus."""
+        self.config.clear()
+        self._reset_vf()
+
+    def read(self, offset: int) -> int:
+        """A register of BAR 0; one that is not there reads as 0."""
+        if Register.VFMBMEM <= offset < _MAILBOX_END:
+            return self.port.mailbox.read_word((offset - Register.VFMBMEM) >> 2)
+        if offset == Register.VFMAILBOX:
+            return self.port.mailbox.read_status()
+        if offset == Register.VFLINKS:
+            return self.port.links()
+        if offset == Register.VFFRTIMER:
+            return time.monotonic_ns() // 1000 & 0xFFFFFFFF
+        if (count := self.statistics.read(offset)) is not None:
+            return count
+        if (found := self._queue(offset)) is not None:
+            queue, register = found
+            return queue.read(register)
+        return self.interrupts.read(offset)
+
+    def write(self, offset: int, value: int) -> None:
+        """Write a register of BAR 0; one that is not there takes nothing."""
+        if Register.VFMBMEM <= offset < _MAILBOX_END:
+            self.port.mailbox.write_word((offset - Register.VFMBMEM) >> 2, value)
+        elif offset == Register.VFMAILBOX:
+            self.port.mailbox.write_status(value)
+        elif offset == Register.VFCTRL:
+            if value & Control.RST:
+                self._reset_vf()
+        elif (found := self._queue(offset)) is not None:
+            queue, register = found
+            queue.write(register, value)
+            if offset >= TRANSMIT and register in (QueueRegister.TAIL, QueueRegister.DCTL):
+                self.transmitter.run(queue)
+        else:
+            self.interrupts.write(offset, value)
+
+    def _reset_vf(self) -> None:
+        self.receiver.clear()
+        self.transmitter.clear()
+        self.interrupts.clear()
+        self.port.vf_was_reset()
+
+    def _queue(self, offset: int) -> tuple[Queue, QueueRegister] | None:
+        """The queue, and its register, at *offset*."""
+        for first, queues in (
+            (RECEIVE, self.receiver.queues),
+            (TRANSMIT, self.transmitter.queues),
+        ):
+            number, register = divmod(offset - first, QUEUE_BYTES)
+            if 0 <= number < QUEUES and register in _QUEUE_REGISTERS:
+                return queues[number], QueueRegister(register)
+        return None
+
+
+_QUEUE_REGISTERS = frozenset(QueueRegister)

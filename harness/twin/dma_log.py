@@ -1,0 +1,84 @@
+"""The DMA log: what the device read and wrote in the guest's memory, and when; the ground truth.
+
+A file of records, mapped and as long as it will ever be, so that an entry costs a write to memory
+and is there even if the twin dies.  The file's head says how many there are.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from enum import IntEnum
+
+HEAD = struct.Struct("<QQQ")
+"""Records in the file; accesses that found it full; how many it has room for."""
+
+RECORD = struct.Struct("<QQIHH")
+"""time (ns, CLOCK_MONOTONIC), address (the guest's physical), length (bytes), kind, queue."""
+
+CAPACITY = 2_000_000
+"""Records: a minute of 2000 frames a second of 9014 bytes, there and back."""
+
+
+class Kind(IntEnum):
+    """What an access is for; from WRITES on the device writes."""
+
+    TX_DESCRIPTOR = 0
+    TX_DATA = 1
+    RX_DESCRIPTOR = 2
+    RX_DATA = 8
+    RX_WRITEBACK = 9
+    TX_WRITEBACK = 10
+    MISBEHAVED = 11
+    """A write that the device had no right to make."""
+
+
+WRITES = Kind.RX_DATA
+
+
+class DmaLog:
+    """Records of accesses, in the order in which they were made; the file is *path*."""
+
+    def __init__(self, path: str, capacity: int = CAPACITY) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, HEAD.size + capacity * RECORD.size)  # no blocks until written
+            self._map = mmap.mmap(descriptor, 0)
+        finally:
+            os.close(descriptor)
+        self._capacity = capacity
+        self._dropped = 0
+        self.count = 0
+        self._note()
+
+    def add(self, address: int, length: int, kind: int, queue: int) -> None:
+        """Note one access, made now."""
+        count = self.count
+        if count == self._capacity:
+            self._dropped += 1
+            self._note()
+            return
+        RECORD.pack_into(
+            self._map, HEAD.size + count * RECORD.size,
+            time.monotonic_ns(), address, length, kind, queue,
+        )  # fmt: skip
+        self.count = count + 1
+
+    def settle(self) -> None:
+        """Write the number of records into the file; done once for each batch."""
+        self._note()
+
+    def written(self, since: int = 0) -> list[tuple[int, int]]:
+        """The (address, length) of each write from record *since* on."""
+        begin, end = HEAD.size + since * RECORD.size, HEAD.size + self.count * RECORD.size
+        with memoryview(self._map)[begin:end] as records:
+            return [
+                (address, length)
+                for _, address, length, kind, _ in RECORD.iter_unpack(records)
+                if kind >= WRITES
+            ]
+
+    def _note(self) -> None:
+        HEAD.pack_into(self._map, 0, self.count, self._dropped, self._capacity)

@@ -1,0 +1,148 @@
+"""Interrupts: causes, masks, throttling, and the eventfds that stand for MSI-X vectors.
+
+Ref: 82599 datasheet, extended interrupt registers of a VF; as ixgbevf uses them: VTEIAC clears a
+cause as its message goes out, VTEIAM masks it, and the driver unmasks it when it has polled.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from harness.uapi import ixgbe_vf
+from harness.uapi.ixgbe_vf import Register
+
+_ALL = (1 << ixgbe_vf.VECTORS) - 1
+_ONE = (1).to_bytes(8, "little")
+
+
+class Interrupts:
+    """The vectors of a VF; a *cause* is the bit of its vector."""
+
+    def __init__(self) -> None:
+        self._eventfds: list[int | None] = [None] * ixgbe_vf.VECTORS
+        self._masked = [False] * ixgbe_vf.VECTORS  # by the client
+        self._pending = [False] * ixgbe_vf.VECTORS  # held back by that
+        self._fired_ns = [0] * ixgbe_vf.VECTORS
+        self.lost = 0
+        """How many of the next interrupts get lost: what a twin that misbehaves does."""
+        self.clear()
+
+    def clear(self) -> None:
+        """What a reset of the VF does; vectors stay where they lead."""
+        self._causes = self._unsent = 0  # a message goes out for each time that a cause is set
+        self._enabled = self._auto_clear = self._auto_mask = 0
+        self._allocated = [0] * (ixgbe_vf.QUEUES // 2)
+        self._misc = 0
+        self._intervals = [0] * ixgbe_vf.VECTORS
+
+    def read(self, offset: int) -> int:
+        """A register of ours; VTEICR is cleared by being read."""
+        if offset == Register.VTEICR:
+            causes, self._causes, self._unsent = self._causes, 0, 0
+            return causes
+        if offset in (Register.VTEIMS, Register.VTEIMC):
+            return self._enabled
+        if offset == Register.VTEIAC:
+            return self._auto_clear
+        if offset == Register.VTEIAM:
+            return self._auto_mask
+        if offset == Register.VTIVAR_MISC:
+            return self._misc
+        if (row := _row(offset, Register.VTIVAR, len(self._allocated))) is not None:
+            return self._allocated[row]
+        row = _row(offset, Register.VTEITR, ixgbe_vf.VECTORS)
+        return 0 if row is None else self._intervals[row]
+
+    def write(self, offset: int, value: int) -> None:
+        if offset == Register.VTEICR:
+            self._causes &= ~value
+            self._unsent &= ~value
+        elif offset == Register.VTEICS:
+            self._causes |= value & _ALL
+            self._unsent |= value & _ALL
+        elif offset == Register.VTEIMS:
+            self._enabled |= value & _ALL
+        elif offset == Register.VTEIMC:
+            self._enabled &= ~value
+        elif offset == Register.VTEIAC:
+            self._auto_clear = value & _ALL
+        elif offset == Register.VTEIAM:
+            self._auto_mask = value & _ALL
+        elif offset == Register.VTIVAR_MISC:
+            self._misc = value & 0xFF
+        elif (row := _row(offset, Register.VTIVAR, len(self._allocated))) is not None:
+            self._allocated[row] = value
+        elif (row := _row(offset, Register.VTEITR, ixgbe_vf.VECTORS)) is not None:
+            self._intervals[row] = value & ixgbe_vf.EITR_INTERVAL_MASK
+        self.deliver()
+
+    def cause(self, queue: int, *, transmit: bool) -> None:
+        """A queue has something for its driver."""
+        entry = self._allocated[queue >> 1] >> (16 * (queue & 1) + 8 * transmit) & 0xFF
+        self._cause(entry)
+
+    def cause_other(self) -> None:
+        """The mailbox has something for the driver."""
+        self._cause(self._misc)
+
+    def deliver(self) -> bool:
+        """Send what is due; whether something must wait for its vector's interval."""
+        due = self._unsent & self._enabled
+        if not due:
+            return False
+        now_ns, waiting = time.monotonic_ns(), False
+        for vector in range(ixgbe_vf.VECTORS):
+            bit = 1 << vector
+            if not due & bit:
+                continue
+            if now_ns - self._fired_ns[vector] < self._intervals[vector] * ixgbe_vf.EITR_NS:
+                waiting = True
+                continue
+            self._fired_ns[vector] = now_ns
+            self._unsent &= ~bit
+            self._causes &= ~(bit & self._auto_clear)
+            self._enabled &= ~(bit & self._auto_mask)
+            self.trigger(vector)
+        return waiting
+
+    def trigger(self, vector: int) -> None:
+        """Send a vector's message, whatever the device's own registers say."""
+        if self._masked[vector]:
+            self._pending[vector] = True
+        elif self.lost:
+            self.lost -= 1
+        elif (eventfd := self._eventfds[vector]) is not None:
+            os.write(eventfd, _ONE)
+
+    def connect(self, vector: int, eventfd: int | None) -> None:
+        """Let *vector* lead to *eventfd*, which is ours from now on; None lets it lead nowhere."""
+        old, self._eventfds[vector] = self._eventfds[vector], eventfd
+        if old is not None:
+            os.close(old)
+
+    def mask(self, vector: int, masked: bool) -> None:
+        """Hold a vector's messages back, or let them go; one that was held back goes then."""
+        self._masked[vector] = masked
+        if self._pending[vector] and not masked:
+            self._pending[vector] = False
+            self.trigger(vector)
+
+    def disconnect(self) -> None:
+        """Let no vector lead anywhere."""
+        for vector in range(ixgbe_vf.VECTORS):
+            self.connect(vector, None)
+            self._masked[vector] = self._pending[vector] = False
+
+    def _cause(self, entry: int) -> None:
+        vector = entry & ixgbe_vf.IVAR_VECTOR
+        if entry & ixgbe_vf.IVAR_VALID and vector < ixgbe_vf.VECTORS:
+            self._causes |= 1 << vector
+            self._unsent |= 1 << vector
+            self.deliver()
+
+
+def _row(offset: int, first: int, count: int) -> int | None:
+    """Which register of a row of *count* is at *offset*."""
+    row, rest = divmod(offset - first, 4)
+    return row if not rest and 0 <= row < count else None

@@ -1,0 +1,84 @@
+"""The mailbox between a VF and its port's driver: sixteen words, and whose turn it is.
+
+Ref: Linux, drivers/net/ethernet/intel/ixgbevf/mbx.c and ../ixgbe/ixgbe_mbx.c.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Callable
+
+from harness.uapi.ixgbe_vf import MAILBOX_WORDS, READ_TO_CLEAR, Mailbox
+
+
+class MailboxRegisters:
+    """The VF's end.  *posted* gets each message of the VF's, *acknowledged* each of its ACKs.
+
+    Replies wait for *late_ns* where that is not 0; with *silent* none is ever sent.
+    """
+
+    def __init__(
+        self, posted: Callable[[list[int]], None], acknowledged: Callable[[], None]
+    ) -> None:
+        self._posted = posted
+        self._acknowledged = acknowledged
+        self._words = [0] * MAILBOX_WORDS
+        self._status = Mailbox.RSTD  # the port's driver is up: it said so as it started
+        self._outgoing: deque[tuple[int, list[int]]] = deque()  # when it is due, what
+        self.late_ns = 0
+        self.silent = False
+
+    def read_word(self, index: int) -> int:
+        return self._words[index]
+
+    def write_word(self, index: int, value: int) -> None:
+        self._words[index] = value
+
+    def read_status(self) -> int:
+        """The register; what is cleared by being read is cleared now."""
+        self.deliver()
+        status = self._status
+        self._status &= ~READ_TO_CLEAR
+        return int(status)
+
+    def write_status(self, value: int) -> None:
+        if value & Mailbox.VFU:
+            if not self._status & Mailbox.PFU:
+                self._status |= Mailbox.VFU
+        else:
+            self._status &= ~Mailbox.VFU
+        if value & Mailbox.REQ and not self.silent:
+            self._status |= Mailbox.PFACK
+            self._posted(list(self._words))
+        if value & Mailbox.ACK:
+            self._acknowledged()
+
+    def send(self, words: list[int]) -> None:
+        """From the port's side: a message, which overwrites what the mailbox holds."""
+        if not self.silent:
+            self._outgoing.append((time.monotonic_ns() + self.late_ns, words))
+            self.deliver()
+
+    @property
+    def has_late_replies(self) -> bool:
+        return bool(self._outgoing)
+
+    def deliver(self) -> None:
+        """Let messages that are due be seen."""
+        while self._outgoing and self._outgoing[0][0] <= time.monotonic_ns():
+            words = self._outgoing.popleft()[1]
+            self._words[: len(words)] = words
+            self._status |= Mailbox.PFSTS
+
+    def clear(self) -> None:
+        """The port's driver empties the words, as it does when the VF was reset."""
+        self._words = [0] * MAILBOX_WORDS
+
+    def port_resets(self, *, done: bool) -> None:
+        """The port is being reset (RSTI) until it is *done* (RSTD)."""
+        if done:
+            self._status = self._status & ~Mailbox.RSTI | Mailbox.RSTD
+        else:
+            self._status = self._status & ~Mailbox.RSTD | Mailbox.RSTI
+            self._outgoing.clear()

@@ -1,0 +1,308 @@
+"""The port's (PF's) side of a VF, as a model of its Linux driver: filters, mailbox, jumbo rule.
+
+Ref: Linux 6.12, drivers/net/ethernet/intel/ixgbe/ixgbe_sriov.c; the names of its functions stand
+at ours.  What that driver refuses is refused here, with the same effect on the VF.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+from harness.twin.filters import NO_MAC, VLAN_IDS, Filters
+from harness.twin.mailbox import MailboxRegisters
+from harness.uapi import ixgbe_vf
+from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Api, Message, Xcast
+
+ETH_DATA_LEN = 1500
+_HEADER_BYTES = 14
+_LEGACY_FRAME_BYTES = ETH_DATA_LEN + _HEADER_BYTES  # ETH_FRAME_LEN
+_LEAST_FRAME_BYTES = 68  # ETH_MIN_MTU, which the driver holds a frame against
+_MULTICAST_ENTRIES = 30  # IXGBE_MAX_VF_MC_ENTRIES
+
+
+@dataclass
+class Administered:
+    """What an administrator set on the port for this VF; a reset of the VF keeps it."""
+
+    mac: bytes = NO_MAC
+    vlan: int = 0
+    trusted: bool = False
+    spoof_check: bool = True
+    enabled: bool = True
+    api: int = Api.V17
+    """The newest that the port's driver speaks; V15 it never does."""
+
+
+class Port:
+    """The port that lends the VF, and what its driver has on record of it.
+
+    *ring* interrupts the VF for its mailbox.
+    """
+
+    def __init__(self, *, mtu: int = ETH_DATA_LEN, link_mbit: int = 10_000) -> None:
+        self.mailbox = MailboxRegisters(self._message, self._acknowledged)
+        self.ring: Callable[[], None] = lambda: None
+        self.administered = Administered()
+        self.link_mbit = link_mbit
+        self._link_up = True
+        self._mtu = mtu
+        self.largest_frame = mtu + _HEADER_BYTES
+        """MAXFRS without the checksum; it only ever grows."""
+        self.clear_to_send = False
+        self._forget_vf()
+
+    @property
+    def link_up(self) -> bool:
+        return self._link_up
+
+    @property
+    def mtu(self) -> int:
+        return self._mtu
+
+    def links(self) -> int:
+        """What the VF's VFLINKS reads."""
+        if not (self._link_up and self.administered.enabled):
+            return 0
+        return ixgbe_vf.Link.UP | ixgbe_vf.LINK_OF_MBIT[self.link_mbit]
+
+    # What an administrator does.
+
+    def set_mac(self, mac: bytes) -> None:
+        """ixgbe_ndo_set_vf_mac: the VF's filter; all zeros clear it."""
+        self.administered.mac = mac
+        self.filters.mac = mac
+
+    def set_vlan(self, vlan: int) -> None:
+        """ixgbe_ndo_set_vf_vlan: all frames of the VF are in this VLAN, which it does not see."""
+        self.administered.vlan = vlan
+        self.filters.vlans = {vlan}
+
+    def set_trust(self, trusted: bool) -> None:
+        """ixgbe_ndo_set_vf_trust: the VF has to start anew."""
+        self.administered.trusted = trusted
+        self.clear_to_send = False
+        self._ping()
+
+    def set_state(self, enabled: bool) -> None:
+        """ixgbe_ndo_set_vf_link_state."""
+        self.administered.enabled = enabled
+        self._set_receive_transmit()
+        self.clear_to_send = False
+        self._ping()
+
+    def set_link(self, up: bool, mbit: int) -> None:
+        """The cable: ixgbe_watchdog_link_is_up, or _down, which tell every VF."""
+        self._link_up, self.link_mbit = up, mbit
+        self._ping()
+
+    def set_mtu(self, mtu: int) -> None:
+        """ixgbe_change_mtu, which resets the port."""
+        self._mtu = mtu
+        self.largest_frame = max(self.largest_frame, mtu + _HEADER_BYTES)
+        self.reset()
+
+    def reset(self) -> None:
+        """ixgbe_reset: no VF is clear to send, and each has to start anew."""
+        self.mailbox.port_resets(done=False)
+        self.clear_to_send = False
+        self._set_receive_transmit()
+        self.mailbox.port_resets(done=True)
+        self._ping()
+
+    # What the VF does.
+
+    def vf_was_reset(self) -> None:
+        """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet."""
+        self._forget_vf()
+
+    def accepts(self, frame: memoryview) -> bool:
+        """Whether a frame from the wire is for this VF, and may reach it."""
+        if not self.receives or len(frame) > self.largest_frame:
+            return False
+        return self.filters.accept(frame, tagged_only=bool(self.administered.vlan))
+
+    def lets_out(self, source: bytes) -> bool:
+        """Whether the VF may send with this source address (ixgbe_ndo_set_vf_spoofchk)."""
+        if not self.transmits:
+            return False
+        if not self.administered.spoof_check or self.filters.macvlans:
+            return True
+        return source == self.filters.mac
+
+    def _forget_vf(self) -> None:
+        self.api = int(Api.V10)
+        self.filters = Filters(self.administered.mac, {self.administered.vlan})
+        self._set_receive_transmit()
+
+    def _set_receive_transmit(self) -> None:
+        """ixgbe_set_vf_rx_tx: on a jumbo port the VF receives once it has said its frame size."""
+        self.transmits = self.administered.enabled
+        if self._is_jumbo:
+            self.receives = False
+        else:
+            self.receives = self.administered.enabled
+
+    @property
+    def _is_jumbo(self) -> bool:
+        return self._mtu + _HEADER_BYTES > _LEGACY_FRAME_BYTES
+
+    def _ping(self) -> None:
+        """ixgbe_ping_vf."""
+        clear = CLEAR_TO_SEND if self.clear_to_send else 0
+        self.mailbox.send([Message.PF_CONTROL | clear])
+        self.ring()
+
+    def _acknowledged(self) -> None:
+        """ixgbe_rcv_ack_from_vf: who is not clear to send should not be reading either."""
+        if not self.clear_to_send:
+            self.mailbox.send([FAILURE])
+
+    def _message(self, words: list[int]) -> None:
+        """ixgbe_rcv_msg_from_vf."""
+        if words[0] & (SUCCESS | FAILURE):
+            return  # it is our own, read back
+        if words[0] == Message.RESET:
+            self._reset_message()
+        elif not self.clear_to_send:
+            self.mailbox.send([words[0] | FAILURE])
+        else:
+            handler = _HANDLERS.get(words[0] & 0xFFFF)
+            done = handler is not None and handler(self, words)
+            words[0] |= (SUCCESS if done else FAILURE) | CLEAR_TO_SEND
+            self.mailbox.send(words)
+
+    def _reset_message(self) -> None:
+        """ixgbe_vf_reset_msg; this reply alone does not say that the VF is clear to send."""
+        self.vf_was_reset()
+        self.mailbox.clear()
+        self.clear_to_send = True
+        mac = self.administered.mac
+        result = FAILURE if mac == NO_MAC else SUCCESS
+        low, high = mac[:4], mac[4:] + b"\0\0"
+        self.mailbox.send([
+            Message.RESET | result, int.from_bytes(low, "little"), int.from_bytes(high, "little"),
+            ixgbe_vf.MULTICAST_FILTER_TYPE,
+        ])  # fmt: skip
+
+    def _set_mac_addr(self, words: list[int]) -> bool:
+        """ixgbe_set_vf_mac_addr: what an administrator gave is not overridden."""
+        mac = _mac(words)
+        if mac[0] & 1 or mac == NO_MAC:
+            return False
+        given = self.administered
+        if given.mac not in (NO_MAC, mac) and not given.trusted:
+            return False
+        self.filters.mac = mac
+        return True
+
+    def _set_multicast(self, words: list[int]) -> bool:
+        """ixgbe_set_vf_multicasts: positions in the table, two to a word."""
+        entries = min(_info(words), _MULTICAST_ENTRIES)
+        halves = [half for word in words[1:] for half in (word & 0xFFFF, word >> 16)]
+        self.filters.multicast = {half & 0xFFF for half in halves[:entries]}
+        return True
+
+    def _set_vlan(self, words: list[int]) -> bool:
+        """ixgbe_set_vf_vlan_msg; VLAN 0 cannot be removed."""
+        vlan = words[1] & VLAN_IDS
+        if self.administered.vlan:
+            return False
+        if _info(words):
+            self.filters.vlans.add(vlan)
+        elif vlan:
+            self.filters.vlans.discard(vlan)
+        return True
+
+    def _set_lpe(self, words: list[int]) -> bool:
+        """ixgbe_set_vf_lpe: the 82599 cannot mix jumbo frames and others."""
+        frame_bytes = words[1]  # its checksum counted
+        if not _LEAST_FRAME_BYTES <= frame_bytes <= ixgbe_vf.MAX_FRAME_BYTES:
+            return False
+        new_mailbox = self.api >= Api.V11 and self.api != Api.V20
+        wants_jumbo = frame_bytes > _LEGACY_FRAME_BYTES + ixgbe_vf.CHECKSUM_BYTES
+        allowed = (new_mailbox and self._is_jumbo) or not (self._is_jumbo or wants_jumbo)
+        self.receives = allowed
+        if allowed:
+            largest = frame_bytes - ixgbe_vf.CHECKSUM_BYTES
+            self.largest_frame = max(self.largest_frame, largest)
+        return allowed
+
+    def _set_macvlan(self, words: list[int]) -> bool:
+        """ixgbe_set_vf_macvlan_msg: index 0 clears, 1 begins a new list."""
+        index, mac = _info(words), _mac(words)
+        given = self.administered
+        if index and given.mac != NO_MAC and not given.trusted:
+            return False
+        if index and (mac[0] & 1 or mac == NO_MAC):
+            return False
+        if index <= 1:
+            self.filters.macvlans.clear()
+        if index:
+            self.filters.macvlans.add(mac)
+        return True
+
+    def _negotiate(self, words: list[int]) -> bool:
+        """ixgbe_negotiate_vf_api."""
+        api = words[1]
+        if api in (Api.V20, Api.V15) or api > self.administered.api:
+            return False
+        self.api = api
+        return True
+
+    def _get_queues(self, words: list[int]) -> bool:
+        """ixgbe_get_vf_queues."""
+        if self.api < Api.V20:
+            return False
+        transparent_vlan = bool(self.administered.vlan)
+        words[1:5] = [ixgbe_vf.QUEUES, ixgbe_vf.QUEUES, transparent_vlan, 0]
+        return True
+
+    def _update_xcast(self, words: list[int]) -> bool:
+        """ixgbe_update_vf_xcast_mode; the 82599 knows no promiscuous VF."""
+        mode = words[1]
+        if self.api < Api.V12 or mode > Xcast.PROMISC:
+            return False
+        if mode > Xcast.MULTI and not self.administered.trusted:
+            mode = int(Xcast.MULTI)
+        if mode == Xcast.PROMISC:
+            return False
+        self.filters.xcast = words[1] = mode
+        return True
+
+    def _get_link_state(self, words: list[int]) -> bool:
+        """ixgbe_get_vf_link_state."""
+        if self.api < Api.V12:
+            return False
+        words[1] = int(self.administered.enabled)
+        return True
+
+    def _negotiate_features(self, words: list[int]) -> bool:
+        """ixgbe_negotiate_vf_features; IPsec would be one, and is not modelled."""
+        if self.api < Api.V17:
+            return False
+        words[1] = 0
+        return True
+
+
+_HANDLERS: dict[int, Callable[[Port, list[int]], bool]] = {
+    Message.SET_MAC_ADDR: Port._set_mac_addr,
+    Message.SET_MULTICAST: Port._set_multicast,
+    Message.SET_VLAN: Port._set_vlan,
+    Message.SET_LPE: Port._set_lpe,
+    Message.SET_MACVLAN: Port._set_macvlan,
+    Message.API_NEGOTIATE: Port._negotiate,
+    Message.GET_QUEUES: Port._get_queues,
+    Message.UPDATE_XCAST_MODE: Port._update_xcast,
+    Message.GET_LINK_STATE: Port._get_link_state,
+    Message.FEATURES_NEGOTIATE: Port._negotiate_features,
+}
+"""What is answered; RETA and RSS key are refused as on a port where nobody turned the query on."""
+
+
+def _info(words: list[int]) -> int:
+    return words[0] >> ixgbe_vf.INFO_SHIFT & ixgbe_vf.INFO_MASK
+
+
+def _mac(words: list[int]) -> bytes:
+    return words[1].to_bytes(4, "little") + (words[2] & 0xFFFF).to_bytes(2, "little")

@@ -1,0 +1,66 @@
+"""What a receive and a transmit queue have in common: where the ring is, and whose turn it is."""
+
+from __future__ import annotations
+
+from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
+
+_RING_ALIGNMENT = 128  # 82599 datasheet: a ring is aligned to 128 bytes, and so is its length
+
+
+class Queue:
+    """The registers of one queue; descriptors from *head* to *tail* are the device's."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.epoch = 0
+        """Counts what makes descriptors in hand void: a reset, another ring, the queue off."""
+        self.clear()
+
+    def clear(self) -> None:
+        """What a reset of the VF does."""
+        self._registers = dict.fromkeys(QueueRegister, 0)
+        self.head = self.tail = 0
+        self.enabled = False
+        self.epoch += 1
+        self._place()
+
+    def read(self, register: QueueRegister) -> int:
+        if register == QueueRegister.HEAD:
+            return self.head
+        if register == QueueRegister.TAIL:
+            return self.tail
+        return self._registers[register]
+
+    def write(self, register: QueueRegister, value: int) -> None:
+        if register == QueueRegister.HEAD:
+            self.head = value & 0xFFFF
+        elif register == QueueRegister.TAIL:
+            self.tail = value & 0xFFFF
+        else:
+            self._registers[register] = value
+            self._place()
+
+    @property
+    def available(self) -> int:
+        """How many descriptors the device has; none of a queue that is off or has no ring."""
+        if not self.enabled or not self.count or max(self.head, self.tail) >= self.count:
+            return 0
+        return (self.tail - self.head) % self.count
+
+    @property
+    def run(self) -> int:
+        """How many of those lie one after the other from *head* on."""
+        return min(self.available, self.count - self.head)
+
+    def address_of(self, index: int) -> int:
+        """The guest's address of descriptor *index*, which may be past the end by one round."""
+        return self.base + index % self.count * DESCRIPTOR_BYTES
+
+    def _place(self) -> None:
+        registers = self._registers
+        base = registers[QueueRegister.BAH] << 32 | registers[QueueRegister.BAL]
+        self.base = base & -_RING_ALIGNMENT
+        self.count = (registers[QueueRegister.LEN] & -_RING_ALIGNMENT) // DESCRIPTOR_BYTES
+        was, self.enabled = self.enabled, bool(registers[QueueRegister.DCTL] & QueueControl.ENABLE)
+        if was and not self.enabled:
+            self.epoch += 1

@@ -1,0 +1,277 @@
+"""The commands of vfio-user, done on a device; whatever is wrong with one is its reply's errno.
+
+Ref: QEMU 11.1, docs/interop/vfio-user.rst.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import struct
+from typing import Callable, TypeVar
+
+from harness.twin.channel import MAX_DESCRIPTORS, Channel, ClientGone, Message
+from harness.twin.config_space import BYTES as CONFIG_BYTES
+from harness.twin.config_space import MSIX_BAR
+from harness.twin.device import Device
+from harness.twin.memory import Refused
+from harness.uapi import ixgbe_vf, vfio_user
+from harness.uapi.vfio import (
+    DeviceFlag,
+    DeviceInfo,
+    IrqFlag,
+    IrqInfo,
+    IrqSet,
+    IrqSetFlag,
+    PciIrq,
+    PciRegion,
+    RegionFlag,
+    RegionInfo,
+)
+from harness.uapi.vfio_user import Command
+
+S = TypeVar("S", bound=ctypes.Structure)
+
+_REGION_BYTES = {
+    PciRegion.BAR0: ixgbe_vf.BAR_BYTES,
+    PciRegion(MSIX_BAR): ixgbe_vf.BAR_BYTES,
+    PciRegion.CONFIG: CONFIG_BYTES,
+}
+_DEVICE_INFO_BYTES = DeviceInfo.cap_offset.offset  # vfio-user ends before the capabilities
+_ACTIONS = IrqSetFlag.ACTION_MASK | IrqSetFlag.ACTION_UNMASK | IrqSetFlag.ACTION_TRIGGER
+_DATA = IrqSetFlag.DATA_NONE | IrqSetFlag.DATA_BOOL | IrqSetFlag.DATA_EVENTFD
+_SINGLE_BYTES = 8  # the most that one of many writes carries
+
+
+class Server:
+    """One client's commands, answered in the order in which they come."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._negotiated = False
+        self._handlers: dict[int, Callable[[Message], bytes]] = {
+            Command.DMA_MAP: self._map,
+            Command.DMA_UNMAP: self._unmap,
+            Command.DEVICE_GET_INFO: self._device_info,
+            Command.DEVICE_GET_REGION_INFO: self._region_info,
+            Command.DEVICE_GET_IRQ_INFO: self._irq_info,
+            Command.DEVICE_SET_IRQS: self._set_irqs,
+            Command.REGION_READ: self._region_read,
+            Command.REGION_WRITE: self._region_write,
+            Command.REGION_WRITE_MULTI: self._write_multi,
+            Command.DEVICE_RESET: self._reset,
+        }
+
+    def answer(self, channel: Channel, message: Message) -> None:
+        """Do what *message* asks for and reply.
+
+        Raises ClientGone where the two sides have no protocol in common.
+        """
+        try:
+            if message.command == Command.VERSION:
+                channel.reply(message, self._version(message))
+                return
+            handler = self._handlers.get(message.command)
+            if handler is None:
+                raise Refused(errno.ENOSYS)
+            if not self._negotiated:
+                raise Refused(errno.EINVAL)
+            channel.reply(message, handler(message))
+        except Refused as refused:
+            channel.refuse(message, refused.error)
+
+    def client_gone(self) -> None:
+        """Let go of the client's memory and interrupts; the device keeps its state."""
+        self._negotiated = False
+        self._device.memory.unmap_all()
+        self._device.memory.channel = None
+        self._device.interrupts.disconnect()
+
+    def _version(self, message: Message) -> bytes:
+        _expect(not self._negotiated and not message.descriptors)
+        (major, minor), text = _unpack_head(vfio_user.VERSION_HEAD, message)
+        if major != vfio_user.VERSION[0]:
+            raise ClientGone(f"the client speaks version {major}, we speak {vfio_user.VERSION[0]}")
+        try:
+            proposed = json.loads(bytes(text).rstrip(b"\0") or b"{}")
+            offered = dict(proposed.get("capabilities", {}))
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            raise Refused(errno.EINVAL) from None
+        ours = {
+            "max_msg_fds": MAX_DESCRIPTORS,
+            "max_data_xfer_size": vfio_user.MAX_TRANSFER,
+            "pgsizes": vfio_user.PAGE_SIZES,
+            "write_multiple": True,
+        }
+        agreed = {name: value for name, value in ours.items() if name in offered}
+        self._negotiated = True
+        head = vfio_user.VERSION_HEAD.pack(major, min(minor, vfio_user.VERSION[1]))
+        return head + json.dumps({"capabilities": agreed}).encode() + b"\0"
+
+    def _map(self, message: Message) -> bytes:
+        _, flags, offset, address, size = _unpack(vfio_user.DMA_MAP, message)
+        _expect(len(message.descriptors) <= 1)
+        descriptor = message.descriptors[0] if message.descriptors else None
+        self._device.memory.map(address, size, flags, offset, descriptor)
+        return b""
+
+    def _unmap(self, message: Message) -> bytes:
+        _, flags, address, size = _unpack(vfio_user.DMA_UNMAP, message)
+        _expect(not message.descriptors and not flags)
+        self._device.memory.unmap(address, size)
+        return bytes(message.payload)
+
+    def _device_info(self, message: Message) -> bytes:
+        _expect(len(message.payload) == _DEVICE_INFO_BYTES and not message.descriptors)
+        _expect(int.from_bytes(message.payload[:4], "little") >= _DEVICE_INFO_BYTES)
+        info = DeviceInfo(
+            argsz=_DEVICE_INFO_BYTES,
+            flags=DeviceFlag.RESET | DeviceFlag.PCI,
+            num_regions=max(PciRegion) + 1,
+            num_irqs=max(PciIrq) + 1,
+        )
+        return bytes(info)[:_DEVICE_INFO_BYTES]
+
+    def _region_info(self, message: Message) -> bytes:
+        asked = _structure(RegionInfo, message)
+        _expect(asked.index <= max(PciRegion))
+        size = _REGION_BYTES.get(PciRegion(asked.index), 0)
+        flags = RegionFlag.READ | RegionFlag.WRITE if size else 0
+        return bytes(
+            RegionInfo(argsz=ctypes.sizeof(RegionInfo), flags=flags, index=asked.index, size=size)
+        )
+
+    def _irq_info(self, message: Message) -> bytes:
+        asked = _structure(IrqInfo, message)
+        _expect(asked.index <= max(PciIrq))
+        has = asked.index == PciIrq.MSIX
+        flags = IrqFlag.EVENTFD | IrqFlag.MASKABLE if has else 0
+        return bytes(
+            IrqInfo(
+                argsz=ctypes.sizeof(IrqInfo), flags=flags, index=asked.index,
+                count=ixgbe_vf.VECTORS if has else 0,
+            )
+        )  # fmt: skip
+
+    def _set_irqs(self, message: Message) -> bytes:
+        head = ctypes.sizeof(IrqSet)
+        _expect(len(message.payload) >= head)
+        asked = IrqSet.from_buffer_copy(message.payload)
+        data, action = asked.flags & _DATA, asked.flags & _ACTIONS
+        _expect(_is_one(data) and _is_one(action) and asked.flags == data | action)
+        _expect(asked.index <= max(PciIrq))
+        count = ixgbe_vf.VECTORS if asked.index == PciIrq.MSIX else 0
+        _expect(asked.start + asked.count <= count)
+        values = message.payload[head:]
+        if data == IrqSetFlag.DATA_BOOL:
+            _expect(len(values) == asked.count and not message.descriptors)
+        elif data == IrqSetFlag.DATA_EVENTFD:
+            _expect(not values and len(message.descriptors) in (0, asked.count))
+        else:
+            _expect(not values and not message.descriptors)
+        if data == IrqSetFlag.DATA_EVENTFD:
+            self._connect(message, asked.start, asked.count, action)
+            return b""
+        if not asked.count:
+            if action == IrqSetFlag.ACTION_TRIGGER and asked.index == PciIrq.MSIX:
+                self._device.interrupts.disconnect()
+            return b""
+        for place in range(asked.count):
+            if data == IrqSetFlag.DATA_NONE or values[place]:
+                self._act(asked.start + place, action)
+        return b""
+
+    def _connect(self, message: Message, start: int, count: int, action: int) -> None:
+        """Give vectors the descriptors that came, or take theirs away where none came."""
+        _expect(action == IrqSetFlag.ACTION_TRIGGER)
+        for vector in range(start, start + count):
+            eventfd = message.descriptors.pop(0) if message.descriptors else None
+            if eventfd is not None:
+                os.set_blocking(eventfd, False)
+            self._device.interrupts.connect(vector, eventfd)
+
+    def _act(self, vector: int, action: int) -> None:
+        if action == IrqSetFlag.ACTION_TRIGGER:
+            self._device.interrupts.trigger(vector)
+        else:
+            self._device.interrupts.mask(vector, action == IrqSetFlag.ACTION_MASK)
+
+    def _region_read(self, message: Message) -> bytes:
+        offset, region, count = _unpack(vfio_user.REGION_ACCESS, message)
+        _expect(not message.descriptors)
+        _check_access(region, offset, count)
+        head = bytes(message.payload)
+        if region == PciRegion.BAR0:
+            _expect(count in (4, 8) and not offset % 4)
+            words = range(offset, offset + count, 4)
+            return head + b"".join(self._device.read(at).to_bytes(4, "little") for at in words)
+        if region == PciRegion.CONFIG:
+            return head + self._device.config.read(offset, count)
+        return head + bytes(count)  # MSI-X table and pending bits: the client has its own
+
+    def _region_write(self, message: Message) -> bytes:
+        head = vfio_user.REGION_ACCESS
+        (offset, region, count), data = _unpack_head(head, message)
+        _expect(len(data) == count and not message.descriptors)
+        self._write(region, offset, bytes(data))
+        return bytes(message.payload[: head.size])
+
+    def _write_multi(self, message: Message) -> bytes:
+        head, entry = vfio_user.WRITE_MULTI_HEAD, vfio_user.WRITE_MULTI_ENTRY
+        (writes,), entries = _unpack_head(head, message)
+        _expect(len(entries) == writes * entry.size and not message.descriptors)
+        for offset, region, count, data in entry.iter_unpack(entries):
+            _expect(count <= _SINGLE_BYTES)
+            self._write(region, offset, data[:count])
+        return head.pack(writes)
+
+    def _write(self, region: int, offset: int, data: bytes) -> None:
+        _check_access(region, offset, len(data))
+        if region == PciRegion.BAR0:
+            _expect(len(data) in (4, 8) and not offset % 4)
+            for at in range(0, len(data), 4):
+                self._device.write(offset + at, int.from_bytes(data[at : at + 4], "little"))
+        elif region == PciRegion.CONFIG:
+            self._device.config.write(offset, data)
+
+    def _reset(self, message: Message) -> bytes:
+        _expect(not message.payload and not message.descriptors)
+        self._device.reset()
+        return b""
+
+
+def _expect(right: bool) -> None:
+    if not right:
+        raise Refused(errno.EINVAL)
+
+
+def _is_one(flag: int) -> bool:
+    return bool(flag) and not flag & (flag - 1)
+
+
+def _unpack(layout: struct.Struct, message: Message) -> tuple[int, ...]:
+    """The fields of a payload that is exactly one structure."""
+    _expect(len(message.payload) == layout.size)
+    return layout.unpack(message.payload)
+
+
+def _unpack_head(layout: struct.Struct, message: Message) -> tuple[tuple[int, ...], memoryview]:
+    """The fields that a payload begins with, and the rest of it."""
+    _expect(len(message.payload) >= layout.size)
+    return layout.unpack_from(message.payload), message.payload[layout.size :]
+
+
+def _structure(kind: type[S], message: Message) -> S:
+    """The payload as the structure that it is, with room for the reply; nothing came with it."""
+    size = ctypes.sizeof(kind)
+    _expect(len(message.payload) == size and not message.descriptors)
+    _expect(int.from_bytes(message.payload[:4], "little") >= size)
+    return kind.from_buffer_copy(message.payload)
+
+
+def _check_access(region: int, offset: int, count: int) -> None:
+    """An access lies within its region, and is no larger than was agreed on."""
+    _expect(region <= max(PciRegion) and 0 < count <= vfio_user.MAX_TRANSFER)
+    _expect(offset + count <= _REGION_BYTES.get(PciRegion(region), 0))

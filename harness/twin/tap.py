@@ -1,0 +1,50 @@
+"""The wire: a tap, an interface of the host whose other end is the port's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from typing import Union
+
+from harness.uapi import if_tun, ixgbe_vf
+
+Part = Union[bytes, bytearray, memoryview]
+
+
+class Tap:
+    """The tap *name*, which is there already; ours alone, and closing it ends nothing but that."""
+
+    def __init__(self, name: str) -> None:
+        self._descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            flags = if_tun.Flag.TAP | if_tun.Flag.NO_PI
+            fcntl.ioctl(
+                self._descriptor, if_tun.Ioctl.SETIFF, struct.pack("16sH22x", name.encode(), flags)
+            )
+        except OSError:
+            os.close(self._descriptor)
+            raise
+        self._buffer = bytearray(ixgbe_vf.MAX_FRAME_BYTES)
+        self._view = memoryview(self._buffer)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def read(self) -> memoryview | None:
+        """The next frame, until the next call; None if there is none."""
+        try:
+            return self._view[: os.readv(self._descriptor, [self._buffer])]
+        except BlockingIOError:
+            return None
+
+    def write(self, parts: list[Part]) -> bool:
+        """Send one frame, given in parts; whether the host took it."""
+        try:
+            os.writev(self._descriptor, parts)
+        except OSError:  # the interface is down, or its queue is full: a wire loses frames as well
+            return False
+        return True
+
+    def close(self) -> None:
+        os.close(self._descriptor)

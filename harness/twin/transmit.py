@@ -1,0 +1,143 @@
+"""Frames from the guest's memory onto the wire: contexts, checksums, segments, VLAN tags."""
+
+from __future__ import annotations
+
+from typing import Callable, Union
+
+from harness.twin import offload
+from harness.twin.dma_log import Kind
+from harness.twin.interrupts import Interrupts
+from harness.twin.memory import DmaFault, GuestMemory
+from harness.twin.offload import Context
+from harness.twin.port import Port
+from harness.twin.queue import Queue
+from harness.twin.statistics import Statistics
+from harness.uapi import ixgbe_vf
+from harness.uapi.ixgbe_vf import (
+    DESCRIPTOR_BYTES,
+    POPTS_IXSM,
+    POPTS_TXSM,
+    TX_DESCRIPTOR,
+    TxCommand,
+)
+
+Part = Union[bytes, bytearray, memoryview]
+Send = Callable[[list[Part]], bool]
+"""Puts one frame, given in parts, onto the wire; whether the wire took it."""
+
+_HEADER_BYTES = 14
+_LEAST_BYTES = 60
+"""Of a frame without its checksum: the port pads shorter ones (HLREG0.TXPADEN)."""
+
+_LARGEST_BYTES = ixgbe_vf.MAX_FRAME_BYTES - ixgbe_vf.CHECKSUM_BYTES
+_OFFLOADED = POPTS_IXSM | POPTS_TXSM
+_DONE = ixgbe_vf.TX_DONE.to_bytes(4, "little")
+_STATUS_AT = DESCRIPTOR_BYTES - len(_DONE)
+
+
+class Transmitter:
+    """The transmit queues of a VF; *send* is the wire."""
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        port: Port,
+        interrupts: Interrupts,
+        statistics: Statistics,
+        send: Send,
+    ) -> None:
+        self.queues = [Queue(number) for number in range(ixgbe_vf.QUEUES)]
+        self._contexts = [Context() for _ in self.queues]
+        self._memory = memory
+        self._port = port
+        self._interrupts = interrupts
+        self._statistics = statistics
+        self._send = send
+
+    def clear(self) -> None:
+        """What a reset of the VF does."""
+        for number, queue in enumerate(self.queues):
+            queue.clear()
+            self._contexts[number] = Context()
+
+    def run(self, queue: Queue) -> None:
+        """Send what the driver has put into the ring up to its tail.
+
+        Where the bus is not ours, or an address is not lent, the ring stands still.
+        """
+        wanted = False
+        try:
+            while queue.available:
+                before = queue.head
+                wanted |= self._run_available(queue)
+                if queue.head == before:
+                    break  # the end of a frame is not there yet
+        except DmaFault:
+            pass
+        if wanted:
+            self._interrupts.cause(queue.number, transmit=True)
+
+    def _run_available(self, queue: Queue) -> bool:
+        """Send every whole frame that is there; whether the driver wants to know of one."""
+        wanted, epoch, start = False, queue.epoch, queue.head
+        parts: list[Part] = []
+        command = options = 0
+        for index, descriptor in enumerate(self._descriptors(queue), 1):
+            address, word, status = descriptor
+            if word & ixgbe_vf.TX_TYPE_MASK == ixgbe_vf.TX_TYPE_CONTEXT:
+                self._contexts[queue.number] = Context.of(address, word, status)
+                continue
+            if not parts:
+                command, options = word, status
+            length = word & ixgbe_vf.TX_LENGTH_MASK
+            parts.append(self._memory.read(address, length, Kind.TX_DATA, queue.number))
+            if not word & TxCommand.EOP:
+                continue
+            self._emit(parts, command, options, self._contexts[queue.number])
+            parts = []  # views of memory that may be taken away
+            if word & TxCommand.RS:
+                at = queue.address_of(start + index - 1) + _STATUS_AT
+                self._memory.write(at, _DONE, Kind.TX_WRITEBACK, queue.number)
+                wanted = True
+            if queue.epoch != epoch:
+                return False  # the driver took the ring away while the client wrote for us
+            queue.head = (start + index) % queue.count
+        return wanted
+
+    def _descriptors(self, queue: Queue) -> list[tuple[int, int, int]]:
+        """All that the device has, in the order of the ring; read in one go, or two at its end."""
+        found: list[tuple[int, int, int]] = []
+        left, index = queue.available, queue.head
+        while left:
+            run = min(left, queue.count - index)
+            read = self._memory.read(
+                queue.address_of(index), run * DESCRIPTOR_BYTES, Kind.TX_DESCRIPTOR, queue.number
+            )
+            found += TX_DESCRIPTOR.iter_unpack(read)
+            index, left = (index + run) % queue.count, left - run
+        return found
+
+    def _emit(self, parts: list[Part], command: int, options: int, context: Context) -> None:
+        """Put one frame onto the wire, or what it becomes: a frame for each segment."""
+        tag = context.vlan if command & TxCommand.VLE else self._port.administered.vlan
+        if not (options & _OFFLOADED or command & TxCommand.TSE or tag):
+            self._put(parts)
+            return
+        try:
+            for frame in offload.finished(b"".join(parts), command, options, context):
+                self._put([offload.tagged(frame, tag) if tag else frame])
+        except ValueError:
+            self._statistics.malformed += 1
+
+    def _put(self, parts: list[Part]) -> None:
+        length = sum(map(len, parts))
+        if len(parts[0]) < _HEADER_BYTES:
+            parts = [b"".join(parts)]
+        if not _HEADER_BYTES <= length <= _LARGEST_BYTES:
+            self._statistics.malformed += 1
+        elif not self._port.lets_out(bytes(parts[0][6:12])):
+            self._statistics.spoofed += 1
+        elif self._send([*parts, bytes(_LEAST_BYTES - length)] if length < _LEAST_BYTES else parts):
+            self._statistics.send(max(length, _LEAST_BYTES))
+        else:
+            self._statistics.unsent += 1
