@@ -36,6 +36,7 @@ from harness.agent.errors import AgentError
 from harness.agent.inspect_vf import inspect as inspect_vf
 from harness.agent.journal import Journal, boot_id
 from harness.agent.lease import Lease
+from harness.agent.memory_digest import digest
 from harness.agent.processes import Spawned
 from harness.agent.recorders import Recorders
 from harness.agent.steps import Steps
@@ -81,6 +82,7 @@ class Agent:
             "spawn": self._spawned.spawn,
             "end": self._spawned.end,
             "bme.wait": wait_for_bme,
+            "memory.digest": digest,
             "vfio.inspect": inspect_vf,
             "journal.change": self._change,
             "journal.undo": self._undo,

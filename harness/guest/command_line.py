@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
+from harness.errors import UsageError
 from harness.guest.spec import GuestSpec, Place, Trigger
+from harness.host.vf import Vf
 from harness.topology import GUEST_SSH_PORT
 
 STANDBY, VF = "net0", "vf0"
 """Ids of the two devices that share the guest's address, as QMP events name them."""
+
+MEMORY = "memory-backend-memfd"
+"""What a guest's memory is where it is shared; QEMU calls its file so."""
 
 MANAGEMENT_MAC = "52:54:00:82:57:ff"
 MANAGEMENT_ADDRESS = "10.0.2.15"
@@ -24,21 +31,34 @@ def command_line(spec: GuestSpec, place: Place) -> list[str]:
     """
     return [
         place.qemu, "-name", f"vf-harness-{spec.name}", "-nodefaults", "-display", "none",
-        "-no-reboot", "-M", "q35", "-accel", place.accelerator, "-cpu", CPU[place.accelerator],
-        "-smp", str(spec.cpus), "-m", str(spec.memory_mib), *_hotplug(spec.trigger),
+        "-no-reboot", *_machine(spec, place),
+        "-accel", place.accelerator, "-cpu", CPU[place.accelerator],
+        "-smp", str(spec.cpus), *_hotplug(spec.trigger),
         "-kernel", place.kernel, "-initrd", place.initramfs, "-append", kernel_line(spec),
         "-serial", f"file:{place.folder}/console.log",
         "-qmp", f"unix:{place.folder}/qmp,server=on,wait=off",
         *_slots(3),
         "-netdev", f"user,id=management,restrict=on,hostfwd=tcp:127.0.0.1:{GUEST_SSH_PORT}-:22",
         "-device", f"virtio-net-pci,netdev=management,bus=slot0,mac={MANAGEMENT_MAC},romfile=",
-        "-netdev", f"tap,id=standby,ifname={place.tap},script=no,downscript=no",
-        "-device",
-        f"virtio-net-pci,netdev=standby,id={STANDBY},bus=slot1,mac={spec.mac},host_mtu={spec.mtu},"
-        f"romfile={',failover=on' if place.vf else ''}",
-        *_vf(place),
+        *_standby(spec, place), *_vf(place),
         *(("-incoming", "defer") if place.incoming else ()),
+        *(("-S",) if place.paused else ()),
     ]  # fmt: skip
+
+
+def shares_memory(spec: GuestSpec, vf: Vf | None) -> bool:
+    """Whether the guest's memory is to be shared.
+
+    Raises UsageError for a guest whose VF could not reach its memory.
+    """
+    needs = vf is not None and vf.needs_shared_memory
+    if needs and spec.shared_memory is False:
+        raise UsageError(
+            f"guest {spec.name}: its VF is a twin, and its memory is not shared",
+            because="a twin is another process: it could not reach the guest's memory",
+            fix="leave shared_memory out, or set it",
+        )
+    return needs or bool(spec.shared_memory)
 
 
 def kernel_line(spec: GuestSpec) -> str:
@@ -65,7 +85,29 @@ def _slots(count: int) -> list[str]:
     return arguments
 
 
+def _machine(spec: GuestSpec, place: Place) -> list[str]:
+    """The machine and its memory; shared memory is a file that others can map."""
+    size = str(spec.memory_mib)
+    if not place.shared_memory:
+        return ["-M", "q35", "-m", size]
+    memory = f"{MEMORY},id=ram,size={size}M,share=on"
+    return ["-M", "q35,memory-backend=ram", "-m", size, "-object", memory]
+
+
+def _standby(spec: GuestSpec, place: Place) -> list[str]:
+    if place.tap is None:
+        return []
+    return [
+        "-netdev", f"tap,id=standby,ifname={place.tap},script=no,downscript=no",
+        "-device",
+        f"virtio-net-pci,netdev=standby,id={STANDBY},bus=slot1,mac={spec.mac},host_mtu={spec.mtu},"
+        f"romfile={',failover=on' if place.vf else ''}",
+    ]  # fmt: skip
+
+
 def _vf(place: Place) -> list[str]:
+    """The VF, which is the primary of a failover pair where there is a standby."""
     if place.vf is None:
         return []
-    return ["-device", f"{place.vf},id={VF},bus=slot2,failover_pair_id={STANDBY}"]
+    pair = {"failover_pair_id": STANDBY} if place.tap else {}
+    return ["-device", json.dumps({**place.vf, "id": VF, "bus": "slot2", **pair})]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Interface
 from pathlib import Path
+from typing import Any
 
 from harness.topology import GuestEntry, MacAddress
 
@@ -22,7 +24,11 @@ class Trigger(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestSpec:
-    """A guest that owns a VF, with a virtio interface of the same address as its standby."""
+    """A guest that owns a VF; with *standby*, also a virtio interface of the same address.
+
+    *shared_memory* says whether its memory can be mapped by other processes; None: if its VF needs
+    that.
+    """
 
     name: str = "guest"
     memory_mib: int
@@ -31,9 +37,13 @@ class GuestSpec:
     address: IPv4Interface
     mtu: int
     trigger: Trigger = Trigger.ACPI
+    standby: bool = True
+    shared_memory: bool | None = None
 
     @classmethod
-    def of(cls, entry: GuestEntry, trigger: Trigger = Trigger.ACPI) -> GuestSpec:
+    def of(
+        cls, entry: GuestEntry, trigger: Trigger = Trigger.ACPI, *, standby: bool = True
+    ) -> GuestSpec:
         """The guest that a topology describes."""
         return cls(
             memory_mib=entry.memory_mib,
@@ -42,6 +52,7 @@ class GuestSpec:
             address=entry.address,
             mtu=entry.mtu,
             trigger=trigger,
+            standby=standby,
         )
 
 
@@ -63,8 +74,9 @@ class GuestImage:
 class Place:
     """Where one process of a guest runs, and with what; paths are the host's.
 
-    *vf* is QEMU's ``-device`` argument for it, None for a guest without one.  *incoming*: it waits
-    for a migration.
+    *vf* is QEMU's ``-device`` for it, as properties, None for a guest without one.  *tap* is where
+    its standby is, if it has one.  *incoming*: it waits for a migration, and with *paused* does not
+    run on by itself when that is over.
     """
 
     qemu: str
@@ -72,6 +84,8 @@ class Place:
     kernel: str
     initramfs: str
     folder: str
-    tap: str
-    vf: str | None
+    tap: str | None
+    vf: Mapping[str, Any] | None
     incoming: bool
+    shared_memory: bool = False
+    paused: bool = False

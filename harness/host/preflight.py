@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from harness.errors import HarnessError, LabError
 from harness.host.port import Port, find_port
 from harness.remote import Host
-from harness.topology import GUEST_SSH_PORT, HostEntry, PeerEntry
+from harness.topology import GUEST_SSH_PORT, HostEntry, PeerEntry, TwinEntry
 
+VFIO_USER = "vfio-user-pci"
 QEMU_AT_LEAST = (8, 2)
 LISTEN = "0A"
 """TCP_LISTEN of include/net/tcp_states.h, as /proc/net/tcp shows it."""
@@ -32,10 +33,8 @@ def preflight(host: Host, entry: HostEntry) -> list[str]:
     faults += _program_faults(host, entry)
     if entry.accelerator == "kvm" and not host.exists("/dev/kvm"):
         faults.append("there is no /dev/kvm: load kvm_intel or kvm_amd, or enable it in the BIOS")
-    if not (host.exists(IOMMUS) and host.listdir(IOMMUS)):
-        faults.append("the IOMMU is off: boot with intel_iommu=on, or enable it in the BIOS")
-    if not host.exists("/sys/bus/pci/drivers/vfio-pci"):
-        faults.append("vfio-pci is not there: `modprobe vfio-pci`")
+    faults += _vfio_faults(host) if entry.ports else []
+    faults += _twin_faults(host, entry, entry.twin) if entry.twin else []
     if not host.exists("/dev/net/tun"):
         faults.append("there is no /dev/net/tun, of which a guest's tap is made: `modprobe tun`")
     faults += _tcp_faults(host, entry)
@@ -81,11 +80,36 @@ def check(faults_by_host: Iterable[tuple[str, list[str]]]) -> None:
         )
 
 
+def _vfio_faults(host: Host) -> list[str]:
+    """What a port's VFs cannot be lent without."""
+    faults = []
+    if not (host.exists(IOMMUS) and host.listdir(IOMMUS)):
+        faults.append("the IOMMU is off: boot with intel_iommu=on, or enable it in the BIOS")
+    if not host.exists("/sys/bus/pci/drivers/vfio-pci"):
+        faults.append("vfio-pci is not there: `modprobe vfio-pci`")
+    return faults
+
+
+def _twin_faults(host: Host, entry: HostEntry, twin: TwinEntry) -> list[str]:
+    """What twins cannot be lent without."""
+    faults = []
+    if not host.exists(f"/sys/class/net/{twin.interface}"):
+        faults.append(f"there is no interface {twin.interface} for its twins: see `ip link` there")
+    if _has_program(host, entry.qemu):
+        asked = host.run(entry.qemu, "-device", f"{VFIO_USER},help", check=False)
+        if asked.status:
+            faults.append(
+                f"{entry.qemu} has no {VFIO_USER}, by which a guest is given a twin: QEMU has it "
+                "from 10.1 on; leave `qemu` out of the topology, and the lab image's own is used"
+            )
+    return faults
+
+
 def _program_faults(host: Host, entry: HostEntry) -> list[str]:
     faults = [
         f"there is no {program}: install {package}"
         for program, package in PROGRAMS.items()
-        if not _has_program(host, program)
+        if not _has_program(host, program) and (entry.ports or program != "ethtool")
     ]
     if not _has_program(host, entry.qemu):
         return [f"there is no {entry.qemu}: install it, or name another in the topology", *faults]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import RestoreError
 from harness.host.bridge import BRIDGE
@@ -44,17 +45,23 @@ def snapshot(host: Host, entry: HostEntry) -> Snapshot:
     lines = {"interfaces of ours": " ".join(ours) or "none"}
     for name, port_entry in entry.ports.items():
         lines |= _port_lines(find_port(host, name, port_entry))
+    if entry.twin:
+        shown = host.run("ip", "-json", "-details", "link", "show", "dev", entry.twin.interface)
+        lines |= _link_lines("twin", json.loads(shown.stdout)[0])
     return Snapshot(host.name, lines)
 
 
+def _link_lines(name: str, link: dict[str, Any]) -> dict[str, str]:
+    # Carrier comes and goes with the cable and with the port being up; what is set is compared.
+    link["flags"] = sorted(set(link["flags"]) - {"LOWER_UP", "NO-CARRIER"})
+    return {f"{name} {key}": json.dumps(link.get(key)) for key in LINK_KEYS}
+
+
 def _port_lines(port: Port) -> dict[str, str]:
-    link = port.link()
     lines = {
         f"{port.name} {name}": port.host.read_text(f"{port.device}/{name}").strip()
         for name in ATTRIBUTES
     }
-    # Carrier comes and goes with the cable and with the port being up; what is set is compared.
-    link["flags"] = sorted(set(link["flags"]) - {"LOWER_UP", "NO-CARRIER"})
-    lines |= {f"{port.name} {key}": json.dumps(link.get(key)) for key in LINK_KEYS}
+    lines |= _link_lines(port.name, port.link())
     driver = port.host.readlink(f"{port.device}/driver").rpartition("/")[2]
     return {**lines, f"{port.name} driver": driver}

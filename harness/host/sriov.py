@@ -5,7 +5,8 @@ Every change is in the host's journal before it is made, so the host itself can 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from harness.errors import LabError
 from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port
-from harness.remote import Host
+from harness.host.vf import NO_MAC, Observed
+from harness.remote import Host, Recorder
 from harness.topology import MacAddress, PciAddress
 from harness.uapi.pci_regs import Command, Register
 from harness.waiting import WaitError, wait_for
@@ -47,9 +49,18 @@ class VirtualFunction:
         return self.port.host
 
     @property
-    def device(self) -> str:
-        """QEMU's ``-device`` argument: it opens the VF through VFIO."""
-        return f"{VFIO},host={self.pci}"
+    def name(self) -> str:
+        return self.pci
+
+    @property
+    def device(self) -> Mapping[str, Any]:
+        """QEMU opens the VF through VFIO."""
+        return {"driver": VFIO, "host": self.pci}
+
+    @property
+    def needs_shared_memory(self) -> bool:
+        """The kernel pins whatever memory the guest has."""
+        return False
 
     @property
     def iommu_group(self) -> str:
@@ -64,9 +75,18 @@ class VirtualFunction:
         interface, vf = self.port.interface, str(self.index)
         self.host.run("ip", "link", "set", "dev", interface, "vf", vf, "mac", mac, changes=True)
 
-    def filter_action(self, mac: MacAddress) -> dict[str, Any]:
-        """The same as an action of the observer on this VF's host."""
-        return {"port": self.port.interface, "vf_index": self.index, "mac": mac}
+    def observe(
+        self, *, qemu_pid: int, rate_per_s: int, path: str, on_release: str | None
+    ) -> Observing:
+        """A program on the host reads the register; see ``agent.observer``."""
+        spec: dict[str, Any] = {
+            "host": self.host.name, "vf": self.pci, "qemu_pid": qemu_pid, "path": path,
+            "rate_per_s": rate_per_s,
+        }  # fmt: skip
+        if on_release:
+            where = {"port": self.port.interface, "vf_index": self.index, "mac": NO_MAC}
+            spec["on_release"] = [{"name": on_release, **where}]
+        return Observing(self.host, path, self.host.start("observer", spec))
 
     def inspect(self) -> Inspected:
         """Open this VF through VFIO, look, set BME and reset it; nobody may be using it."""
@@ -89,6 +109,20 @@ class VirtualFunction:
                 because="Bus Master Enable, which its driver sets, is still clear",
                 fix=fix,
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Observing:
+    """The observer of one VF, at work; an ``Observation``."""
+
+    host: Host
+    path: str
+    recorder: Recorder
+
+    def stop(self) -> Observed:
+        summary = self.recorder.stop()
+        lines = self.host.fetch(self.path).splitlines()
+        return Observed([json.loads(line) for line in lines], summary)
 
 
 @contextmanager

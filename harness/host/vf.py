@@ -1,18 +1,35 @@
 """A VF as a guest owns it, whichever provider lends it.
 
 A provider is a context manager that yields VFs and takes them back.  `sriov` lends a port's own,
-through VFIO.
+through VFIO; `twin` lends software ones, over vfio-user.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.remote import Host
-from harness.topology import MacAddress, PciAddress
+from harness.topology import MacAddress
 
 NO_MAC = MacAddress("00:00:00:00:00:00")
 """As the MAC of a VF it clears the filter on its port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What an observer saw: its *lines* (see ``agent.observer``) and its *summary* of itself."""
+
+    lines: list[dict[str, Any]]
+    summary: dict[str, Any]
+
+
+class Observation(Protocol):
+    """An observer of Bus Master Enable, at work until it is stopped."""
+
+    def stop(self) -> Observed:
+        """End it, and give what it saw."""
 
 
 class Vf(Protocol):
@@ -23,18 +40,28 @@ class Vf(Protocol):
         """The host that it is on."""
 
     @property
-    def pci(self) -> PciAddress:
-        """Its address there; what records and the observer call it."""
+    def name(self) -> str:
+        """What records call it: its PCI address there, if it has one."""
 
     @property
-    def device(self) -> str:
-        """QEMU's ``-device`` argument, without what depends on the guest: id, bus, pair."""
+    def device(self) -> Mapping[str, Any]:
+        """QEMU's ``-device`` as properties, without what depends on the guest: id, bus, pair."""
+
+    @property
+    def needs_shared_memory(self) -> bool:
+        """Whether it can work only in a guest whose memory is shared."""
 
     def set_filter(self, mac: MacAddress) -> None:
         """Have frames for *mac* go to this VF; for nobody with NO_MAC."""
 
-    def filter_action(self, mac: MacAddress) -> dict[str, Any]:
-        """What an observer on its host does to the same end; see ``agent.observer``."""
+    def observe(
+        self, *, qemu_pid: int, rate_per_s: int, path: str, on_release: str | None
+    ) -> Observation:
+        """Record Bus Master Enable into the file *path* on the host; it does when this returns.
+
+        With *on_release* the observer clears the filter when the VF is released, and has an event
+        of that name.
+        """
 
     def is_master(self) -> bool:
         """Whether Bus Master Enable is set now; its user is not disturbed."""

@@ -7,37 +7,46 @@ Everything that ``up`` makes is named after the lab (processes, namespaces, a fo
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from harness.agent.serve import STATE
 from harness.errors import LabBusy, LabError, UsageError
 from harness.guest.spec import GuestImage
-from harness.lab.accelerator import accelerator
-from harness.lab.clocks import set_clock
 from harness.lab.image import RUN, Image, guest_image, image, image_in
-from harness.lab.keys import CLIENT, known_hosts
-from harness.lab.machine import (
-    BOOT_SECONDS,
-    Cables,
-    Machine,
-    MachineSpec,
-    end_machines,
-    machines_of,
-)
+from harness.lab.machine_hosts import MachineHosts
+from harness.lab.namespace_hosts import NamespaceHosts
 from harness.lab.tree import Progress, check_root
 from harness.lab.wire import Wire
 from harness.remote.connecting import FOLDER
 from harness.topology import Emulation, PeerEntry, Topology
-from harness.waiting import Deadline
 
 IMAGE = "image"
 """In the lab's folder, a link to the image that it runs; its being there says that it is up."""
+
+
+class Hosts(Protocol):
+    """All hosts of a lab: emulated machines, or network namespaces of this one."""
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Names of those that are there."""
+
+    def check(self) -> None:
+        """Raise LabError for what they could not start without."""
+
+    def start(self, built: Image, wire: Wire, progress: Progress, *, dies_with_us: bool) -> None:
+        """Bring them all up, their ports on the *wire*, and return when each can be reached."""
+
+    def end(self) -> None:
+        """End them, and whatever an earlier start left of them."""
+
+    def reached(self, built: Image) -> Topology:
+        """The topology with what is known only of hosts that were started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +70,19 @@ def up(topology: Topology, progress: Progress, *, dies_with_us: bool) -> Topolog
     On any failure, Ctrl-C included, what was started is ended again.  With *dies_with_us* the
     machines end with this process even if it is killed.
     """
-    emulation, peer = _emulated_parts(topology)
-    _check_this_machine(topology)
+    _, peer = _emulated_parts(topology)
+    hosts = _hosts(topology)
+    _check_this_machine()
+    hosts.check()
     with _starting_alone(topology), ExitStack() as undo:
         down(topology)
         built = image(tuple(topology.hosts), progress)
-        fast = accelerator(built, progress)
         undo.callback(down, topology)
         run = _run_folder(topology)
         run.mkdir(mode=0o700)
         wire = wire_of(topology)
         wire.make(peer.interface, str(peer.address), topology.guest.mtu)
-        machines = [
-            Machine(_spec(topology, emulation, number, name, fast), built, run)
-            for number, name in enumerate(topology.hosts, start=1)
-        ]
-        resumed = all(machine.state.exists() for machine in machines)
-        _start(machines, wire, progress, resume=resumed, dies_with_us=dies_with_us)
-        _write_known_hosts(topology, built)
-        if resumed:
-            set_clock(_reached(topology, built.keys))
+        hosts.start(built, wire, progress, dies_with_us=dies_with_us)
         (run / IMAGE).symlink_to(built.folder)
         undo.pop_all()
     return reached_topology(topology)
@@ -89,13 +91,15 @@ def up(topology: Topology, progress: Progress, *, dies_with_us: bool) -> Topolog
 def down(topology: Topology) -> Status:
     """End everything that belongs to the lab on this machine; returns what there was."""
     was = status(topology)
-    end_machines(topology.name, tuple(topology.hosts))
+    _hosts(topology).end()
     wire = wire_of(topology)
     wire.remove()
     if was.folder:
         shutil.rmtree(was.folder)
-    for agents in (FOLDER, STATE):  # the peer's, which was as much a machine as its namespace
-        shutil.rmtree(Path(agents, wire.peer), ignore_errors=True)
+    for machine in (*topology.hosts.values(), topology.peer):
+        if machine and machine.namespace:  # what was as much a machine as its namespace
+            for agents in (FOLDER, STATE):
+                shutil.rmtree(Path(agents, machine.namespace), ignore_errors=True)
     return was
 
 
@@ -103,9 +107,9 @@ def status(topology: Topology) -> Status:
     """What there is of the lab on this machine; changes nothing."""
     wire = wire_of(topology)
     folder = _run_folder(topology)
-    running = machines_of(topology.name, tuple(topology.hosts))
+    running = _hosts(topology).running
     return Status(
-        machines=tuple(running),
+        machines=running,
         namespaces=tuple(n for n in (wire.namespace, wire.peer) if Path("/run/netns", n).exists()),
         folder=folder if folder.exists() else None,
         whole=set(running) == set(topology.hosts),
@@ -113,14 +117,8 @@ def status(topology: Topology) -> Status:
 
 
 def reached_topology(topology: Topology) -> Topology:
-    """*topology* with the key that logs in and the host keys of the lab that is up."""
-    return _reached(topology, _run_folder(topology) / IMAGE / "keys")
-
-
-def _reached(topology: Topology, keys: Path) -> Topology:
-    ways = {"identity": keys / CLIENT, "known_hosts": _run_folder(topology) / "known_hosts"}
-    hosts = {name: host.model_copy(update=ways) for name, host in topology.hosts.items()}
-    return topology.model_copy(update={"hosts": hosts})
+    """*topology* as the hosts of the lab that is up are reached."""
+    return _hosts(topology).reached(running_image(topology))
 
 
 def running_image(topology: Topology) -> Image:
@@ -149,7 +147,16 @@ def _emulated_parts(topology: Topology) -> tuple[Emulation, PeerEntry]:
     return topology.emulation, topology.peer
 
 
-def _check_this_machine(topology: Topology) -> None:
+def _hosts(topology: Topology) -> Hosts:
+    """Namespaces where all hosts are local, machines where they are reached by SSH."""
+    emulation, _ = _emulated_parts(topology)
+    run = _run_folder(topology)
+    if all(host.transport == "local" for host in topology.hosts.values()):
+        return NamespaceHosts(topology, run)
+    return MachineHosts(topology, emulation, run)
+
+
+def _check_this_machine() -> None:
     """What no start can do without, before anything is touched."""
     check_root()
     if not Path("/dev/net/tun").exists():
@@ -158,20 +165,6 @@ def _check_this_machine(topology: Topology) -> None:
             because="the emulated hosts' ports are taps",
             fix="load it with `modprobe tun`; in a container, pass the device in",
         )
-    if status(topology).machines:
-        return  # what is left over is ended first, and with it the ports it holds
-    for name, host in topology.hosts.items():
-        with socket.socket() as attempt:
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                attempt.bind(("127.0.0.1", host.port))
-            except OSError as taken:
-                raise LabError(
-                    f"this machine: TCP port {host.port}, which leads to {name}, cannot be had",
-                    because=taken.strerror or str(taken),
-                    fix=f"end what uses it (`ss -ltnp`), or change the port of {name} in "
-                    f"{topology.file}",
-                ) from None
 
 
 @contextmanager
@@ -192,51 +185,3 @@ def _starting_alone(topology: Topology) -> Iterator[None]:
 
 def _run_folder(topology: Topology) -> Path:
     return RUN / f"lab-{topology.name}"
-
-
-def _spec(
-    topology: Topology, emulation: Emulation, number: int, name: str, fast: str
-) -> MachineSpec:
-    host = topology.hosts[name]
-    return MachineSpec(
-        lab=topology.name,
-        host=name,
-        number=number,
-        memory_mib=emulation.host_memory_mib,
-        cpus=emulation.host_cpus,
-        accelerator=fast,
-        forwards=((host.port, 22),),
-    )
-
-
-def _start(
-    machines: list[Machine], wire: Wire, progress: Progress, *, resume: bool, dies_with_us: bool
-) -> None:
-    """Bring all machines to an answering sshd; booted ones leave a state for the next start."""
-    names = " and ".join(machine.spec.host for machine in machines)
-    fast = machines[0].spec.accelerator
-    progress(f"{'resuming' if resume else 'booting'} {names} ({fast})")
-    deadline = Deadline(BOOT_SECONDS)
-    with ExitStack() as ours:
-        ends = [ours.enter_context(end) for end in socket.socketpair(type=socket.SOCK_DGRAM)]
-        for machine, end in zip(machines, ends, strict=True):
-            tap = wire.tap(machine.spec.host)
-            ours.callback(os.close, tap)
-            cables = Cables(tap, end.fileno())
-            machine.start(cables, resume=resume, dies_with_us=dies_with_us)
-    for machine in machines:
-        if resume:
-            machine.resume(deadline)
-    for machine in machines:
-        machine.wait_for_ssh(deadline)
-    if not resume:
-        progress(f"saving the state of {names} for the next start")
-        for machine in machines:
-            machine.save(deadline)
-
-
-def _write_known_hosts(topology: Topology, built: Image) -> None:
-    """The keys that the machines must show."""
-    addresses = {name: f"[{host.address}]:{host.port}" for name, host in topology.hosts.items()}
-    text = known_hosts(built.keys, addresses)
-    (_run_folder(topology) / "known_hosts").write_text(text)

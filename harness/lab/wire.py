@@ -36,22 +36,20 @@ class Wire:
     def make(self, interface: str, address: str, peer_mtu: int) -> None:
         """Both namespaces, the bridge, and the peer's *interface* with *address*."""
         for namespace in (self.namespace, self.peer):
-            _ip("netns", "add", namespace)
-            _ip("-n", namespace, "link", "set", "lo", "up")
-        # A bridge that waits before it forwards, or that takes part in a spanning tree, would add
-        # outages of its own; one that snoops multicast would drop what nobody asked for.
-        _ip(
-            "-n", self.namespace, "link", "add", BRIDGE, "mtu", str(self.mtu), "type", "bridge",
-            "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0",
+            ip("netns", "add", namespace)
+            ip("-n", namespace, "link", "set", "lo", "up")
+        add_bridge(self.namespace, BRIDGE, self.mtu)
+        self.plug("peer", self.peer, interface)
+        ip("-n", self.peer, "link", "set", interface, "mtu", str(peer_mtu), "up")
+        ip("-n", self.peer, "address", "add", address, "dev", interface)
+
+    def plug(self, name: str, namespace: str, interface: str, *, bridge: str = BRIDGE) -> None:
+        """A veth pair: *name* on the *bridge*, and *interface*, still down, in *namespace*."""
+        ip(
+            "-n", self.namespace, "link", "add", name, "mtu", str(self.mtu), "type", "veth",
+            "peer", "name", interface, "mtu", str(self.mtu), "netns", namespace,
         )  # fmt: skip
-        _ip("-n", self.namespace, "link", "set", BRIDGE, "up")
-        _ip(
-            "-n", self.namespace, "link", "add", "peer", "mtu", str(self.mtu), "type", "veth",
-            "peer", "name", interface, "netns", self.peer,
-        )  # fmt: skip
-        self._attach("peer")
-        _ip("-n", self.peer, "link", "set", interface, "mtu", str(peer_mtu), "up")
-        _ip("-n", self.peer, "address", "add", address, "dev", interface)
+        self._attach(name, bridge)
 
     def tap(self, name: str) -> int:
         """A new tap on the bridge; its descriptor is the caller's, and closing it ends the tap."""
@@ -62,7 +60,7 @@ class Wire:
                 flags = if_tun.Flag.TAP | if_tun.Flag.NO_PI | if_tun.Flag.VNET_HDR
                 request = struct.pack("16sH22x", name.encode(), flags)
                 fcntl.ioctl(descriptor, if_tun.Ioctl.SETIFF, request)
-            _ip("-n", self.namespace, "link", "set", name, "mtu", str(self.mtu))
+            ip("-n", self.namespace, "link", "set", name, "mtu", str(self.mtu))
             self._attach(name)
             undo.pop_all()
         return descriptor
@@ -83,13 +81,26 @@ class Wire:
         """Both namespaces with all that is in them; without them, nothing."""
         for namespace in (self.namespace, self.peer):
             if Path("/run/netns", namespace).exists():
-                _ip("netns", "delete", namespace)
+                ip("netns", "delete", namespace)
 
     def _forward(self, name: str, state: int) -> None:
         _run("bridge", "-n", self.namespace, "link", "set", "dev", name, "state", str(state))
 
-    def _attach(self, name: str) -> None:
-        _ip("-n", self.namespace, "link", "set", name, "master", BRIDGE, "up")
+    def _attach(self, name: str, bridge: str = BRIDGE) -> None:
+        ip("-n", self.namespace, "link", "set", name, "master", bridge, "up")
+
+
+def add_bridge(namespace: str, name: str, mtu: int) -> None:
+    """A bridge that is as quick as a cable.
+
+    One that waits before it forwards, or that takes part in a spanning tree, would add outages of
+    its own; one that snoops multicast would drop what nobody asked for.
+    """
+    ip(
+        "-n", namespace, "link", "add", name, "mtu", str(mtu), "type", "bridge",
+        "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0",
+    )  # fmt: skip
+    ip("-n", namespace, "link", "set", name, "up")
 
 
 @contextmanager
@@ -110,7 +121,8 @@ def inside(namespace: str) -> Iterator[None]:
         os.close(own)
 
 
-def _ip(*arguments: str) -> None:
+def ip(*arguments: str) -> None:
+    """Run the program of that name.  Raises LabError in its own words."""
     _run("ip", *arguments)
 
 

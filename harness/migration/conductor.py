@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
 
 from harness.analysis.measured import Measured, MeasuredFlow, QemuFigures
 from harness.errors import GuestError, RemoteError
@@ -33,11 +35,7 @@ on an emulated host; what lasts is to be seen."""
 NOT_REACHED = "guest not reached"
 """The note of a guest that is lost: it does not answer where it went."""
 
-ATTACH_SECONDS = 60
 REACH_SECONDS = 30
-LAST_SECONDS = 20
-"""How long a flow that is cut off at the end is waited for: the longer, the fewer outages have an
-open end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +50,15 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Conducted:
-    """A migration, measured, and the *records* of its flows that it was measured from."""
+    """A migration, measured, and the *records* of its flows that it was measured from.
+
+    *tables* are what a scheme has recorded itself, by name.
+    """
 
     outcome: Outcome
     measured: Measured
     records: tuple[FlowRecords, ...]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def conduct(
@@ -102,7 +104,7 @@ def conduct(
         clock, outcome, source, successor, raw.seen, hand_off, ends.guest.name, since=since
     )
     measured = _measured(scheme, source, successor, outcome, timeline, records)
-    return Conducted(outcome, measured, records)
+    return Conducted(outcome, measured, records, scheme.tables)
 
 
 def _under_traffic(
@@ -121,9 +123,9 @@ def _under_traffic(
         let_pass(BEFORE_S)
         outcome = scheme.migrate(source, successor, address)
         if outcome.status == "completed":
-            outcome = _taken_up(outcome, successor)
+            outcome = _taken_up(outcome, successor, scheme.patience.attach_s)
             let_pass(AFTER_S)
-            outcome = _served(outcome, running)
+            outcome = _served(outcome, running, scheme.patience.served_s)
         # First what runs on the peer: logging in to a guest that is also answering takes long.
         stopped = {each.flow: each.stop() for each in running if each.flow.at_peer}
         if outcome.status == "completed":
@@ -148,13 +150,13 @@ def _wait_until_at_rest(ends: Ends) -> None:
     )  # fmt: skip
 
 
-def _taken_up(outcome: Outcome, successor: Instance) -> Outcome:
+def _taken_up(outcome: Outcome, successor: Instance, seconds: float) -> Outcome:
     """Wait until the guest drives its new VF; that it never does is worth a note, not an end."""
     if successor.vf is None:
         return outcome
     try:
         successor.vf.wait_for_bme(
-            seconds=ATTACH_SECONDS,
+            seconds=seconds,
             fix="see the guest's console: its driver must find the VF and its address",
         )
     except WaitError as late:
@@ -201,13 +203,13 @@ def _cut_off(flow: Flow) -> str:
     return f"flow {flow.name} is cut off"
 
 
-def _served(outcome: Outcome, running: Sequence[RunningFlow]) -> Outcome:
+def _served(outcome: Outcome, running: Sequence[RunningFlow], seconds: float) -> Outcome:
     """Do not stop flows in the middle of an outage; one that lasts longer has an open end."""
     for each in running:
         if each.flow.direction == "to-guest":
             continue  # the guest would have to be asked, while it is measured
         try:
-            each.wait_until_served(LAST_SECONDS)
+            each.wait_until_served(seconds)
         except WaitError as late:
             note = Note(time.monotonic_ns(), _cut_off(each.flow), late.what)
             outcome = replace(outcome, notes=(*outcome.notes, note))

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.host.vf import NO_MAC, Vf
+from harness.host.vf import Vf
 from harness.topology import MacAddress
 
 CLEARED, SET = "filter cleared", "filter set"
@@ -45,10 +45,6 @@ class HandOff:
         self._mac = mac
         self.steps: list[Step] = []
 
-    def on_release(self) -> dict[str, Any]:
-        """What the source's observer is to do when the VF is released; see ``agent.observer``."""
-        return {"name": CLEARED, **self._source.filter_action(NO_MAC)}
-
     def arrive(self) -> None:
         """The guest runs on the destination: set the filter there."""
         self._set(self._destination)
@@ -61,5 +57,5 @@ class HandOff:
         before_ns = time.monotonic_ns()
         vf.set_filter(self._mac)
         after_ns = time.monotonic_ns()
-        data = {"vf": vf.pci, "mac": self._mac}
+        data = {"vf": vf.name, "mac": self._mac}
         self.steps.append(Step(after_ns, after_ns - before_ns, vf.host.name, SET, data))

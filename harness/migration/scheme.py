@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+import pandas as pd
 
 from harness.errors import MigrationError, RemoteError
 from harness.guest.instance import Instance
@@ -42,6 +44,7 @@ class Note:
     t_ns: int
     name: str
     text: str
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,18 @@ class Outcome:
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long it is waited for what should come after a migration.
+
+    *attach_s* for the guest to take up its new VF, *served_s* for a flow that is cut off at the
+    end: the longer, the fewer outages have an open end.
+    """
+
+    attach_s: float = 60
+    served_s: float = 20
+
+
 class Scheme(Protocol):
     """A way to migrate."""
 
@@ -85,6 +100,14 @@ class Scheme(Protocol):
     @property
     def has_vf(self) -> bool:
         """Whether the guest owns a VF."""
+
+    @property
+    def patience(self) -> Patience:
+        """For what comes after it."""
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """What it recorded itself, by name; after `migrate`."""
 
     def migrate(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
         """Move the guest to *successor*, which waits on another host; *address* leads there.

@@ -46,7 +46,7 @@ def build(
     asked = clock.from_ours(outcome.asked_ns)
     events = [_event(asked, CONDUCTOR, ASKED)]
     events += [
-        _event(clock.from_ours(note.t_ns), CONDUCTOR, note.name, {"text": note.text})
+        _event(clock.from_ours(note.t_ns), CONDUCTOR, note.name, {"text": note.text, **note.data})
         for note in outcome.notes
     ]
     events += _qmp_events(clock, source, since)

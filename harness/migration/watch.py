@@ -11,9 +11,7 @@ from typing import Any
 
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
-from harness.host.vf import Vf
-from harness.migration.handoff import HandOff
-from harness.remote import Host
+from harness.migration.handoff import CLEARED, HandOff
 from harness.remote.transport import DeadlineError, HostGoneError
 
 
@@ -57,29 +55,18 @@ def watched(instance: Instance, hand_off: HandOff | None, *, bme_per_s: int) -> 
 
         stopping.callback(stop_kernel)
         if bme_per_s and instance.vf:
-            spec = _observing(instance, instance.vf, bme_path, bme_per_s, hand_off)
-            observer = host.start("observer", spec)
+            observer = instance.vf.observe(
+                qemu_pid=instance.pid, rate_per_s=bme_per_s, path=bme_path,
+                on_release=CLEARED if hand_off else None,
+            )  # fmt: skip
 
             def stop_observer() -> None:
-                seen.observer = observer.stop()
+                observed = observer.stop()
+                seen.observer, seen.bme = dict(observed.summary), observed.lines
                 seen.handoff = seen.observer.pop("events")
-                seen.bme = _lines(host, bme_path)
 
             stopping.callback(stop_observer)
         yield seen
-
-
-def _observing(
-    instance: Instance, vf: Vf, path: str, bme_per_s: int, hand_off: HandOff | None
-) -> dict[str, Any]:
-    """What the observer of *vf* is told; it writes to *path*."""
-    spec: dict[str, Any] = {
-        "host": instance.host.name, "vf": vf.pci, "qemu_pid": instance.pid, "path": path,
-        "rate_per_s": bme_per_s,
-    }  # fmt: skip
-    if hand_off:
-        spec["on_release"] = [hand_off.on_release()]
-    return spec
 
 
 @contextmanager
@@ -105,5 +92,5 @@ def links_watched(guest: GuestMachine) -> Iterator[Seen]:
                 guest.lost = f"{silent.what}; {silent.because}"
 
 
-def _lines(host: Host | GuestMachine, path: str) -> list[dict[str, Any]]:
+def _lines(host: GuestMachine, path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in host.fetch(path).splitlines()]

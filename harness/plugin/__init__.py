@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.plugin.fixtures import (
+    bare_guest,
     case,
     every_test_of_the_lab_is_a_case,
     flow,
@@ -25,6 +26,7 @@ from harness.plugin.hooks import (
 )
 
 __all__ = [
+    "bare_guest",
     "case",
     "every_test_of_the_lab_is_a_case",
     "flow",

@@ -20,6 +20,7 @@ from harness.plugin.options import SETTINGS
 if TYPE_CHECKING:
     from harness.analysis.measured import Direction
     from harness.analysis.verdict import Limits
+    from harness.migration.schemes.inplace import Plan
     from harness.remote import Host
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
@@ -67,6 +68,19 @@ def hosts(lab: Lab) -> list[Host]:
 @pytest.fixture(scope="module")
 def guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
     """A guest with a VF, booted once for a module; wherever its last migration left it."""
+    with _booted(request, lab, standby=True) as guest:
+        yield guest
+
+
+@pytest.fixture
+def bare_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
+    """A guest with a VF and no standby, booted for each test: not all come back from one."""
+    with _booted(request, lab, standby=False) as guest:
+        yield guest
+
+
+@contextmanager
+def _booted(request: pytest.FixtureRequest, lab: Lab, *, standby: bool) -> Iterator[MovingGuest]:
     from harness.guest.spec import GuestSpec
     from harness.run.moving import moving_guest
 
@@ -74,7 +88,7 @@ def guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
     logs = config.stash[RECORD].folder / "guests" / request.module.__name__.rpartition(".")[2]
     logs.mkdir(parents=True, exist_ok=True)
     with _at_fault(config, None), ExitStack() as preparing:
-        spec = GuestSpec.of(lab.topology.guest)
+        spec = GuestSpec.of(lab.topology.guest, standby=standby)
         guest = preparing.enter_context(moving_guest(lab, spec, logs, has_vf=True))
         put_back = preparing.pop_all()
     yield guest
@@ -130,6 +144,8 @@ def flow(lab: Lab) -> Callable[..., Flow]:
 def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..., Moved]:
     """Move a guest to the other host under flows; the result is judged, kept and reported.
 
+    With a *plan* it keeps its VF (scheme ``inplace``).
+
     A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's,
     and so is *tries*.  One that loses its guest is made again where the lab says so; it stays in
     the report.
@@ -138,14 +154,19 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
     from harness.run.record import limits_of
 
     def move(
-        guest: MovingGuest, *flows: Flow, observe: bool = True, tries: int = 0, **limits: Any
+        guest: MovingGuest,
+        *flows: Flow,
+        observe: bool = True,
+        tries: int = 0,
+        plan: Plan | None = None,
+        **limits: Any,
     ) -> Moved:
         judged_by = replace(limits_of(lab.topology), **limits)
         left = tries or lab.topology.guest.migrate_tries
         while True:
             left -= 1
             try:
-                moved = once(guest, flows, observe, judged_by)
+                moved = once(guest, flows, observe, plan, judged_by)
                 if not (left and moved.lost_its_guest):
                     return moved
             except GuestError:  # what it recorded itself is lost with it
@@ -153,9 +174,15 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
                     raise
             lab.progress("the guest was lost at its destination; this lab tries once more")
 
-    def once(guest: MovingGuest, flows: Sequence[Flow], observe: bool, judged_by: Limits) -> Moved:
+    def once(
+        guest: MovingGuest,
+        flows: Sequence[Flow],
+        observe: bool,
+        plan: Plan | None,
+        judged_by: Limits,
+    ) -> Moved:
         with case.said() as raw:
-            conducted = guest.migrate(flows, raw, observe=observe)
+            conducted = guest.migrate(flows, raw, observe=observe, plan=plan)
         moved = case.keep(conducted, judged_by)
         request.node.user_properties.extend(
             properties(moved.migration, moved.verdict.word, number=len(case.moved))

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from harness.clock import Reading
 from harness.errors import HarnessError, RestoreError
+from harness.remote import zipapp
 from harness.remote.agent import AgentClient
 from harness.remote.lease import Lease
 from harness.remote.relay import Relay
@@ -152,6 +153,14 @@ class Host:
             self._change("mkdir", path=str(Path(path).parent))
         return path
 
+    def install(self, program: str) -> str:
+        """Put the zipapp of *program* on the machine, unless it is there; its path."""
+        app = zipapp.build(program)
+        path = self.scratch(app.name)
+        if not self.exists(path):
+            self.send(app.data, path)
+        return path
+
     def send(self, source: bytes | Path, path: str, *, seconds: float = 120.0) -> None:
         """Write a file of any size, mode 0600; it is there whole or not at all."""
         with self._logged(f": send {shlex.quote(path)}", logging.INFO):
@@ -229,6 +238,13 @@ class Host:
         """Wait until BME of a VF is set; whether it is.  One question, answered in its time."""
         with self._logged(f": wait for BME of {pci}", logging.INFO):
             return bool(self.ask("bme.wait", seconds=seconds, address=pci))
+
+    def digest_memory(self, pid: int, name: str, *, seconds: float = 120.0) -> bytes:
+        """Digests of the pages of a guest's shared memory; see ``harness.agent.memory_digest``."""
+        path = self.scratch(f"memory-{pid}.digests")
+        with self._logged(f": digest memory {name} of process {pid}", logging.INFO):
+            self._agent.call("memory.digest", patience_s=seconds, pid=pid, name=name, path=path)
+        return self.fetch(path)
 
     def undo(self, down_to: int = 1, *, only: bool = False) -> None:
         """Undo what is journalled, the last first, down to that entry, or *only* that one.

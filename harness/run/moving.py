@@ -9,21 +9,26 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import RemoteError
+from harness.errors import RemoteError, UsageError
+from harness.guest.command_line import shares_memory
 from harness.guest.instance import GuestSilentError, Instance, instance, put_image
 from harness.guest.machine import GuestMachine
 from harness.guest.spec import GuestSpec, Place
-from harness.host.bridge import standby_tap
-from harness.host.port import find_port, port_up
+from harness.host.bridge import STANDBY, bridged, interface_up, tap
+from harness.host.port import Port, find_port, port_up
 from harness.host.sriov import virtual_functions
+from harness.host.twin import Twin, twins
 from harness.host.vf import NO_MAC, Vf
 from harness.migration.conductor import Conducted, Ends, conduct
 from harness.migration.handoff import HandOff
 from harness.migration.raw import Raw
 from harness.migration.scheme import Scheme, deadline_for
 from harness.migration.schemes.failover import Failover
+from harness.migration.schemes.inplace import Inplace, Plan
 from harness.migration.schemes.plain import Plain
+from harness.remote import Host
 from harness.run.lab import Lab
+from harness.topology import HostEntry
 from harness.traffic.flow import Endpoint, Flow
 
 ANSWER_SECONDS = 20
@@ -31,10 +36,10 @@ ANSWER_SECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Berth:
-    """What a host lends the guest: a tap on the bridge, and a VF if it is to have one."""
+    """What a host lends the guest: a tap for its standby and a VF, as far as it is to have them."""
 
     host: str
-    tap: str
+    tap: str | None
     vf: Vf | None
 
 
@@ -53,8 +58,13 @@ class MovingGuest:
         self._ending, self.instance, self.machine = self._boot(next(iter(berths.values())))
         stack.callback(lambda: self.machine.close())
 
-    def migrate(self, flows: Sequence[Flow], raw: Raw, *, observe: bool = True) -> Conducted:
+    def migrate(
+        self, flows: Sequence[Flow], raw: Raw, *, observe: bool = True, plan: Plan | None = None
+    ) -> Conducted:
         """Move to the other host while *flows* run, and return what was measured.
+
+        With *plan* it keeps its VF (scheme ``inplace``); otherwise it is ``failover``, or ``plain``
+        for a guest without a VF.
 
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
         harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
@@ -67,11 +77,11 @@ class MovingGuest:
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
         bme_per_s = self._lab.topology.limits.bme_per_s if observe else 0
         self._lab.renew(deadline_for(source).seconds)
-        ending, successor = self._launch(berth, incoming=True)
+        ending, successor = self._launch(berth, incoming=True, paused=plan is not None)
         loser = ending
         try:
             hand_off = self._hand_off(source, berth)
-            scheme: Scheme = Failover(hand_off) if hand_off else Plain()
+            scheme = self._scheme(plan, hand_off, source.vf, berth.vf)
             entry = self._lab.topology.hosts[berth.host]
             conducted = conduct(
                 scheme, source, successor,
@@ -133,10 +143,27 @@ class MovingGuest:
                     raise
                 self._lab.progress(f"{silent.what}; ended it")
 
-    def _hand_off(self, source: Instance, berth: Berth) -> HandOff | None:
-        return HandOff(source.vf, berth.vf, self.spec.mac) if source.vf and berth.vf else None
+    def _scheme(
+        self, plan: Plan | None, hand_off: HandOff | None, source: Vf | None, destination: Vf | None
+    ) -> Scheme:
+        if plan is None:
+            return Failover(hand_off) if hand_off else Plain()
+        if not isinstance(source, Twin) or not isinstance(destination, Twin):
+            raise UsageError(
+                f"lab {self._lab.topology.name!r}: a guest cannot move with its VF here",
+                because="its VF is no twin: QEMU refuses to migrate what VFIO cannot",
+                fix='mark the test `needs("twin")`',
+            )
+        return Inplace(plan, self.machine, source, destination)
 
-    def _launch(self, berth: Berth, *, incoming: bool) -> tuple[ExitStack, Instance]:
+    def _hand_off(self, source: Instance, berth: Berth) -> HandOff | None:
+        if not self.spec.standby or not source.vf or not berth.vf:
+            return None
+        return HandOff(source.vf, berth.vf, self.spec.mac)
+
+    def _launch(
+        self, berth: Berth, *, incoming: bool, paused: bool = False
+    ) -> tuple[ExitStack, Instance]:
         """A process on *berth*, and what ends it; the end of everything ends it too."""
         host = self._lab.hosts[berth.host]
         entry = self._lab.topology.hosts[berth.host]
@@ -147,7 +174,7 @@ class MovingGuest:
         place = Place(
             qemu=entry.qemu, accelerator=entry.accelerator, kernel=kernel, initramfs=initramfs,
             folder=folder, tap=berth.tap, vf=berth.vf.device if berth.vf else None,
-            incoming=incoming,
+            incoming=incoming, paused=paused, shared_memory=shares_memory(self.spec, berth.vf),
         )  # fmt: skip
         ending = self._stack.enter_context(ExitStack())
         log = self._logs / f"qmp-{berth.host}-{self._launches}.jsonl"
@@ -191,20 +218,49 @@ def moving_guest(lab: Lab, spec: GuestSpec, logs: Path, *, has_vf: bool) -> Iter
         berths = {}
         for name in lab.pair():
             lab.progress(f"preparing {name}")
-            berths[name] = stack.enter_context(_berth(lab, name, spec.mtu, has_vf=has_vf))
+            berths[name] = stack.enter_context(_berth(lab, name, spec, has_vf=has_vf))
         yield MovingGuest(lab, spec, berths, stack, logs)
 
 
 @contextmanager
-def _berth(lab: Lab, name: str, mtu: int, *, has_vf: bool) -> Iterator[Berth]:
-    host = lab.hosts[name]
-    port_name, entry = next(iter(lab.topology.hosts[name].ports.items()))
-    port = find_port(host, port_name, entry)
+def _berth(lab: Lab, name: str, spec: GuestSpec, *, has_vf: bool) -> Iterator[Berth]:
+    host, entry = lab.hosts[name], lab.topology.hosts[name]
     with ExitStack() as stack:
-        stack.enter_context(port_up(port, mtu=mtu))
-        tap = stack.enter_context(standby_tap(port, mtu=mtu))
-        if not has_vf:
-            yield Berth(name, tap, None)
-            return
-        (vf,) = stack.enter_context(virtual_functions(port, 1))
-        yield Berth(name, tap, vf)
+        interface = stack.enter_context(_way_out(host, entry, mtu=spec.mtu))
+        stack.enter_context(bridged(host, interface, mtu=_carries(host, interface)))
+        standby = spec.standby or not has_vf
+        wire = stack.enter_context(tap(host, STANDBY, mtu=spec.mtu)) if standby else None
+        vf = stack.enter_context(_vf(host, entry, mtu=spec.mtu)) if has_vf else None
+        yield Berth(name, wire, vf)
+
+
+@contextmanager
+def _way_out(host: Host, entry: HostEntry, *, mtu: int) -> Iterator[str]:
+    """The interface that leads to the wire, up: the port's, or that of the host's twins."""
+    if entry.twin:
+        with interface_up(host, entry.twin.interface):
+            yield entry.twin.interface
+        return
+    port = _port(host, entry)
+    with port_up(port, mtu=mtu):
+        yield port.interface
+
+
+@contextmanager
+def _vf(host: Host, entry: HostEntry, *, mtu: int) -> Iterator[Vf]:
+    """One VF, from whichever provider the host has."""
+    if entry.twin:
+        with twins(host, entry.twin, 1, mtu=mtu) as (twin,):
+            yield twin
+        return
+    with virtual_functions(_port(host, entry), 1) as (vf,):
+        yield vf
+
+
+def _port(host: Host, entry: HostEntry) -> Port:
+    name, port = next(iter(entry.ports.items()))
+    return find_port(host, name, port)
+
+
+def _carries(host: Host, interface: str) -> int:
+    return int(host.read_text(f"/sys/class/net/{interface}/mtu"))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ from harness.analysis.measured import BmeSample, Event
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.migration.conductor import NOT_REACHED, Conducted
 from harness.migration.raw import Raw
+from harness.migration.schemes.inplace import MEMORY_COMPARED
 from harness.report.entry import migration_result
 from harness.report.page import write_page
 from harness.report.results import CaseResult, Migration, Provenance, Results, write_results
@@ -55,6 +57,12 @@ class Moved:
             returned_ns = self.packets[flow.name]["returned_ns"]
             arrived += int(returned_ns.between(begin_ns, end_ns).sum())
         return arrived / due
+
+    @property
+    def memory(self) -> Mapping[str, Any]:
+        """What came of comparing memory: see scheme ``inplace``; empty where nobody did."""
+        events = self.conducted.measured.events
+        return next((event.data for event in events if event.name == MEMORY_COMPARED), {})
 
     @property
     def lost_its_guest(self) -> bool:
@@ -101,6 +109,8 @@ class Case:
         measured = conducted.measured
         _write_lines(self.folder / f"timeline{self._suffix}.jsonl", measured.events)
         _write_lines(self.folder / f"bme{self._suffix}.jsonl", measured.bme)
+        for name, table in conducted.tables.items():
+            table.to_parquet(self.folder / f"{name}{self._suffix}.parquet", index=False)
         recorded = migration_result(measured, limits)
         recorded.write(self.folder, number=len(self.moved) + 1)
         moved = Moved(recorded.migration, recorded.verdict, conducted, recorded.packets)

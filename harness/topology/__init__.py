@@ -12,6 +12,7 @@ from harness.topology.models import (
     PeerEntry,
     PortEntry,
     Topology,
+    TwinEntry,
 )
 from harness.topology.needs import WORDS, Unmet
 from harness.topology.reading import TOPOLOGIES, find, load, schema
@@ -33,6 +34,7 @@ __all__ = [
     "PeerEntry",
     "PortEntry",
     "Topology",
+    "TwinEntry",
     "Unmet",
     "find",
     "load",

@@ -16,6 +16,7 @@ from harness.topology import needs
 from harness.topology.connection import Entry
 from harness.topology.models import (
     PEER,
+    TWIN,
     GuestEntry,
     HostEntry,
     LinkEntry,
@@ -59,6 +60,7 @@ class Draft:
             hosts={name: _sound(HostEntry, table) for name, table in hosts.items()},
             ends=(
                 *(f"{host}.{port}" for host in hosts for port in _table(hosts[host], "ports")),
+                *(f"{host}.{TWIN}" for host in hosts if _table(hosts[host], TWIN)),
                 *([PEER] if PEER in raw else []),
             ),
             peer=_sound(PeerEntry, raw.get(PEER)),
@@ -112,6 +114,14 @@ def _connections(draft: Draft) -> Iterator[Fault]:
                 (*key, "namespace"),
                 'is set, but transport is "ssh"',
                 'no namespace, or transport = "local"',
+            )
+    for name, host in draft.hosts.items():
+        own = "address" if host and host.transport == "ssh" else "migration_address"
+        if host is not None and getattr(host, own) is None:
+            yield Fault(
+                ("hosts", name, own),
+                f'is missing, and transport is "{host.transport}"',
+                'an address, such as "192.0.2.11"',
             )
     peer = draft.peer
     if peer is not None and peer.transport == "ssh" and peer.management_address is None:

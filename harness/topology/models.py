@@ -19,6 +19,9 @@ from harness.topology.places import Places
 PEER = "peer"
 """The name by which links and connections mean the peer."""
 
+TWIN = "twin"
+"""The name by which links mean the end of a host's twins: ``host.twin``."""
+
 GUEST_SSH_PORT = 2222
 """On the loopback of whichever host a guest is on; QEMU forwards it to the guest's sshd."""
 
@@ -54,11 +57,31 @@ class PortEntry(Entry):
         return devices.profile(self.device)
 
 
+class TwinEntry(Entry):
+    """Twins instead of ports: ``[hosts.<host>.twin]``."""
+
+    interface: values.InterfaceName = Field(
+        description="network interface of the host that its twins' frames go through, "
+        "1 to 15 characters",
+        examples=["p0"],
+    )
+    link_mbit: Literal[100, 1000, 10_000] = Field(
+        default=10_000, description="speed of their link, 100, 1000 or 10000", examples=[10_000]
+    )
+    erratum_35: bool = Field(
+        default=False,
+        description="true for zeros in their PCI Express capability, as in those of real 82599 VFs",
+        examples=[True],
+    )
+
+
 class HostEntry(Reached):
     """A machine that runs guests: ``[hosts.<host>]``."""
 
-    address: values.Address = Field(
-        description="host name or IP address that SSH connects to", examples=["192.0.2.11"]
+    address: values.Address | None = Field(
+        default=None,
+        description='host name or IP address that SSH connects to; needed with transport "ssh"',
+        examples=["192.0.2.11"],
     )
     qemu: values.Text = Field(
         default="qemu-system-x86_64",
@@ -71,7 +94,7 @@ class HostEntry(Reached):
     migration_address: values.Address | None = Field(
         default=None,
         description="host name or IP address by which the other host reaches this one; "
-        "without it the key `address`",
+        'without it the key `address`; needed with transport "local"',
         examples=["192.0.2.11"],
     )
     migration_port: values.TcpPort = Field(
@@ -85,11 +108,16 @@ class HostEntry(Reached):
         description="table for each port under test",
         examples=["[hosts.alder.ports.p0]"],
     )
+    twin: TwinEntry | None = Field(
+        default=None,
+        description="table for twins, which are VFs without a port",
+        examples=["[hosts.alder.twin]"],
+    )
 
     @property
     def migration_endpoint(self) -> tuple[str, int]:
         """Address and TCP port that the other host's QEMU connects to."""
-        return self.migration_address or self.address, self.migration_port
+        return self.migration_address or self.address or "localhost", self.migration_port
 
 
 class PeerEntry(Reached):
@@ -136,7 +164,8 @@ class LinkEntry(Entry):
 
     ends: tuple[values.End, ...] = Field(
         min_length=2,
-        description="list of two or more ends, each a port written host.port, or peer",
+        description="list of two or more ends, each a port written host.port, or host.twin, or "
+        "peer",
         examples=[["alder.p0", "birch.p0", "peer"]],
     )
     mbit: values.Count = Field(description="speed in Mbit/s, 1 or more", examples=[10_000])
@@ -268,7 +297,7 @@ class Topology(Entry):
         """Say how the host called *name*, or "peer", is reached; raises UsageError."""
         if name in self.hosts:
             host = self.hosts[name]
-            return host.connection_of(name, host.address)
+            return host.connection_of(name, host.address or "localhost")
         if name == PEER and self.peer is not None:
             return self.peer.connection_of(PEER, self.peer.management_address or "localhost")
         machines = [*self.hosts, *([PEER] if self.peer is not None else [])]

@@ -56,6 +56,17 @@ def _sriov(lab: Topology) -> Finding:
     return Finding(not bare, f"no port on {' and '.join(bare)}", ("hosts", *bare[:1]))
 
 
+def _twin(lab: Topology) -> Finding:
+    without = [name for name, host in lab.hosts.items() if host.twin is None]
+    return Finding(not without, f"no twin on {' and '.join(without)}", ("hosts", *without[:1]))
+
+
+def _vf(lab: Topology) -> Finding:
+    bare = [name for name, host in lab.hosts.items() if not (host.ports or host.twin)]
+    found = f"neither port nor twin on {' and '.join(bare)}"
+    return Finding(not bare, found, ("hosts", *bare[:1]))
+
+
 def _two_vfs(lab: Topology) -> Finding:
     few = [name for name, port in lab.ports().items() if port.vfs < 2]
     if not few:
@@ -105,6 +116,8 @@ def _is(device: str) -> Callable[[PortEntry], bool]:
 WORDS: dict[str, Word] = {
     "two-hosts": Word("two hosts or more", _two_hosts),
     "sriov": Word("a port on every host", _sriov),
+    "vf": Word("on every host a VF to lend, a port's or a twin", _vf),
+    "twin": Word("on every host twins: software 82599 VFs over vfio-user", _twin),
     "two-vfs": Word("on every port two VFs that a test may make", _two_vfs),
     "peer": Word("a peer on the wire", _peer),
     "jumbo": Word(f"a link and a guest with an MTU of {JUMBO_MTU} or more", _jumbo),
@@ -123,7 +136,6 @@ WORDS: dict[str, Word] = {
     "wire": Word("a wire that can be cut and listened to by program", _wire),
     "iommu": Word("an IOMMU on every host, each VF in a group of its own"),
     "shared-storage": Word("disks that both hosts see under one path"),
-    "twin": Word("twins: software 82599 VFs over vfio-user"),
 }
 
 

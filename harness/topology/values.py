@@ -93,7 +93,9 @@ Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:%_
 TableName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 """The name of a host or port: it becomes part of file names and of ``host.port``."""
 
-End = Annotated[str, Field(description="port written host.port, or peer", examples=["alder.p0"])]
+End = Annotated[
+    str, Field(description="port written host.port, host.twin or peer", examples=["alder.p0"])
+]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s/]+$")]
 InterfaceName = Annotated[str, StringConstraints(pattern=r"^[^\s/]{1,15}$")]

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import time
 from typing import Any, Callable
 
 from harness.twin.device import Device
@@ -36,7 +37,11 @@ class Control:
             "command": device.config.command,
             "statistics": vars(device.statistics).copy(),
             "dma": {"records": log.count if log else None, "faults": device.memory.faults},
-            "shared": all(region.view for region in device.memory.regions),
+            "memory": [
+                {"address": each.address, "size": each.size, "offset": each.offset}
+                for each in device.memory.regions
+                if each.view
+            ],
             "port": {
                 "mtu": port.mtu,
                 "largest_frame": port.largest_frame,
@@ -54,6 +59,14 @@ class Control:
                 "queues": sum(queue.enabled for queue in device.receiver.queues),
             },
         }
+
+    def now(self) -> dict[str, int]:
+        """The COMMAND register, and when that was."""
+        return {"t_ns": time.monotonic_ns(), "command": self._device.config.command}
+
+    def announce(self, mac: str) -> None:
+        """Send what QEMU sends for its own interfaces after a migration: RARP, to everybody."""
+        self._device.announce(bytes.fromhex(mac.replace(":", "")))
 
     def set_mac(self, mac: str) -> None:
         self._device.port.set_mac(bytes.fromhex(mac.replace(":", "")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from typing import Callable
 
@@ -50,6 +51,7 @@ class Device:
         parts = (self.memory, port, self.interrupts, self.statistics)
         self.receiver = Receiver(*parts, self.misbehaviour)
         self.transmitter = Transmitter(*parts, send)
+        self._send = send
         port.ring = self.interrupts.cause_other
 
     @property
@@ -61,6 +63,11 @@ class Device:
         """A function level reset, or VFIO's: the VF as it was powered on, and off the bus."""
         self.config.clear()
         self._reset_vf()
+
+    def announce(self, mac: bytes) -> None:
+        """Let the port tell the wire that *mac* is here: a reverse ARP request (RFC 903)."""
+        request = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 3) + mac + bytes(4) + mac + bytes(4)
+        self._send([b"\xff" * 6 + mac + b"\x80\x35" + request + bytes(18)])
 
     def read(self, offset: int) -> int:
         """A register of BAR 0; one that is not there reads as 0."""

@@ -51,6 +51,7 @@ class Region:
     address: int
     size: int
     flags: int
+    offset: int  # in the file that was lent
     map: mmap.mmap | None
     view: memoryview
 
@@ -97,7 +98,7 @@ class GuestMemory:
         mapped = None if descriptor is None else _mapped(descriptor, offset, size, flags)
         view = memoryview(mapped) if mapped else memoryview(b"")
         self._starts.insert(at, address)
-        self._regions.insert(at, Region(address, size, flags, mapped, view))
+        self._regions.insert(at, Region(address, size, flags, offset, mapped, view))
 
     def unmap(self, address: int, size: int) -> None:
         """Give a stretch back; all that refers to it is gone when this returns.

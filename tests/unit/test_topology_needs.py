@@ -61,9 +61,18 @@ def lab(
 
 def test_words_that_a_file_shows_need_not_be_stated() -> None:
     assert load(find("emulated")).offered == {
-        *("two-hosts", "sriov", "two-vfs", "peer", "jumbo", "82576", "iommu", "wire"),
+        *("two-hosts", "vf", "sriov", "two-vfs", "peer", "jumbo", "82576", "iommu", "wire"),
     }
     assert {"82599", "jumbo-rule", "vf-link-state"} <= load(find("x520-pair")).offered
+
+
+def test_a_lab_of_twins_lends_vfs_and_has_no_port() -> None:
+    """A test that is about ports must not run there, and one that is about a VF must."""
+    twins = load(find("twin"))
+    assert twins.offered == {"two-hosts", "vf", "twin", "peer", "jumbo", "wire"}
+    assert [str(each)[:60] for each in twins.unmet(["sriov"])] == [
+        "needs sriov: lab 'twin' has no port on alder and birch (topo"
+    ]
 
 
 def test_an_unmet_need_names_the_need_what_there_is_and_the_line() -> None:
@@ -77,7 +86,7 @@ def test_an_unmet_need_names_the_need_what_there_is_and_the_line() -> None:
 
 def test_every_word_that_is_met_is_not_among_the_unmet(tmp_path: Path) -> None:
     """`offered` and `unmet` are asked by different callers and must not disagree."""
-    small = lab(tmp_path, offers='"twin"')
+    small = lab(tmp_path, offers='"iommu"')
     assert {need.need for need in small.unmet(WORDS)} == set(WORDS) - small.offered
 
 
@@ -88,8 +97,9 @@ def test_every_word_that_is_met_is_not_among_the_unmet(tmp_path: Path) -> None:
         ({"vfs": 1}, "two-vfs", "one VF on a.p0 and b.p0", "vfs = 1"),
         ({"peer": False}, "peer", "no peer", None),
         ({"mtu": 1500}, "jumbo", "an MTU of 1500", "mtu = 1500"),
-        ({}, "twin", "no offers", "offers"),
-        ({"offers": '"iommu"'}, "twin", "only iommu among its offers", "offers"),
+        ({}, "twin", "no twin on a and b", "[hosts.a]"),
+        ({}, "iommu", "no offers", "offers"),
+        ({"offers": '"iommu"'}, "shared-storage", "only iommu among its offers", "offers"),
         ({"devices": ("X540", "X550")}, "82599", "X540 and X550", 'device = "X540"'),
         ({"devices": ("82599", "X550")}, "82599", "X550", 'device = "X550"'),
         ({"devices": ("82599", "X550")}, "jumbo-rule", "X550", 'device = "X550"'),
@@ -112,7 +122,7 @@ def test_each_need_tells_what_the_lab_has_instead(
 
 
 def test_a_lab_without_ports_and_links_has_no_sriov_and_no_jumbo(tmp_path: Path) -> None:
-    """Labs of twins have none: what needs a port must be skipped there, not crash."""
+    """What needs a port must be skipped there, not crash."""
     lab(tmp_path)
     path = tmp_path / "small.toml"
     bare = re.sub(
@@ -121,7 +131,10 @@ def test_a_lab_without_ports_and_links_has_no_sriov_and_no_jumbo(tmp_path: Path)
         path.read_text(),
     )
     path.write_text(bare)
-    assert [need.found for need in load(path).unmet(["sriov", "two-vfs", "82599", "jumbo"])] == [
+    assert [
+        need.found for need in load(path).unmet(["vf", "sriov", "two-vfs", "82599", "jumbo"])
+    ] == [
+        "neither port nor twin on a and b",
         "no port on a and b",
         "no port on a and b",
         "no port on a and b",
@@ -146,6 +159,7 @@ SECTIONS = {
     "Top of the file": "Topology",
     "`[hosts.<host>]`": "HostEntry",
     "`[hosts.<host>.ports.<port>]`": "PortEntry",
+    "`[hosts.<host>.twin]`": "TwinEntry",
     "`[peer]`": "PeerEntry",
     "`[guest]`": "GuestEntry",
     "`[[links]]`": "LinkEntry",

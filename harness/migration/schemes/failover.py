@@ -6,6 +6,11 @@ that it let go shows in ``wait-unplug`` turning into ``active``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import pandas as pd
+
 from harness.guest.instance import Instance
 from harness.migration import scheme
 from harness.migration.handoff import HandOff
@@ -16,6 +21,8 @@ class Failover:
 
     name = "failover"
     has_vf = True
+    patience = scheme.Patience()
+    tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
     def __init__(self, hand_off: HandOff) -> None:
         self._hand_off = hand_off

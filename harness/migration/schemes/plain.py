@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import pandas as pd
+
 from harness.guest.instance import Instance
 from harness.migration import scheme
 
@@ -11,6 +16,8 @@ class Plain:
 
     name = "plain"
     has_vf = False
+    patience = scheme.Patience()
+    tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
     def migrate(
         self, source: Instance, successor: Instance, address: tuple[str, int]

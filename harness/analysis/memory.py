@@ -1,0 +1,94 @@
+"""Guest memory on both sides, page by page; and what the device's DMA log says of each difference.
+
+Frames:
+
+* log: ``t_ns`` (int64, the host's monotonic clock), ``address`` (uint64, the guest's), ``length``
+  (uint32, bytes), ``kind`` (see ``harness.twin.dma_log.Kind``), ``queue``, ``writes`` (bool); in
+  the order in which the accesses were made.
+* pages: one row for each page that differs or that was written too late, by ``page`` (its number
+  in the memory's file): ``differs``, ``written_ns`` (its last write by the device before the
+  memories were compared; 0 for none), ``marked`` (whether it was marked after that write).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.twin.dma_log import HEAD, RECORD, WRITES
+
+PAGE = 4096
+DIGEST_BYTES = 8  # harness.agent.memory_digest
+
+_RECORD = np.dtype(
+    [("t_ns", "<u8"), ("address", "<u8"), ("length", "<u4"), ("kind", "<u2"), ("queue", "<u2")]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A stretch of the guest's memory: where the guest has it, and where it is in its file."""
+
+    address: int
+    size: int
+    offset: int
+
+
+def read_log(data: bytes) -> pd.DataFrame:
+    """The records of a DMA log's file; ``attrs["dropped"]`` is how many found it full."""
+    count, dropped, _ = HEAD.unpack_from(data)
+    assert _RECORD.itemsize == RECORD.size
+    records = np.frombuffer(data, _RECORD, count, HEAD.size)
+    log = pd.DataFrame({name: records[name] for name in _RECORD.names or ()})
+    log["t_ns"] = log["t_ns"].astype("int64")
+    log["writes"] = log["kind"] >= WRITES
+    log.attrs["dropped"] = dropped
+    return log
+
+
+def differing(here: bytes, there: bytes) -> np.ndarray:
+    """Numbers of the pages whose digests differ.  Raises ValueError for memories of two sizes."""
+    if len(here) != len(there):
+        raise ValueError(f"{len(here)} and {len(there)} bytes of digests: not one memory")
+    first, second = (np.frombuffer(each, "<u8") for each in (here, there))
+    return np.flatnonzero(first != second)
+
+
+def written_pages(log: pd.DataFrame, memory: Sequence[Lent]) -> pd.Series:
+    """The last write of each page by the device: ``t_ns`` by page number in the memory's file."""
+    writes = log[log["writes"]]
+    spans = (writes["address"] % PAGE + writes["length"] + PAGE - 1) // PAGE
+    rows = writes.loc[writes.index.repeat(spans)]
+    nth = rows.groupby(level=0).cumcount()
+    address = (rows["address"].astype("int64") // PAGE + nth) * PAGE
+    place = pd.Series(-1, index=range(len(rows)), dtype="int64")
+    values = address.to_numpy()
+    for each in memory:
+        inside = (values >= each.address) & (values < each.address + each.size)
+        place[inside] = (values[inside] - each.address + each.offset) // PAGE
+    times = pd.Series(rows["t_ns"].to_numpy(), index=place.to_numpy())
+    return times[times.index >= 0].groupby(level=0).max()
+
+
+def explained(
+    differs: np.ndarray, written: pd.Series, *, copied_ns: int, marked_ns: int | None
+) -> pd.DataFrame:
+    """The pages frame: those that differ, and those that were written too late to be copied.
+
+    *copied_ns* is when the last pass began: what is written from then on cannot arrive.
+    *marked_ns* is when pages were marked; what was written before that is copied once more.
+    """
+    late = written.index[written >= copied_ns]
+    pages = np.union1d(differs, late)
+    last = written.reindex(pages).fillna(0).astype("int64").to_numpy()
+    return pd.DataFrame(
+        {
+            "page": pages,
+            "differs": np.isin(pages, differs),
+            "written_ns": last,
+            "marked": (last <= marked_ns) if marked_ns else np.zeros(len(pages), bool),
+        }
+    )

@@ -1,0 +1,226 @@
+"""The provider ``twin``: software 82599 VFs, each a program on the host; see ``harness.twin``."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import LabError, RemoteError
+from harness.host.bridge import BRIDGE, tap
+from harness.host.changes import changed_back
+from harness.host.vf import NO_MAC, Observed
+from harness.remote import Host
+from harness.remote.zipapp import TWIN
+from harness.topology import MacAddress, TwinEntry
+from harness.uapi.pci_regs import Command
+from harness.waiting import WaitError, wait_for
+
+START_SECONDS = 10
+ANSWER_SECONDS = 30
+"""For the longest thing that a twin is asked: marking some thousand pages."""
+
+PAGE = 4096
+_ANSWER_BYTES = 1 << 16
+
+
+class TwinControl:
+    """What a twin is asked and told, one thing at a time; see ``harness.twin.control``."""
+
+    def __init__(self, name: str, connection: socket.socket) -> None:
+        self._name = name
+        self._connection = connection
+        self._connection.settimeout(ANSWER_SECONDS)
+
+    def ask(self, word: str, **arguments: Any) -> Any:
+        """What the twin answers.  Raises RemoteError with its own words if it refuses."""
+        try:
+            self._connection.sendall(json.dumps({"do": word, **arguments}).encode() + b"\n")
+            answer = self._line()
+        except OSError as gone:
+            raise RemoteError(
+                f"{self._name}: the twin did not answer to {word!r}: {gone}",
+                because="its program has ended, or hangs",
+                fix="see its log on that host, beside its sockets",
+            ) from None
+        if "error" in answer:
+            raise RemoteError(
+                f"{self._name}: the twin refused {word!r}",
+                because=f"it said: {answer['error']}",
+                fix="see `harness/twin/control.py` for what it takes",
+            )
+        return answer["ok"]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _line(self) -> dict[str, Any]:
+        data = b""
+        while not data.endswith(b"\n"):
+            more = self._connection.recv(_ANSWER_BYTES)
+            if not more:
+                raise ConnectionError("it closed the connection")
+            data += more
+        return dict(json.loads(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """One twin, a ``Vf``; *folder* has its sockets and records, *tap* is its wire."""
+
+    host: Host
+    name: str
+    folder: str
+    tap: str
+    control: TwinControl
+
+    @property
+    def device(self) -> Mapping[str, Any]:
+        """QEMU connects to the twin's socket."""
+        return {
+            "driver": "vfio-user-pci",
+            "socket": {"type": "unix", "path": f"{self.folder}/vf"},
+        }
+
+    @property
+    def needs_shared_memory(self) -> bool:
+        """Its DMA goes straight into the guest's memory."""
+        return True
+
+    @property
+    def log_position(self) -> int:
+        """How many records its DMA log has."""
+        return int(self.control.ask("status")["dma"]["records"])
+
+    def check_free(self) -> None:
+        """Raise LabError if a guest has it already."""
+        if self.control.ask("status")["client"]:
+            raise LabError(
+                f"{self.host.name}: twin {self.name} has a guest already",
+                because="a twin is one VF: a second guest would take it from the first",
+                fix="end the other guest first, or lend more twins",
+            )
+
+    def set_filter(self, mac: MacAddress) -> None:
+        """The port's filter, and the bridge's entry that leads there."""
+        old = self.control.ask("status")["vf"]["mac"]
+        if old != NO_MAC:
+            self._forward("del", old)
+        self.control.ask("set_mac", mac=mac)
+        if mac != NO_MAC:
+            self._forward("replace", mac)
+
+    def announce(self, mac: MacAddress) -> None:
+        """Tell the wire that *mac* is here now, as QEMU does for its own interfaces.
+
+        Nobody does for a VF: until its guest sends by itself, switches send its frames to where it
+        was.
+        """
+        self.control.ask("announce", mac=mac)
+
+    def observe(
+        self, *, qemu_pid: int, rate_per_s: int, path: str, on_release: str | None
+    ) -> TwinObservation:
+        """The device itself writes down its COMMAND register each time that it changes."""
+        del qemu_pid, rate_per_s, path, on_release
+        return TwinObservation(self, self.control.ask("now"))
+
+    def is_master(self) -> bool:
+        return bool(self.control.ask("status")["command"] & Command.MASTER)
+
+    def wait_for_bme(self, *, seconds: float, fix: str) -> None:
+        try:
+            wait_for(
+                f"{self.host.name}: the guest to take up twin {self.name}",
+                self.is_master,
+                within=seconds,
+                every_s=0.05,
+                fix=fix,
+            )
+        except WaitError as late:
+            raise WaitError(
+                late.what,
+                because="Bus Master Enable, which its driver sets, is still clear",
+                fix=fix,
+            ) from None
+
+    def dma_log(self) -> bytes:
+        """The file of its DMA log, as ``harness.twin.dma_log`` lays it out; its records only."""
+        from harness.twin.dma_log import HEAD, RECORD
+
+        path = f"{self.folder}/dma.log"
+        count = self.log_position
+        asked = ["head", "-c", str(HEAD.size + count * RECORD.size), path]
+        part = f"{path}.part"
+        self.host.run("sh", "-c", 'out=$1; shift; "$@" > "$out"', "sh", part, *asked)
+        return self.host.fetch(part)
+
+    def _forward(self, action: str, mac: str) -> None:
+        self.host.run(
+            "bridge", "fdb", action, mac, "dev", self.tap, "master",
+            *(["static"] if action == "replace" else []), changes=True, check=action != "del",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TwinObservation:
+    """What a twin wrote down of its COMMAND register; an ``Observation``."""
+
+    twin: Twin
+    began: Mapping[str, int]
+
+    def stop(self) -> Observed:
+        ended = self.twin.control.ask("now")
+        text = self.twin.host.fetch(f"{self.twin.folder}/bme.jsonl").decode()
+        changes = [json.loads(line) for line in text.splitlines()]
+        seen = [
+            self.began,
+            *(each for each in changes if self.began["t_ns"] < each["t_ns"] < ended["t_ns"]),
+            ended,
+        ]
+        names = {"host": self.twin.host.name, "vf": self.twin.name, "via": "device", "gap_ns": 0}
+        lines = [{**each, **names, "bme": bool(each["command"] & Command.MASTER)} for each in seen]
+        return Observed(lines, {"samples": len(lines), "via": {"device": len(lines)}, "events": []})
+
+
+@contextmanager
+def twins(host: Host, entry: TwinEntry, count: int, *, mtu: int) -> Iterator[list[Twin]]:
+    """Lend *count* twins whose port has that MTU, on the host's bridge; none has a filter yet."""
+    app = host.install(TWIN)
+    with changed_back(host), ExitStack() as stack:
+        lent = []
+        for index in range(count):
+            name = f"vf{index}"
+            wire = stack.enter_context(tap(host, name, mtu=mtu))
+            lent.append(stack.enter_context(_started(host, entry, app, name, wire, mtu)))
+        yield lent
+
+
+@contextmanager
+def _started(
+    host: Host, entry: TwinEntry, app: str, name: str, wire: str, mtu: int
+) -> Iterator[Twin]:
+    folder = host.scratch(f"{BRIDGE}-{name}/twin.log").rpartition("/")[0]
+    argv = [
+        "python3", "-I", app, "--socket", f"{folder}/vf", "--control", f"{folder}/control",
+        "--tap", wire, "--bme", f"{folder}/bme.jsonl", "--dma-log", f"{folder}/dma.log",
+        "--port-mtu", str(mtu), "--link-mbit", str(entry.link_mbit),
+        *(["--erratum-35"] if entry.erratum_35 else []),
+    ]  # fmt: skip
+    for left in ("vf", "control"):
+        if host.exists(f"{folder}/{left}"):
+            host.unlink(f"{folder}/{left}")  # of a twin that was killed; nobody listens there
+    with changed_back(host):
+        host.spawn(argv, log=f"{folder}/twin.log", what=f"twin {name}")
+        wait_for(
+            f"{host.name}: twin {name} to listen",
+            lambda: host.exists(f"{folder}/control"),
+            within=START_SECONDS,
+            fix=f"see {folder}/twin.log on that host",
+        )
+        connection = host.socket_to(f"{folder}/control")
+        with closing(TwinControl(f"{host.name}: {name}", connection)) as control:
+            yield Twin(host, name, folder, wire, control)

@@ -1,0 +1,122 @@
+"""The hosts of a lab as emulated machines: each a QEMU with an SR-IOV port and sshd."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+from harness.errors import LabError
+from harness.lab.accelerator import accelerator
+from harness.lab.clocks import set_clock
+from harness.lab.image import Image
+from harness.lab.keys import CLIENT, known_hosts
+from harness.lab.machine import (
+    BOOT_SECONDS,
+    Cables,
+    Machine,
+    MachineSpec,
+    end_machines,
+    machines_of,
+)
+from harness.lab.tree import Progress
+from harness.lab.wire import Wire
+from harness.topology import Emulation, Topology
+from harness.waiting import Deadline
+
+
+class MachineHosts:
+    """All hosts of *topology*; *run* is the folder of the lab that is up."""
+
+    def __init__(self, topology: Topology, emulation: Emulation, run: Path) -> None:
+        self._topology = topology
+        self._emulation = emulation
+        self._run = run
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Names of those whose QEMU runs."""
+        return tuple(machines_of(self._topology.name, tuple(self._topology.hosts)))
+
+    def check(self) -> None:
+        """Raise LabError where a port of this machine that leads to a host cannot be had."""
+        if self.running:
+            return  # what is left over is ended first, and with it the ports it holds
+        for name, host in self._topology.hosts.items():
+            with socket.socket() as attempt:
+                attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    attempt.bind(("127.0.0.1", host.port))
+                except OSError as taken:
+                    raise LabError(
+                        f"this machine: TCP port {host.port}, which leads to {name}, cannot be had",
+                        because=taken.strerror or str(taken),
+                        fix=f"end what uses it (`ss -ltnp`), or change the port of {name} in "
+                        f"{self._topology.file}",
+                    ) from None
+
+    def start(self, built: Image, wire: Wire, progress: Progress, *, dies_with_us: bool) -> None:
+        """Bring all to an answering sshd; booted ones leave a state for the next start."""
+        fast = accelerator(built, progress)
+        machines = [
+            Machine(self._spec(number, name, fast), built, self._run)
+            for number, name in enumerate(self._topology.hosts, start=1)
+        ]
+        resumed = all(machine.state.exists() for machine in machines)
+        _start(machines, wire, progress, resume=resumed, dies_with_us=dies_with_us)
+        self._write_known_hosts(built)
+        if resumed:
+            set_clock(self.reached(built))
+
+    def end(self) -> None:
+        """End their QEMUs."""
+        end_machines(self._topology.name, tuple(self._topology.hosts))
+
+    def reached(self, built: Image) -> Topology:
+        """The topology with the key that logs in and the host keys."""
+        ways = {"identity": built.keys / CLIENT, "known_hosts": self._run / "known_hosts"}
+        hosts = {name: host.model_copy(update=ways) for name, host in self._topology.hosts.items()}
+        return self._topology.model_copy(update={"hosts": hosts})
+
+    def _spec(self, number: int, name: str, fast: str) -> MachineSpec:
+        return MachineSpec(
+            lab=self._topology.name,
+            host=name,
+            number=number,
+            memory_mib=self._emulation.host_memory_mib,
+            cpus=self._emulation.host_cpus,
+            accelerator=fast,
+            forwards=((self._topology.hosts[name].port, 22),),
+        )
+
+    def _write_known_hosts(self, built: Image) -> None:
+        """The keys that the machines must show."""
+        hosts = self._topology.hosts.items()
+        addresses = {name: f"[{host.address}]:{host.port}" for name, host in hosts}
+        (self._run / "known_hosts").write_text(known_hosts(built.keys, addresses))
+
+
+def _start(
+    machines: list[Machine], wire: Wire, progress: Progress, *, resume: bool, dies_with_us: bool
+) -> None:
+    names = " and ".join(machine.spec.host for machine in machines)
+    fast = machines[0].spec.accelerator
+    progress(f"{'resuming' if resume else 'booting'} {names} ({fast})")
+    deadline = Deadline(BOOT_SECONDS)
+    with ExitStack() as ours:
+        ends = [ours.enter_context(end) for end in socket.socketpair(type=socket.SOCK_DGRAM)]
+        for machine, end in zip(machines, ends, strict=True):
+            tap = wire.tap(machine.spec.host)
+            ours.callback(os.close, tap)
+            cables = Cables(tap, end.fileno())
+            machine.start(cables, resume=resume, dies_with_us=dies_with_us)
+    for machine in machines:
+        if resume:
+            machine.resume(deadline)
+    for machine in machines:
+        machine.wait_for_ssh(deadline)
+    if not resume:
+        progress(f"saving the state of {names} for the next start")
+        for machine in machines:
+            machine.save(deadline)
