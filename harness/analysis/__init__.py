@@ -39,7 +39,7 @@ docs/method.md.
 ``phases``: contiguous, in time order; the first begins and the last ends with the data
 
     ============== ======  ==================================================================
-    name            str    before, unplug, pre-copy, stop, resume, replug, after
+    name            str    before, quiesce, unplug, pre-copy, stop, resume, replug, after
     start_ns        int64
     end_ns          int64
     uncertainty_ns  int64  of start_ns, in relation to the peer's clock

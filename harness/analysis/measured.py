@@ -10,6 +10,22 @@ from harness.uapi.pci_regs import NO_ANSWER
 
 Direction = Literal["round-trip", "to-guest", "from-guest"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+QUIESCE, QUIESCED = "quiesce", "quiesced"
+"""Events of scheme ``inplace``: the step that is to stop the VF's DMA begins, and is over."""
+
+IN_PLACE = "in place"
+"""An event: what was planned, {"quiesce", "when", "marking", "passes", "gap_s"}."""
+
+MARKED, MARKING_REFUSED = "marked", "marking refused"
+
+MEMORY_COMPARED = "memory compared"
+"""An event: what came of comparing both memories after the stop, in pages.
+
+{"pages", "differ", "may_differ", "must_differ", "unexplained"}: how many there are, how many
+differ, how many could by the device's own log, how many had to, and the numbers of those that
+differ and could not.
+"""
+
 ECHOES = "echoes counted"
 """An event: what the guest's kernel got and sent while the flows ran, {"requests", "replies"}."""
 
@@ -122,3 +138,8 @@ class Measured:
     def has_vf(self) -> bool:
         """Whether the guest has a VF to let go; ``plain`` is the baseline without."""
         return self.scheme != "plain"
+
+    @property
+    def keeps_vf(self) -> bool:
+        """Whether it moves together with its VF."""
+        return self.scheme == "inplace"

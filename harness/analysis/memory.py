@@ -5,9 +5,9 @@ Frames:
 * log: ``t_ns`` (int64, the host's monotonic clock), ``address`` (uint64, the guest's), ``length``
   (uint32, bytes), ``kind`` (see ``harness.twin.dma_log.Kind``), ``queue``, ``writes`` (bool); in
   the order in which the accesses were made.
-* pages: one row for each page that differs or that was written too late, by ``page`` (its number
-  in the memory's file): ``differs``, ``written_ns`` (its last write by the device before the
-  memories were compared; 0 for none), ``marked`` (whether it was marked after that write).
+* pages: one row for each page that differs or was written by the device meanwhile, by ``page``
+  (its number in the memory's file): ``differs``, ``written_ns`` (its last write by the device; 0
+  for none), ``may_differ`` and ``must_differ`` (what follows from that for the copy).
 """
 
 from __future__ import annotations
@@ -74,21 +74,29 @@ def written_pages(log: pd.DataFrame, memory: Sequence[Lent]) -> pd.Series:
 
 
 def explained(
-    differs: np.ndarray, written: pd.Series, *, copied_ns: int, marked_ns: int | None
+    differs: np.ndarray,
+    written: pd.Series,
+    *,
+    asked_ns: int,
+    copied_ns: int,
+    marked_ns: int | None,
 ) -> pd.DataFrame:
-    """The pages frame: those that differ, and those that were written too late to be copied.
+    """The pages frame: those that differ, and those that may by the device's log.
 
-    *copied_ns* is when the last pass began: what is written from then on cannot arrive.
-    *marked_ns* is when pages were marked; what was written before that is copied once more.
+    *asked_ns* is when the migration began: a page is copied at some time after that, so it may lack
+    what is written later.  *copied_ns* is when the last page was copied: what is written later did
+    not arrive.  *marked_ns* is when the pages written until then were marked, so that they are
+    copied after it; None where nobody did, or too late.
     """
-    late = written.index[written >= copied_ns]
-    pages = np.union1d(differs, late)
+    pages = np.union1d(differs, written.index[written > asked_ns])
     last = written.reindex(pages).fillna(0).astype("int64").to_numpy()
+    unmarked = last > (marked_ns or 0)
     return pd.DataFrame(
         {
             "page": pages,
             "differs": np.isin(pages, differs),
             "written_ns": last,
-            "marked": (last <= marked_ns) if marked_ns else np.zeros(len(pages), bool),
+            "may_differ": (last > asked_ns) & unmarked,
+            "must_differ": (last > copied_ns) & unmarked,
         }
     )

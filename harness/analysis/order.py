@@ -24,7 +24,7 @@ class Order:
 
 def dma_order(measured: Measured) -> list[Order]:
     """One entry per VF watched on the source; none where there is no VF or no STOP."""
-    stop = stopped(measured)
+    stop = _before_last_pass(measured)
     if stop is None or not measured.has_vf:
         return []
     ours = sorted(
@@ -33,6 +33,20 @@ def dma_order(measured: Measured) -> list[Order]:
     found = [_order_of(list(samples), stop) for _, samples in groupby(ours, key=lambda s: s.vf)]
     nobody = Order("unknown", "nobody looked at BME of the source's VF, nor at its release")
     return found or _from_release(measured, stop) or [nobody]
+
+
+def _before_last_pass(measured: Measured) -> Event | None:
+    """The last moment before the last pass: STOP, or when QEMU went on after a pause there.
+
+    Ref: QEMU, migration capability ``pause-before-switchover``.
+    """
+    stop, paused = stopped(measured), False
+    for event in measured.events if stop else ():
+        if event.source == f"qmp:{measured.source}" and event.t_ns >= measured.asked_ns:
+            paused |= event.name == "MIGRATION pre-switchover"
+            if paused and event.name == "MIGRATION device":
+                return event
+    return stop
 
 
 def _order_of(samples: list[BmeSample], stop: Event) -> Order:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from harness.analysis.measured import BmeSample, Event, Measured
+from harness.analysis.measured import QUIESCE, BmeSample, Event, Measured
 
-NAMES = ("before", "unplug", "pre-copy", "stop", "resume", "replug", "after")
+NAMES = ("before", "quiesce", "unplug", "pre-copy", "stop", "resume", "replug", "after")
 
 ASKED = "migrate asked"
 LET_GO_ASKED = "unplug asked"
@@ -36,7 +36,8 @@ def phases(measured: Measured, *, starts_ns: int, ends_ns: int) -> pd.DataFrame:
 
     *starts_ns* and *ends_ns* are those of the data, in the peer's clock.  A phase whose beginning
     nothing on the timeline shows is left out: the one before it lasts until the next that is
-    shown.  So a cancelled migration has no stop, and ``plain`` no unplug and no replug.
+    shown.  So a cancelled migration has no stop, ``plain`` no unplug and no replug, and ``inplace``
+    a quiesce only where that step is taken before the migration is asked for.
     """
     found = [Boundary("before", min(starts_ns, measured.asked_ns))]
     for boundary in _boundaries(measured):
@@ -117,7 +118,11 @@ def _boundaries(measured: Measured) -> list[Boundary]:
     """List what the timeline shows, in the order in which the phases follow each other."""
     found: list[Boundary] = []
     gone = released(measured) if measured.has_vf else None
-    if measured.has_vf:
+    if measured.keeps_vf:
+        step = _first(measured.events, (QUIESCE,))
+        found += _begins("quiesce", step if step and step.t_ns < measured.asked_ns else None)
+        found.append(Boundary("pre-copy", measured.asked_ns))
+    elif measured.has_vf:
         asked = _first(measured.events, (LET_GO_ASKED,))
         first = min(measured.asked_ns, asked.t_ns) if asked else measured.asked_ns
         found += [Boundary("unplug", first), *_begins("pre-copy", gone)]
@@ -153,6 +158,11 @@ def _resumed(measured: Measured, runs: Event) -> list[Boundary]:
     if not measured.has_vf:
         done = _first(measured.events, ("MIGRATION completed",), runs.source, since_ns=runs.t_ns)
         return [*_begins("resume", runs), *_begins("after", done or runs)]
+    if measured.keeps_vf:
+        return [
+            *_begins("resume", runs),
+            *_begins("after", _bme_set(measured.bme, host, since=runs)),
+        ]
     return [
         *_begins("resume", runs),
         *_begins("replug", _bme_set(measured.bme, host, since=runs)),

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from harness.analysis.measured import Direction, Measured
+from harness.analysis.measured import MEMORY_COMPARED, Direction, Measured
 from harness.analysis.order import dma_order
 from harness.analysis.phases import ATTACHED
 
@@ -97,6 +97,7 @@ def judge(
     faults += [fault for flow in flows for fault in _flow_faults(flow, limits)]
     faults += [order.why for order in orders if order.outcome == "broken"]
     faults += _attachment_faults(measured)
+    faults += _memory_faults(measured)
     return Verdict("fail", tuple(faults)) if faults else Verdict("pass")
 
 
@@ -174,8 +175,22 @@ def _status_faults(measured: Measured, limits: Limits) -> Iterable[str]:
 def _attachment_faults(measured: Measured) -> Iterable[str]:
     """A guest that is left on its standby is served, so its flows alone do not tell."""
     completed = measured.has_vf and measured.status == "completed"
+    if measured.keeps_vf:
+        there = [sample for sample in measured.bme if sample.host == measured.destination]
+        if completed and not any(sample.masters for sample in there):
+            yield "the guest's VF never mastered the bus at the destination: it is dead there"
+        return
     if completed and not any(event.name == ATTACHED for event in measured.events):
         yield "the guest has no VF with a lasting link at the destination"
+
+
+def _memory_faults(measured: Measured) -> Iterable[str]:
+    """Memory that did not arrive; where the device's own log does not say why, that too."""
+    for event in measured.events:
+        if event.name == MEMORY_COMPARED and event.data["differ"]:
+            yield f"{event.data['differ']} of {event.data['pages']} pages of memory were lost"
+            if unexplained := event.data["unexplained"]:
+                yield f"{len(unexplained)} of them the device did not write after their last copy"
 
 
 def _flow_faults(flow: FlowFigures, limits: Limits) -> Iterable[str]:

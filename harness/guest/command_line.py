@@ -110,4 +110,5 @@ def _vf(place: Place) -> list[str]:
     if place.vf is None:
         return []
     pair = {"failover_pair_id": STANDBY} if place.tap else {}
-    return ["-device", json.dumps({**place.vf, "id": VF, "bus": "slot2", **pair})]
+    device = {**place.vf, "id": VF, "bus": "slot2", **pair}
+    return ["-device", json.dumps(device, separators=(",", ":"))]

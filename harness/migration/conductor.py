@@ -28,10 +28,6 @@ from harness.waiting import WaitError, let_pass, wait_for
 BEFORE_S = 1.0
 """How long the flows run before the migration is asked for: what undisturbed looks like."""
 
-AFTER_S = 5.0
-"""... and after the VF masters the bus again. Its link flickers for 2 to 3 s while igbvf starts
-on an emulated host; what lasts is to be seen."""
-
 NOT_REACHED = "guest not reached"
 """The note of a guest that is lost: it does not answer where it went."""
 
@@ -124,7 +120,7 @@ def _under_traffic(
         outcome = scheme.migrate(source, successor, address)
         if outcome.status == "completed":
             outcome = _taken_up(outcome, successor, scheme.patience.attach_s)
-            let_pass(AFTER_S)
+            let_pass(scheme.patience.after_s)
             outcome = _served(outcome, running, scheme.patience.served_s)
         # First what runs on the peer: logging in to a guest that is also answering takes long.
         stopped = {each.flow: each.stop() for each in running if each.flow.at_peer}
@@ -234,7 +230,7 @@ def _measured(
     figures = outcome.figures
     return Measured(
         scheme=scheme.name,
-        trigger=source.spec.trigger.value if scheme.has_vf else None,
+        trigger=scheme.trigger,
         source=source.host.name,
         destination=successor.host.name,
         status=outcome.status,

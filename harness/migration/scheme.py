@@ -82,11 +82,12 @@ class Outcome:
 class Patience:
     """How long it is waited for what should come after a migration.
 
-    *attach_s* for the guest to take up its new VF, *served_s* for a flow that is cut off at the
-    end: the longer, the fewer outages have an open end.
+    *attach_s* for the guest to take up its VF, *after_s* to see what lasts, *served_s* for a flow
+    that is cut off at the end: the longer, the fewer outages have an open end.
     """
 
     attach_s: float = 60
+    after_s: float = 5
     served_s: float = 20
 
 
@@ -100,6 +101,10 @@ class Scheme(Protocol):
     @property
     def has_vf(self) -> bool:
         """Whether the guest owns a VF."""
+
+    @property
+    def trigger(self) -> str | None:
+        """What tells the guest to let the VF go, or how that is stopped; None without one."""
 
     @property
     def patience(self) -> Patience:

@@ -27,6 +27,7 @@ POINTS_PER_CHARACTER = 4.5  # at 8 points, a little generous
 # kept for outages.
 PHASE_COLOURS = {
     "before": "#d9dde2",
+    "quiesce": "#f4b183",
     "unplug": "#e69f00",
     "pre-copy": "#8cc8ee",
     "stop": "#dc95bd",

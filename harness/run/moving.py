@@ -147,7 +147,7 @@ class MovingGuest:
         self, plan: Plan | None, hand_off: HandOff | None, source: Vf | None, destination: Vf | None
     ) -> Scheme:
         if plan is None:
-            return Failover(hand_off) if hand_off else Plain()
+            return Failover(hand_off, self.spec.trigger) if hand_off else Plain()
         if not isinstance(source, Twin) or not isinstance(destination, Twin):
             raise UsageError(
                 f"lab {self._lab.topology.name!r}: a guest cannot move with its VF here",

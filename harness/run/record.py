@@ -14,11 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.measured import BmeSample, Event
+from harness.analysis.measured import MEMORY_COMPARED, BmeSample, Event
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.migration.conductor import NOT_REACHED, Conducted
 from harness.migration.raw import Raw
-from harness.migration.schemes.inplace import MEMORY_COMPARED
 from harness.report.entry import migration_result
 from harness.report.page import write_page
 from harness.report.results import CaseResult, Migration, Provenance, Results, write_results

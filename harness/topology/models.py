@@ -164,8 +164,7 @@ class LinkEntry(Entry):
 
     ends: tuple[values.End, ...] = Field(
         min_length=2,
-        description="list of two or more ends, each a port written host.port, or host.twin, or "
-        "peer",
+        description="list of two or more ends, each a port written host.port, host.twin or peer",
         examples=[["alder.p0", "birch.p0", "peer"]],
     )
     mbit: values.Count = Field(description="speed in Mbit/s, 1 or more", examples=[10_000])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.guest.faults import panic_at_next_vf
-from harness.migration import conductor
+from harness.migration.scheme import Patience
+from harness.migration.schemes.failover import Failover
 from harness.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def test_a_guest_that_panics_at_its_destination_is_measured_and_replaced(
     state: str,
 ) -> None:
     """It finds its new VF and is lost.  Its users never come back; those of the next are served."""
-    monkeypatch.setattr(conductor, "LAST_SECONDS", 3)
+    monkeypatch.setattr(Failover, "patience", Patience(served_s=3))
     panic_at_next_vf(guest.machine, ends=ends)
     lost = migrate(guest, flow(64), tries=1)
     assert lost.conducted.outcome.destination_state == state
@@ -98,8 +99,7 @@ def test_a_guest_that_its_lab_loses_is_measured_by_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An emulator that loses one of a hundred must not make a red test; both are in the report."""
-    monkeypatch.setattr(conductor, "LAST_SECONDS", 3)
-    monkeypatch.setattr(conductor, "ATTACH_SECONDS", 5)
+    monkeypatch.setattr(Failover, "patience", Patience(attach_s=5, served_s=3))
     panic_at_next_vf(guest.machine, ends=False)
     moved = migrate(guest, flow(64), tries=2)
     assert moved.verdict.word == "pass", moved.why

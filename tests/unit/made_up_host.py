@@ -48,6 +48,7 @@ class Machine(AgentClient):
     programs  what a command answers, by its first word: (status, stdout)
     changes   what was changed, in order: ``path = text`` or the command
     holder    who has the lease; "" if nobody has
+    started   the recorders that were started, and what they were told
     has_bme   whether a VF that is waited for has BME set in time
     ahead_ns  how far its monotonic and its wall clock are ahead of our monotonic one
     """
@@ -81,6 +82,7 @@ class Machine(AgentClient):
             "qemu-system-x86_64": lambda _: (0, "QEMU emulator version 8.2.0\n"),
         }
         self.changes: list[str] = []
+        self.started: list[tuple[str, dict[str, Any]]] = []
         self.euid = 0
         self.holder = ""
         self.ahead_ns = (0, 0)
@@ -109,6 +111,7 @@ class Machine(AgentClient):
             "lease.give_back": lambda: setattr(self, "holder", ""),
             "clock": self._clock,
             "bme.wait": lambda: self.has_bme,
+            "start": lambda: self._start(args["program"], args["spec"]),
             "read": lambda: self._of(self.files, args["path"]),
             "readlink": lambda: self._of(self.links, args["path"]),
             "exists": lambda: self._there(args["path"]),
@@ -122,6 +125,10 @@ class Machine(AgentClient):
             "journal.pending": self._journal.pending,
         }  # fmt: skip
         return verbs[verb]()
+
+    def _start(self, program: str, spec: dict[str, Any]) -> dict[str, Any]:
+        self.started.append((program, spec))
+        return {"recorder": len(self.started), "ready": {}}
 
     def _lend(self, holder: str) -> int:
         if self.holder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from ipaddress import IPv4Interface
 
@@ -26,19 +27,31 @@ SOURCE = Place(
     initramfs="/images/initramfs",
     folder="/run/vf-harness/guest-0",
     tap="vfh0-guest",
-    vf="vfio-pci,host=0000:17:10.0",
+    vf={"driver": "vfio-pci", "host": "0000:17:10.0"},
     incoming=False,
 )
 DESTINATION = replace(
-    SOURCE, folder="/run/vf-harness/guest-1", vf="vfio-pci,host=0000:af:10.2", incoming=True
+    SOURCE,
+    folder="/run/vf-harness/guest-1",
+    vf={"driver": "vfio-pci", "host": "0000:af:10.2"},
+    incoming=True,
+)
+TWIN = replace(
+    SOURCE,
+    tap=None,
+    vf={"driver": "vfio-user-pci", "socket": {"type": "unix", "path": "/run/vf"}},
+    shared_memory=True,
 )
 WITHOUT_VF = replace(SOURCE, vf=None)
 
 MACHINE = """
 qemu-system-x86_64 -name vf-harness-guest -nodefaults -display none
--no-reboot -M q35 -accel kvm -cpu host
--smp 2 -m 256
+-no-reboot -M q35 -m 256 -accel kvm -cpu host -smp 2
 """
+SHARED = MACHINE.replace(
+    "-M q35 -m 256",
+    "-M q35,memory-backend=ram -m 256 -object memory-backend-memfd,id=ram,size=256M,share=on",
+)
 REST = """
 -kernel /images/vmlinuz -initrd /images/initramfs -append KERNEL_LINE
 -serial file:/run/vf-harness/guest-0/console.log
@@ -48,15 +61,20 @@ REST = """
 -device pcie-root-port,id=slot2,chassis=3,slot=3
 -netdev user,id=management,restrict=on,hostfwd=tcp:127.0.0.1:2222-:22
 -device virtio-net-pci,netdev=management,bus=slot0,mac=52:54:00:82:57:ff,romfile=
--netdev tap,id=standby,ifname=vfh0-guest,script=no,downscript=no
 """
 STANDBY = (
+    "-netdev tap,id=standby,ifname=vfh0-guest,script=no,downscript=no "
     "-device virtio-net-pci,netdev=standby,id=net0,bus=slot1,mac=52:54:00:12:34:56,"
     "host_mtu=9000,romfile="
 )
 PAIR = (
     f"{STANDBY},failover=on "
-    "-device vfio-pci,host=0000:17:10.0,id=vf0,bus=slot2,failover_pair_id=net0"
+    '-device {"driver":"vfio-pci","host":"0000:17:10.0","id":"vf0","bus":"slot2",'
+    '"failover_pair_id":"net0"}'
+)
+ALONE = (
+    '-device {"driver":"vfio-user-pci","socket":{"type":"unix","path":"/run/vf"},'
+    '"id":"vf0","bus":"slot2"}'
 )
 NATIVE_HOTPLUG = "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"
 
@@ -69,6 +87,12 @@ GOLDEN = {
     ),
     "no VF": (SPEC, WITHOUT_VF, f"{MACHINE} {REST} {STANDBY}"),
     "incoming": (SPEC, replace(SOURCE, incoming=True), f"{MACHINE} {REST} {PAIR} -incoming defer"),
+    "a twin": (replace(SPEC, standby=False), TWIN, f"{SHARED} {REST} {ALONE}"),
+    "a twin, paused": (
+        replace(SPEC, standby=False),
+        replace(TWIN, incoming=True, paused=True),
+        f"{SHARED} {REST} {ALONE} -incoming defer -S",
+    ),
 }
 
 
@@ -79,6 +103,10 @@ def devices(argv: list[str]) -> list[str]:
 
 def without(device: str, *names: str) -> list[str]:
     """List the properties of a device, but for *names*."""
+    if device.startswith("{"):
+        return [
+            f"{name}={value}" for name, value in json.loads(device).items() if name not in names
+        ]
     return [each for each in device.split(",") if each.partition("=")[0] not in names]
 
 
@@ -109,7 +137,7 @@ def test_only_what_belongs_to_a_place_differs_between_two_places() -> None:
     source, destination = command_line(SPEC, SOURCE), command_line(SPEC, DESTINATION)
     differing = [(a, b) for a, b in itertools.zip_longest(source, destination) if a != b]
     assert [pair[0] and pair[0].partition("=")[0].partition(":")[0] for pair in differing] == [
-        "file", "unix", "vfio-pci,host", None, None,
+        "file", "unix", '{"driver"', None, None,
     ]  # fmt: skip
 
 
@@ -130,8 +158,8 @@ def test_the_vf_and_its_standby_are_a_pair() -> None:
     """Each names the other, or QEMU neither hides the VF nor unplugs it."""
     *_, standby, vf = devices(command_line(SPEC, SOURCE))
     assert "failover=on" in standby.split(",")
-    assert f"failover_pair_id={_property(standby, 'id')}" in vf.split(",")
-    assert _property(standby, "bus") != _property(vf, "bus")
+    assert json.loads(vf)["failover_pair_id"] == _property(standby, "id")
+    assert _property(standby, "bus") != json.loads(vf)["bus"]
 
 
 def test_kvm_and_tcg_have_a_processor_that_they_can_run() -> None:

@@ -107,6 +107,18 @@ def test_the_filter_is_set_for_the_vf_by_its_number(port: Port, machine: Machine
         ]
 
 
+def test_the_observer_is_told_which_filter_to_clear(port: Port, machine: Machine) -> None:
+    """It names port and VF as the kernel does; another's would cut off another guest."""
+    with virtual_functions(port, 1) as (vf,):
+        vf.observe(qemu_pid=7, rate_per_s=500, path="/run/bme.jsonl", on_release="filter cleared")
+    assert machine.started == [("observer", {
+        "host": "alder", "vf": vf.pci, "qemu_pid": 7, "path": "/run/bme.jsonl", "rate_per_s": 500,
+        "on_release": [
+            {"name": "filter cleared", "port": INTERFACE, "vf_index": 0, "mac": NO_MAC},
+        ],
+    })]  # fmt: skip
+
+
 @pytest.mark.parametrize(("dumped", "masters"), [(" 0406\n", True), (" 0402\n", False)])
 def test_bus_mastering_is_bit_2_of_the_command_register(
     port: Port, machine: Machine, dumped: str, masters: bool

@@ -86,7 +86,7 @@ def test_a_vf_that_is_not_taken_up_is_noted_with_where_the_guest_stands(
     successor: Instance,
 ) -> None:
     """Whether it hangs, and in what, cannot be found out once it has been ended."""
-    (note,) = conductor._taken_up(COMPLETED, successor).notes
+    (note,) = conductor._taken_up(COMPLETED, successor, 5).notes
     assert note.name == "vf not taken up"
     assert "BME is still clear" in note.text
     assert note.text.endswith(
@@ -169,13 +169,12 @@ def test_a_guest_that_cannot_be_logged_in_to_is_an_error_otherwise(
     reason="needs root and iproute2: it makes network namespaces",
 )
 def test_a_flow_that_stays_cut_off_is_noted_and_one_that_is_served_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """An outage with an open end must not pass for a flow that ended by itself."""
-    monkeypatch.setattr(conductor, "LAST_SECONDS", 1)
     with laid(tmp_path) as wire, start(echo("round-trip"), wire.peer, wire.guest) as running:
-        assert conductor._served(COMPLETED, [running]).notes == ()
+        assert conductor._served(COMPLETED, [running], 1).notes == ()
         wire.near.ip("link", "set", "near", "down")
         let_pass(0.5)  # what arrived before that is written by then
-        (note,) = conductor._served(COMPLETED, [running]).notes
+        (note,) = conductor._served(COMPLETED, [running], 1).notes
     assert note.name == "flow round-trip is cut off"

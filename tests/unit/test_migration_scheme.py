@@ -19,9 +19,8 @@ from harness.guest.qmp import Qmp
 from harness.guest.spec import GuestSpec, Place
 from harness.host.port import find_port
 from harness.host.sriov import VirtualFunction
-from harness.host.vf import NO_MAC
 from harness.migration import scheme
-from harness.migration.handoff import CLEARED, SET, HandOff
+from harness.migration.handoff import SET, HandOff
 from harness.migration.scheme import GONE, Outcome
 from harness.migration.schemes.failover import Failover
 from harness.migration.schemes.plain import Plain
@@ -283,17 +282,6 @@ def test_a_migration_that_gets_stuck_is_cancelled_and_has_an_outcome(
     assert outcome.reason == outcome.notes[0].text
     assert "events seen: MIGRATION wait-unplug" in outcome.reason
     assert (filters_set(source), filters_set(destination)) == ([MAC], [])
-
-
-def test_the_sources_observer_is_told_to_clear_the_filter_of_its_vf(ends: tuple[End, End]) -> None:
-    """It names port and VF as the source's kernel does; another's would cut off another guest."""
-    source, destination = ends
-    assert HandOff(source.vf, destination.vf, MAC).on_release() == {
-        "name": CLEARED,
-        "port": INTERFACE,
-        "vf_index": 0,
-        "mac": NO_MAC,
-    }
 
 
 def _noted(command: str, react: Reaction, order: list[str]) -> Reaction:

@@ -67,8 +67,8 @@ def instance(host: str, state: Path, *events: Told) -> Instance:
         memory_mib=256, cpus=1, mac=MAC, address=IPv4Interface("198.18.0.2/24"), mtu=9000
     )
     place = Place(
-        qemu="q", accelerator="tcg", kernel="k", initramfs="i", folder="/f", tap="t", vf=VF,
-        incoming=False,
+        qemu="q", accelerator="tcg", kernel="k", initramfs="i", folder="/f", tap="t",
+        vf={"host": VF}, incoming=False,
     )  # fmt: skip
     owner = made_up_host(Machine(state / host), host)
     vf = VirtualFunction(find_port(owner, "p0", ENTRY.ports["p0"]), 0, VF)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from harness.guest.instance import Instance
+from harness.guest.spec import Trigger
 from harness.migration import scheme
 from harness.migration.handoff import HandOff
 
@@ -24,8 +25,10 @@ class Failover:
     patience = scheme.Patience()
     tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
-    def __init__(self, hand_off: HandOff) -> None:
+    def __init__(self, hand_off: HandOff, trigger: Trigger = Trigger.ACPI) -> None:
+        """*trigger* is the guest's own, as its machine was built."""
         self._hand_off = hand_off
+        self.trigger = trigger.value
 
     def migrate(
         self, source: Instance, successor: Instance, address: tuple[str, int]

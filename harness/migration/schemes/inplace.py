@@ -19,6 +19,14 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis.measured import (
+    IN_PLACE,
+    MARKED,
+    MARKING_REFUSED,
+    MEMORY_COMPARED,
+    QUIESCE,
+    QUIESCED,
+)
 from harness.analysis.memory import (
     DIGEST_BYTES,
     Lent,
@@ -37,12 +45,16 @@ from harness.migration import scheme
 from harness.migration.scheme import Note, Outcome
 from harness.waiting import Deadline, let_pass
 
-MEMORY_COMPARED = "memory compared"
-"""The event that has the figures."""
-
 PRECOPY_S = 1.5
 """How far into the first pass a step is taken; it lasts some 3 s for 512 MiB."""
 
+TOO_LATE_S = 0.5
+"""How long after the end a step *after the stop* is taken: DMA goes on until then."""
+
+DOWNTIME_MS = 300
+"""QEMU's own default: below this the rest is copied while the guest stands still."""
+
+PASS_SECONDS = 60
 ASLEEP_SECONDS = 30
 SWITCH_SECONDS = 60
 
@@ -88,12 +100,35 @@ class Marking(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One experiment; *gap_s* is the time between stopping and marking."""
+    """One experiment.
+
+    *passes* is how many whole passes over the memory lie between stopping and marking, or between
+    marking and stopping, and *gap_s* how much time after those: what is marked is copied in the
+    next pass, what is written after that is not.
+    """
 
     quiesce: Quiesce = Quiesce.NOTHING
     when: When = When.PRECOPY
     marking: Marking = Marking.NONE
+    passes: int = 0
     gap_s: float = 0.0
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """As a record has it."""
+        return {
+            "quiesce": self.quiesce.value,
+            "when": self.when.value,
+            "marking": self.marking.value,
+            "passes": self.passes,
+            "gap_s": self.gap_s,
+        }
+
+    @property
+    def words(self) -> str:
+        """As a person says it."""
+        between = f", {self.passes} passes and {self.gap_s:g} s between" if self.passes else ""
+        return f"{self.quiesce.value} {self.when.value}, marked {self.marking.value}{between}"
 
     def check(self) -> None:
         """Raise UsageError for one that cannot be done."""
@@ -102,6 +137,12 @@ class Plan:
                 f"{self.quiesce.value} cannot be done at {self.when.value}",
                 because="the guest has to do it, and its processors are stopped then",
                 fix="take the step before or during pre-copy, or clear BME from the host",
+            )
+        if self.passes and self.when is not When.PRECOPY:
+            raise UsageError(
+                f"no pass lies between two steps at {self.when.value}",
+                because="passes over the memory are made during pre-copy",
+                fix="take the steps then, or leave passes out",
             )
 
 
@@ -119,33 +160,36 @@ class Inplace:
 
     name = "inplace"
     has_vf = True
-    patience = scheme.Patience(attach_s=10, served_s=3)
+    patience = scheme.Patience(attach_s=5, after_s=2, served_s=1)
     """A VF that is dead at its destination stays so; nobody has to wait for it."""
 
     def __init__(self, plan: Plan, guest: GuestMachine, source: Twin, destination: Twin) -> None:
         plan.check()
+        self.trigger = plan.quiesce.value
         self._plan = plan
         self._guest = guest
         self._source = source
         self._destination = destination
         self._notes: list[Note] = []
-        self._log_at_start = 0
+        self._log_at_start = self._asked_ns = 0
         self._marked_ns: int | None = None
         self.tables: dict[str, pd.DataFrame] = {}
 
     def migrate(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
         """Move the guest; the successor must have been started *paused*."""
         deadline = scheme.deadline_for(source)
+        self._note(IN_PLACE, self._plan.words, self._plan.data)
         self._log_at_start = self._source.log_position
         if self._plan.when is When.BEFORE:
             self._take_steps(source)
-        capabilities = [{"capability": "pause-before-switchover", "state": True}]
-        source.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
+        self._prepare(source)
         asked = scheme.ask(source, successor, address)
+        self._asked_ns = asked.t_ns
         if self._plan.when is When.PRECOPY:
             self._wait_for(source, asked, "active", deadline)
             let_pass(PRECOPY_S)
             self._take_steps(source)
+            _limit_downtime(source, DOWNTIME_MS)
         self._wait_for(source, asked, "pre-switchover", deadline)
         if self._plan.when is When.PRE_SWITCHOVER:
             self._take_steps(source)
@@ -153,12 +197,20 @@ class Inplace:
         if not scheme.wait_for_end(source, asked, deadline):
             return scheme.outcome(asked, source, successor)
         if self._plan.when is When.AFTER_STOP:
+            let_pass(TOO_LATE_S)
             self._take_steps(source)
         self._source.set_filter(NO_MAC)  # its guest has gone: what comes now is no loss of memory's
         here, there = self._digests(source, successor)
         self._resume(successor)
         self._explain(source, here, there)
         return replace(scheme.outcome(asked, source, successor), notes=tuple(self._notes))
+
+    def _prepare(self, source: Instance) -> None:
+        """Have QEMU wait for us: in pre-copy, if there is something to do, and at its end."""
+        capabilities = [{"capability": "pause-before-switchover", "state": True}]
+        source.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
+        in_precopy = self._plan.when is When.PRECOPY
+        _limit_downtime(source, 0 if in_precopy else DOWNTIME_MS)
 
     def _wait_for(
         self, source: Instance, asked: scheme.Asked, status: str, deadline: Deadline
@@ -173,24 +225,35 @@ class Inplace:
     def _take_steps(self, source: Instance) -> None:
         if self._plan.marking is Marking.BEFORE:
             self._mark()
-            let_pass(self._plan.gap_s)
+            self._let_gap_pass(source)
         self._quiesce(source)
         if self._plan.marking is Marking.AFTER:
-            let_pass(self._plan.gap_s)
+            self._let_gap_pass(source)
             self._mark()
+
+    def _let_gap_pass(self, source: Instance) -> None:
+        """Wait until so many whole passes were made, and that time; one under way is not whole."""
+        for _ in range(self._plan.passes + 1 if self._plan.passes else 0):
+            source.qmp.wait_for(
+                "the next pass over the memory",
+                lambda event: event.name == "MIGRATION_PASS",
+                within=PASS_SECONDS,
+                since=len(source.qmp.events),
+            )
+        let_pass(self._plan.gap_s)
 
     def _quiesce(self, source: Instance) -> None:
         how = self._plan.quiesce
         if how is Quiesce.NOTHING:
             return
-        self._note("quiesce", how.value)
+        self._note(QUIESCE, how.value)
         if how is Quiesce.BME_CLEARED:
             self._source.control.ask("clear_bus_master")
         elif how is Quiesce.ACPI_SUSPEND:
             self._suspend(source)
         else:
             self._guest.host.run("sh", "-c", _IN_GUEST[how], seconds=ASLEEP_SECONDS)
-        self._note("quiesced", how.value)
+        self._note(QUIESCED, how.value)
 
     def _suspend(self, source: Instance) -> None:
         """Let the guest fall asleep a moment after it was asked: the asking would not return."""
@@ -207,10 +270,10 @@ class Inplace:
         try:
             self._marked_ns = time.monotonic_ns()
             marked = self._source.control.ask("mark", since=self._log_at_start)
-            self._note("marked", f"{marked} pages", {"pages": marked})
+            self._note(MARKED, f"{marked} pages", {"pages": marked})
         except RemoteError as refused:
             self._marked_ns = None
-            self._note("marking refused", refused.because)
+            self._note(MARKING_REFUSED, refused.because)
 
     def _digests(self, source: Instance, successor: Instance) -> tuple[bytes, bytes]:
         """Digest both memories while both stand still; the guest waits for that."""
@@ -225,27 +288,25 @@ class Inplace:
         """Compare the memories, and look each difference up in the device's own log."""
         log = read_log(self._source.dma_log())
         lent = [Lent(**each) for each in self._source.control.ask("status")["memory"]]
-        differs = differing(here, there)
-        last_pass_ns = _last_pass_ns(source)
+        too_late = self._plan.when is When.AFTER_STOP
         pages = explained(
-            differs, written_pages(log, lent), copied_ns=last_pass_ns, marked_ns=self._marked_ns
+            differing(here, there),
+            written_pages(log, lent),
+            asked_ns=self._asked_ns,
+            copied_ns=_copied_ns(source),
+            marked_ns=None if too_late else self._marked_ns,
         )
         self.tables = {"dma": log, "memory": pages}
         lost = pages[pages["differs"]]
-        by_device = int((lost["written_ns"] > 0).sum())
-        self._note(
-            MEMORY_COMPARED,
-            f"{len(lost)} of {len(here) // DIGEST_BYTES} pages differ, {by_device} of them written "
-            "by the device",
-            {
-                "pages": len(here) // DIGEST_BYTES,
-                "differ": len(lost),
-                "written_by_device": by_device,
-                "unexplained": [int(page) for page in lost[lost["written_ns"] == 0]["page"]],
-                "written_too_late": int((pages["written_ns"] >= last_pass_ns).sum()),
-                "marked_and_differ": int(lost["marked"].sum()),
-            },
-        )
+        count = len(here) // DIGEST_BYTES
+        data = {
+            "pages": count,
+            "differ": len(lost),
+            "may_differ": int(pages["may_differ"].sum()),
+            "must_differ": int(pages["must_differ"].sum()),
+            "unexplained": [int(page) for page in lost[~lost["may_differ"]]["page"]],
+        }
+        self._note(MEMORY_COMPARED, f"{len(lost)} of {count} pages differ", data)
 
     def _resume(self, successor: Instance) -> None:
         """Let the guest run on, wake it if it sleeps, and tell the wire where it is."""
@@ -261,13 +322,21 @@ class Inplace:
         self._notes.append(Note(time.monotonic_ns(), name, text, data or {}))
 
 
-def _last_pass_ns(source: Instance) -> int:
-    """When the source stopped, by this machine's monotonic clock: the last pass came after that.
+def _limit_downtime(source: Instance, ms: int) -> None:
+    """How long the last pass may take; with 0 QEMU makes one after the other until nothing is left.
+
+    A guest with traffic always has something left.
+    """
+    source.qmp.execute("migrate-set-parameters", {"downtime-limit": ms})
+
+
+def _copied_ns(source: Instance) -> int:
+    """When the source's QEMU had sent the last page, by this machine's monotonic clock.
 
     Source and harness are on one machine where twins are, so QEMU's wall clock is ours.
     """
-    stop = next(event for event in reversed(source.qmp.events) if event.name == "STOP")
-    return stop.realtime_ns - time.time_ns() + time.monotonic_ns()
+    done = (e for e in reversed(source.qmp.events) if e.title == "MIGRATION completed")
+    return next(done).realtime_ns - time.time_ns() + time.monotonic_ns()
 
 
 _VF_OF_GUEST = "vf=$(basename $(dirname $(ls -d /sys/bus/pci/drivers/ixgbevf/0*/net))); "

@@ -16,6 +16,7 @@ class Plain:
 
     name = "plain"
     has_vf = False
+    trigger = None
     patience = scheme.Patience()
     tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
