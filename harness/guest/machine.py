@@ -62,6 +62,16 @@ class GuestMachine:
         counted = {name: int(value) for name, value in zip(names, values, strict=True)}
         return {"requests": counted["InEchos"], "replies": counted["OutEchoReps"]}
 
+    def set_mtu(self, interface: str, mtu: int) -> bool:
+        """Ask an interface's driver for that MTU; whether it took it."""
+        argv = ["/usr/bin/ip", "link", "set", "dev", interface, "mtu", str(mtu)]
+        return self.host.run(*argv, check=False).status == 0
+
+    def restart(self, interface: str) -> None:
+        """Have the driver of an interface begin anew: down, and up again."""
+        for state in ("down", "up"):
+            self.host.run("/usr/bin/ip", "link", "set", "dev", interface, state)
+
     def start(self, program: str, spec: Mapping[str, Any]) -> GuestRecorder:
         """Start a recorder that can be stopped after the guest has moved."""
         started = self.host.ask("start", program=program, spec=dict(spec))

@@ -23,7 +23,12 @@ START_SECONDS = 10
 ANSWER_SECONDS = 30
 """For the longest thing that a twin is asked: marking some thousand pages."""
 
-PAGE = 4096
+COME_BACK_SECONDS = 30
+"""ixgbevf resets a VF that the port does not listen to, but no two times within 10 s.
+
+Ref: Linux, drivers/net/ethernet/intel/ixgbevf/ixgbevf_main.c, ixgbevf_watchdog_update_link.
+"""
+
 _ANSWER_BYTES = 1 << 16
 
 
@@ -113,6 +118,19 @@ class Twin:
         if mac != NO_MAC:
             self._forward("replace", mac)
 
+    def set_port_mtu(self, mtu: int) -> None:
+        """Change the port's MTU, which resets the port: the VF's driver has to come back."""
+        self.control.ask("set_port_mtu", mtu=mtu)
+
+    def wait_until_clear_to_send(self) -> None:
+        """Return once the VF's driver has reset it and the port listens to it again."""
+        wait_for(
+            f"{self.host.name}: the driver of twin {self.name} to come back",
+            lambda: self.control.ask("status")["vf"]["clear_to_send"],
+            within=COME_BACK_SECONDS,
+            fix="see the guest's kernel log: its driver must notice that the port was reset",
+        )
+
     def announce(self, mac: MacAddress) -> None:
         """Tell the wire that *mac* is here now, as QEMU does for its own interfaces.
 
@@ -187,15 +205,20 @@ class TwinObservation:
 
 
 @contextmanager
-def twins(host: Host, entry: TwinEntry, count: int, *, mtu: int) -> Iterator[list[Twin]]:
-    """Lend *count* twins whose port has that MTU, on the host's bridge; none has a filter yet."""
+def twins(
+    host: Host, entry: TwinEntry, count: int, *, port_mtu: int, wire_mtu: int
+) -> Iterator[list[Twin]]:
+    """Lend *count* twins, on the host's bridge; none has a filter yet.
+
+    *port_mtu* is that of the port that they pretend to belong to, *wire_mtu* what can be carried.
+    """
     app = host.install(TWIN)
     with changed_back(host), ExitStack() as stack:
         lent = []
         for index in range(count):
             name = f"vf{index}"
-            wire = stack.enter_context(tap(host, name, mtu=mtu))
-            lent.append(stack.enter_context(_started(host, entry, app, name, wire, mtu)))
+            wire = stack.enter_context(tap(host, name, mtu=wire_mtu))
+            lent.append(stack.enter_context(_started(host, entry, app, name, wire, port_mtu)))
         yield lent
 
 

@@ -81,7 +81,7 @@ def up(topology: Topology, progress: Progress, *, dies_with_us: bool) -> Topolog
         run = _run_folder(topology)
         run.mkdir(mode=0o700)
         wire = wire_of(topology)
-        wire.make(peer.interface, str(peer.address), topology.guest.mtu)
+        wire.make(peer.interface, str(peer.address))
         hosts.start(built, wire, progress, dies_with_us=dies_with_us)
         (run / IMAGE).symlink_to(built.folder)
         undo.pop_all()

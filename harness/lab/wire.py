@@ -33,14 +33,14 @@ class Wire:
     peer: str
     mtu: int
 
-    def make(self, interface: str, address: str, peer_mtu: int) -> None:
+    def make(self, interface: str, address: str) -> None:
         """Both namespaces, the bridge, and the peer's *interface* with *address*."""
         for namespace in (self.namespace, self.peer):
             ip("netns", "add", namespace)
             ip("-n", namespace, "link", "set", "lo", "up")
         add_bridge(self.namespace, BRIDGE, self.mtu)
         self.plug("peer", self.peer, interface)
-        ip("-n", self.peer, "link", "set", interface, "mtu", str(peer_mtu), "up")
+        ip("-n", self.peer, "link", "set", interface, "up")
         ip("-n", self.peer, "address", "add", address, "dev", interface)
 
     def plug(self, name: str, namespace: str, interface: str, *, bridge: str = BRIDGE) -> None:

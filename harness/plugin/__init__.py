@@ -11,6 +11,7 @@ from harness.plugin.fixtures import (
     hosts,
     lab,
     migrate,
+    staying_guest,
 )
 from harness.plugin.hooks import (
     pytest_addoption,
@@ -44,4 +45,5 @@ __all__ = [
     "pytest_runtestloop",
     "pytest_sessionfinish",
     "pytest_terminal_summary",
+    "staying_guest",
 ]

@@ -79,6 +79,13 @@ def bare_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest
         yield guest
 
 
+@pytest.fixture(scope="module")
+def staying_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
+    """The same, booted once for a module; for tests that leave it where it is."""
+    with _booted(request, lab, standby=False) as guest:
+        yield guest
+
+
 @contextmanager
 def _booted(request: pytest.FixtureRequest, lab: Lab, *, standby: bool) -> Iterator[MovingGuest]:
     from harness.guest.spec import GuestSpec

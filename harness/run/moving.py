@@ -29,7 +29,9 @@ from harness.migration.schemes.plain import Plain
 from harness.remote import Host
 from harness.run.lab import Lab
 from harness.topology import HostEntry
-from harness.traffic.flow import Endpoint, Flow
+from harness.traffic.flow import Endpoint, Flow, FlowRecords
+from harness.traffic.running import start
+from harness.waiting import let_pass
 
 ANSWER_SECONDS = 20
 
@@ -94,6 +96,28 @@ class MovingGuest:
             loser.close()
         return conducted
 
+    def stay(self, flow: Flow, seconds: float = 1.0) -> FlowRecords:
+        """Run *flow* for so long while the guest stays where it is; what is left of it."""
+        ends = self.ends()
+        with start(flow, ends.peer_end, ends.guest_end) as running:
+            let_pass(seconds)
+            return running.stop()
+
+    @property
+    def twin(self) -> Twin:
+        """The twin that it has now.  Raises UsageError if its VF is none."""
+        vf = self.instance.vf
+        if not isinstance(vf, Twin):
+            raise self._no_twin()
+        return vf
+
+    def _no_twin(self) -> UsageError:
+        return UsageError(
+            f"lab {self._lab.topology.name!r}: the guest's VF is no twin",
+            because="its hosts lend VFs of ports, or none",
+            fix='mark the test `needs("twin")`',
+        )
+
     def _find(self) -> None:
         """Reach the guest where it runs; if it does not answer, end it and boot another there."""
         lost = self._silent_why()
@@ -149,11 +173,7 @@ class MovingGuest:
         if plan is None:
             return Failover(hand_off, self.spec.trigger) if hand_off else Plain()
         if not isinstance(source, Twin) or not isinstance(destination, Twin):
-            raise UsageError(
-                f"lab {self._lab.topology.name!r}: a guest cannot move with its VF here",
-                because="its VF is no twin: QEMU refuses to migrate what VFIO cannot",
-                fix='mark the test `needs("twin")`',
-            )
+            raise self._no_twin()
         return Inplace(plan, self.machine, source, destination)
 
     def _hand_off(self, source: Instance, berth: Berth) -> HandOff | None:
@@ -250,7 +270,8 @@ def _way_out(host: Host, entry: HostEntry, *, mtu: int) -> Iterator[str]:
 def _vf(host: Host, entry: HostEntry, *, mtu: int) -> Iterator[Vf]:
     """One VF, from whichever provider the host has."""
     if entry.twin:
-        with twins(host, entry.twin, 1, mtu=mtu) as (twin,):
+        wire_mtu = _carries(host, entry.twin.interface)
+        with twins(host, entry.twin, 1, port_mtu=mtu, wire_mtu=wire_mtu) as (twin,):
             yield twin
         return
     with virtual_functions(_port(host, entry), 1) as (vf,):

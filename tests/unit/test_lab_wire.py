@@ -25,7 +25,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 MTU = 9216
-PEER_MTU = 9000
 HEADER = struct.Struct("10x")  # <linux/virtio_net.h>: struct virtio_net_hdr, all zero
 ETHERTYPE = 0x88B5  # IEEE 802, local experimental: nothing else here sends it
 HOST_MAC, EVERYONE = bytes.fromhex("525400825801"), b"\xff" * 6
@@ -36,7 +35,7 @@ def wire() -> Iterator[Wire]:
     name = f"vfh-labtests-{os.getpid()}"
     wire = Wire(f"{name}-wire", f"{name}-peer", MTU)
     try:
-        wire.make("wire0", "198.18.0.1/24", PEER_MTU)
+        wire.make("wire0", "198.18.0.1/24")
         yield wire
     finally:
         wire.remove()
@@ -104,7 +103,7 @@ def test_the_peer_has_its_interface_address_and_mtu(wire: Wire) -> None:
     """Its kernel would fragment, or not answer at all."""
     argv = ["ip", "-json", "-n", wire.peer, "address", "show", "dev", "wire0"]
     (shown,) = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)
-    assert shown["mtu"] == PEER_MTU
+    assert shown["mtu"] == MTU
     assert ("198.18.0.1", 24) in [(a["local"], a["prefixlen"]) for a in shown["addr_info"]]
 
 
@@ -113,7 +112,7 @@ def test_a_jumbo_frame_from_a_host_reaches_the_peer_whole(
 ) -> None:
     """One MTU too small on the way, and 9000-byte frames are lost without a word."""
     assert links(wire.namespace)["alder"]["mtu"] == MTU
-    sent = frame(1, 14 + PEER_MTU)
+    sent = frame(1, 14 + MTU)
     os.write(tap, HEADER.pack() + sent)
     assert arrived(peer, 1, 2) == sent
 
@@ -191,7 +190,7 @@ def test_removing_leaves_nothing_and_can_be_repeated(wire: Wire, tap: int) -> No
 def test_a_wire_that_is_there_is_not_made_again(wire: Wire) -> None:
     """Somebody's machines may be on it."""
     with pytest.raises(LabError) as taken:
-        wire.make("wire0", "198.18.0.1/24", PEER_MTU)
+        wire.make("wire0", "198.18.0.1/24")
     assert f"ip netns add {wire.namespace}" in taken.value.what
     assert "File exists" in taken.value.because
 
