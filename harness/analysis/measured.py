@@ -21,9 +21,9 @@ MARKED, MARKING_REFUSED = "marked", "marking refused"
 MEMORY_COMPARED = "memory compared"
 """An event: what came of comparing both memories after the stop, in pages.
 
-{"pages", "differ", "may_differ", "must_differ", "unexplained"}: how many there are, how many
-differ, how many could by the device's own log, how many had to, and the numbers of those that
-differ and could not.
+{"pages", "differ", "may_differ", "must_differ", "unexplained", "without_bme"}: how many there are,
+how many differ, how many could by the device's own log, how many had to, the numbers of those that
+differ and could not, and how often the device wrote with BME clear.
 """
 
 ECHOES = "echoes counted"

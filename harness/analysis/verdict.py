@@ -187,7 +187,11 @@ def _attachment_faults(measured: Measured) -> Iterable[str]:
 def _memory_faults(measured: Measured) -> Iterable[str]:
     """Memory that did not arrive; where the device's own log does not say why, that too."""
     for event in measured.events:
-        if event.name == MEMORY_COMPARED and event.data["differ"]:
+        if event.name != MEMORY_COMPARED:
+            continue
+        if writes := event.data["without_bme"]:
+            yield f"the device wrote {writes} times with Bus Master Enable clear"
+        if event.data["differ"]:
             yield f"{event.data['differ']} of {event.data['pages']} pages of memory were lost"
             if unexplained := event.data["unexplained"]:
                 yield f"{len(unexplained)} of them the device did not write after their last copy"

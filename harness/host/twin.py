@@ -112,11 +112,18 @@ class Twin:
     def set_filter(self, mac: MacAddress) -> None:
         """The port's filter, and the bridge's entry that leads there."""
         old = self.control.ask("status")["vf"]["mac"]
-        if old != NO_MAC:
+        if old not in (NO_MAC, mac):
             self._forward("del", old)
         self.control.ask("set_mac", mac=mac)
         if mac != NO_MAC:
             self._forward("replace", mac)
+
+    def misbehave(self, **faults: Any) -> None:
+        """Be at fault from now on, in this way alone; good again without one.
+
+        See ``harness.twin.control`` for the faults.
+        """
+        self.control.ask("misbehave", **faults)
 
     def set_port_mtu(self, mtu: int) -> None:
         """Change the port's MTU, which resets the port: the VF's driver has to come back."""
@@ -142,8 +149,13 @@ class Twin:
     def observe(
         self, *, qemu_pid: int, rate_per_s: int, path: str, on_release: str | None
     ) -> TwinObservation:
-        """The device itself writes down its COMMAND register each time that it changes."""
-        del qemu_pid, rate_per_s, path, on_release
+        """The device itself writes down its COMMAND register each time that it changes.
+
+        The bridge's entry needs no clearing: the standby's first frame takes it over.
+        """
+        del qemu_pid, rate_per_s, path
+        if on_release:
+            self.control.ask("clear_filter_on_release", name=on_release)
         return TwinObservation(self, self.control.ask("now"))
 
     def is_master(self) -> bool:
@@ -201,7 +213,12 @@ class TwinObservation:
         ]
         names = {"host": self.twin.host.name, "vf": self.twin.name, "via": "device", "gap_ns": 0}
         lines = [{**each, **names, "bme": bool(each["command"] & Command.MASTER)} for each in seen]
-        return Observed(lines, {"samples": len(lines), "via": {"device": len(lines)}, "events": []})
+        summary = {
+            "samples": len(lines),
+            "via": {"device": len(lines)},
+            "events": self.twin.control.ask("released"),
+        }
+        return Observed(lines, summary)
 
 
 @contextmanager

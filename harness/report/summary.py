@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.phases import NAMES
+from harness.report.inplace import inplace_rows
 from harness.report.results import Migration, Results
 from harness.report.tables import Summary, reasons, summaries
 from harness.report.words import duration, felt_in, in_all
@@ -28,11 +29,29 @@ def summary(results: Results, console: Console) -> None:
     if not console.is_terminal:
         console = Console(file=console.file, width=PIPE_WIDTH)
     console.print(_table(rows))
+    _print_inplace(results, console)
     for row in rows:
         if row.word in ("fail", "invalid"):
             for reason in reasons(row.migration) or ["the test's own assertions failed"]:
                 line = Text.assemble((row.word, STYLES[row.word]), f" {_name(row)}: {reason}")
                 console.print(line, soft_wrap=True)
+
+
+def _print_inplace(results: Results, console: Console) -> None:
+    """Print what each order of stopping, marking and copying lost, if guests kept their VFs."""
+    rows = inplace_rows(results, {})
+    if not rows:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+    for column in ("DMA stopped by", "when", "marked"):
+        table.add_column(column, overflow="fold")
+    table.add_column("pages lost", justify="right", no_wrap=True)
+    table.add_column("BME", no_wrap=True)
+    table.add_column("VF afterwards", overflow="fold")
+    for row in rows:
+        lost = Text("0", STYLES["pass"]) if row.all_kept else Text(row.lost_pages, STYLES["fail"])
+        table.add_row(row.stopped, row.when, row.marked, lost, row.bme, row.afterwards)
+    console.print(table)
 
 
 def _table(rows: list[Summary]) -> Table:

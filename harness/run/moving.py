@@ -111,6 +111,15 @@ class MovingGuest:
             raise self._no_twin()
         return vf
 
+    @property
+    def other_twin(self) -> Twin:
+        """The twin that waits for it on the other host."""
+        here = self.instance.host.name
+        vf = next(each.vf for each in self._berths.values() if each.host != here)
+        if not isinstance(vf, Twin):
+            raise self._no_twin()
+        return vf
+
     def _no_twin(self) -> UsageError:
         return UsageError(
             f"lab {self._lab.topology.name!r}: the guest's VF is no twin",

@@ -41,10 +41,10 @@ class Moved:
     conducted: Conducted
     packets: dict[str, pd.DataFrame]
 
-    def bme_seen(self, via: str) -> set[bool]:
-        """The values of BME that were read on the source, *via* vfio, sysfs or device."""
+    def bme_seen(self, *ways: str) -> set[bool]:
+        """The values of BME that were read on the source by these *ways*: vfio, sysfs, device."""
         measured = self.conducted.measured
-        return {s.bme for s in measured.bme if s.host == measured.source and s.via == via}
+        return {s.bme for s in measured.bme if s.host == measured.source and s.via in ways}
 
     def served_in(self, phase: str) -> float:
         """Frames that arrived at the peer in *phase*, as a share of those that were due in it."""

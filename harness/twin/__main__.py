@@ -32,6 +32,8 @@ class Twin:
 
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self._log = DmaLog(options.dma_log) if options.dma_log else None
+        if self._log:
+            stack.callback(self._log.close)
         self._commands = os.open(options.bme, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         stack.callback(os.close, self._commands)
         self._tap = Tap(options.tap)

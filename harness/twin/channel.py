@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import select
 import socket
@@ -22,6 +23,9 @@ MAX_DESCRIPTORS = 16
 
 PATIENCE_SECONDS = 10.0
 """For a client that neither takes what we send nor answers."""
+
+DEEPEST = 16
+"""Requests of ours that the client may leave open and go on asking; further commands wait."""
 
 _READ_BYTES = 16 << 10
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4 * 253)  # SCM_MAX_FD: none may get lost, only refused
@@ -69,12 +73,15 @@ class Channel:
         self._replies: dict[int, Message] = {}
         self._awaited: set[int] = set()
         self._next_number = 0
+        self._gone: ClientGone | None = None
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def serve(self) -> None:
         """Answer every command that is there.  Raises ClientGone."""
+        if self._gone:
+            raise self._gone
         self._receive()
         self._dispatch()
 
@@ -91,8 +98,9 @@ class Channel:
     def request(self, command: Command, *payload: bytes) -> Message:
         """Ask the client and return its reply.
 
-        Its own commands are answered meanwhile: the thread that would reply to us may be waiting
-        for one of them.  Raises ClientGone.
+        Its own commands are answered meanwhile, those first that came before we asked: the thread
+        that would reply to us may be waiting for one of them.  Raises ClientGone; the socket is
+        shut down then, so that whoever waits for it calls `serve`, and learns of it too.
         """
         number = self._next_number
         self._next_number = (number + 1) & 0xFFFF
@@ -100,29 +108,32 @@ class Channel:
         try:
             self._send(number, command, 0, 0, *payload)
             due = time.monotonic() + PATIENCE_SECONDS
+            self._dispatch()
             while number not in self._replies:
                 self._wait(select.POLLIN, due)
                 self._receive()
                 self._dispatch()
-            return self._replies.pop(number)
+            return self._replies[number]
+        except ClientGone as gone:
+            self._gone = self._gone or gone
+            with contextlib.suppress(OSError):  # it is not connected any more
+                self._socket.shutdown(socket.SHUT_RDWR)
+            raise
         finally:
             self._awaited.discard(number)
+            self._replies.pop(number, None)
 
     def close(self) -> None:
         """Close the socket, and the descriptors that nobody took."""
-        for message in (*self._whole, *self._replies.values()):
+        for message in self._whole:
             message.close()
         while self._descriptors:
             os.close(self._descriptors.pop()[1])
         self._socket.close()
 
     def _dispatch(self) -> None:
-        while self._whole:
+        while self._whole and len(self._awaited) <= DEEPEST:
             message = self._whole.popleft()
-            if message.is_reply:
-                if message.number in self._awaited:
-                    self._replies[message.number] = message
-                continue  # nobody asked: there is nothing to tell the client
             try:
                 self._answer(self, message)
             finally:
@@ -136,19 +147,21 @@ class Channel:
         """
         while True:
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(
+                data, ancillary, flags, _ = self._socket.recvmsg(
                     _READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                raise ClientGone("the client reset the connection") from None
+                raise self._gone or ClientGone("the client reset the connection") from None
             self._received += len(data)
             for _, _, packed in ancillary:
                 descriptors = array.array("i", packed[: len(packed) - len(packed) % 4])
                 self._descriptors.extend((self._received, each) for each in descriptors)
+            if flags & socket.MSG_CTRUNC:
+                raise ClientGone("descriptors of the client's got lost: we have too many")
             if not data:
-                raise ClientGone("the client closed the connection")
+                raise self._gone or ClientGone("the client closed the connection")
             self._buffer += data
             self._cut()
             if len(data) < _READ_BYTES and not ancillary:
@@ -170,7 +183,12 @@ class Channel:
             end = self._received - len(self._buffer) + start
             while self._descriptors and self._descriptors[0][0] <= end:
                 message.descriptors.append(self._descriptors.popleft()[1])
-            self._whole.append(message)
+            if not message.is_reply:
+                self._whole.append(message)
+                continue
+            message.close()  # no reply has descriptors
+            if number in self._awaited:
+                self._replies[number] = message
         del self._buffer[:start]
 
     def _send(self, number: int, command: int, flags: int, error: int, *payload: bytes) -> None:
@@ -183,7 +201,7 @@ class Channel:
             except BlockingIOError:
                 self._wait(select.POLLOUT, due)
             except (BrokenPipeError, ConnectionResetError):
-                raise ClientGone("the client closed the connection") from None
+                raise self._gone or ClientGone("the client closed the connection") from None
 
     def _wait(self, event: int, due: float) -> None:
         """Return once the socket is ready for *event*.  Raises ClientGone when *due* is past."""

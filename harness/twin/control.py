@@ -64,6 +64,13 @@ class Control:
         """The COMMAND register, and when that was."""
         return {"t_ns": time.monotonic_ns(), "command": self._device.config.command}
 
+    def clear_filter_on_release(self, name: str) -> None:
+        self._device.clear_filter_on_release(name)
+
+    def released(self) -> list[dict[str, Any]]:
+        """What that came to, if the VF was released since."""
+        return list(self._device.released)
+
     def announce(self, mac: str) -> None:
         """Send what QEMU sends for its own interfaces after a migration: RARP, to everybody."""
         self._device.announce(bytes.fromhex(mac.replace(":", "")))

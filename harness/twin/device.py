@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import Callable
+from typing import Any, Callable
 
 from harness.twin.config_space import ConfigSpace
 from harness.twin.dma_log import DmaLog
+from harness.twin.filters import NO_MAC
 from harness.twin.interrupts import Interrupts
 from harness.twin.memory import GuestMemory
 from harness.twin.misbehaviour import Misbehaviour
@@ -42,7 +43,14 @@ class Device:
         erratum_35: bool = False,
         commanded: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.config = ConfigSpace(erratum_35=erratum_35, commanded=commanded, reset=self.reset)
+        self.config = ConfigSpace(
+            erratum_35=erratum_35, commanded=self._command_written, reset=self.reset
+        )
+        self._commanded = commanded
+        self._mastered = False
+        self._on_release: str | None = None
+        self.released: list[dict[str, Any]] = []
+        """What `clear_filter_on_release` came to: events as an observer has them."""
         self.misbehaviour = Misbehaviour(self.config)
         self.memory = GuestMemory(self.misbehaviour, log)
         self.port = port
@@ -58,6 +66,11 @@ class Device:
     def has_late_work(self) -> bool:
         """Whether something waits for a time, and not for an event."""
         return self.receiver.has_late_writes or self.port.mailbox.has_late_replies
+
+    def clear_filter_on_release(self, name: str) -> None:
+        """Clear the port's filter when Bus Master Enable next falls, and note it as *name*."""
+        self._on_release = name
+        self.released.clear()
 
     def reset(self) -> None:
         """A function level reset, or VFIO's: the VF as it was powered on, and off the bus."""
@@ -102,6 +115,15 @@ class Device:
                 self.transmitter.run(queue)
         else:
             self.interrupts.write(offset, value)
+
+    def _command_written(self, command: int) -> None:
+        self._commanded(command)
+        was, self._mastered = self._mastered, self.config.masters_bus
+        if was and not self._mastered and self._on_release:
+            self.port.set_mac(NO_MAC)
+            event = {"t_ns": time.monotonic_ns(), "name": self._on_release, "data": {}}
+            self.released.append(event)
+            self._on_release = None
 
     def _reset_vf(self) -> None:
         self.receiver.clear()

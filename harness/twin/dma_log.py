@@ -42,6 +42,7 @@ class DmaLog:
     """Records of accesses, in the order in which they were made; the file is *path*."""
 
     def __init__(self, path: str, capacity: int = CAPACITY) -> None:
+        self.path = path
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, HEAD.size + capacity * RECORD.size)  # no blocks until written
@@ -69,6 +70,11 @@ class DmaLog:
     def settle(self) -> None:
         """Write the number of records into the file; done once for each batch."""
         self._note()
+
+    def close(self) -> None:
+        """Let go of the file, whole."""
+        self._note()
+        self._map.close()
 
     def written(self, since: int = 0) -> list[tuple[int, int]]:
         """The (address, length) of each write from record *since* on."""

@@ -6,6 +6,7 @@ cause as its message goes out, VTEIAM masks it, and the driver unmasks it when i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -113,7 +114,8 @@ class Interrupts:
         elif self.lost:
             self.lost -= 1
         elif (eventfd := self._eventfds[vector]) is not None:
-            os.write(eventfd, _ONE)
+            with contextlib.suppress(BlockingIOError):  # its count is full: it is signalled
+                os.write(eventfd, _ONE)
 
     def connect(self, vector: int, eventfd: int | None) -> None:
         """Let *vector* lead to *eventfd*, which is ours from now on; None lets it lead nowhere."""

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Protocol, Union
 
-from harness.twin.channel import Channel, Message
+from harness.twin.channel import Channel, ClientGone
 from harness.twin.dma_log import DmaLog, Kind
 from harness.uapi import vfio_user
 from harness.uapi.vfio_user import Command, Flag, MapFlag
@@ -154,22 +154,32 @@ class GuestMemory:
 
     def write_by_message(self, address: int, data: Bytes) -> None:
         """Have the client write *data*, which marks its pages.  Raises DmaFault if it refuses."""
-        if self.channel is None:
-            raise DmaFault("there is no client")
         for begin in range(0, len(data), vfio_user.MAX_TRANSFER):
             part = bytes(data[begin : begin + vfio_user.MAX_TRANSFER])
             head = vfio_user.DMA_ACCESS.pack(address + begin, len(part))
-            _check(self.channel.request(Command.DMA_WRITE, head, part))
+            self._request(Command.DMA_WRITE, head, part)
 
     def _read_by_message(self, address: int, length: int) -> bytes:
-        if self.channel is None:
-            raise DmaFault("there is no client")
-        head = vfio_user.DMA_ACCESS.pack(address, length)
-        reply = _check(self.channel.request(Command.DMA_READ, head))
+        reply = self._request(Command.DMA_READ, vfio_user.DMA_ACCESS.pack(address, length))
         data = reply[vfio_user.DMA_ACCESS.size :]
         if len(data) != length:
             raise DmaFault(f"the client sent {len(data)} bytes instead of {length}")
         return bytes(data)
+
+    def _request(self, command: Command, *payload: bytes) -> memoryview:
+        """The payload of the client's reply.
+
+        Raises DmaFault if it refuses, or is gone: who serves the channel learns of that by itself.
+        """
+        if self.channel is None:
+            raise DmaFault("there is no client")
+        try:
+            reply = self.channel.request(command, *payload)
+        except ClientGone as gone:
+            raise DmaFault(str(gone)) from None
+        if reply.flags & Flag.ERROR:
+            raise DmaFault(f"the client refused: {os.strerror(reply.error & 0x7FFFFFFF)}")
+        return reply.payload
 
     def _lent(self, address: int, length: int, flag: MapFlag) -> Region:
         if not self._gate.is_open:
@@ -204,10 +214,3 @@ def _let_go(region: Region) -> None:
     if region.map:
         with contextlib.suppress(BufferError):  # an access in progress holds it, and ends it
             region.map.close()
-
-
-def _check(message: Message) -> memoryview:
-    """The payload of a reply.  Raises DmaFault if the client refused."""
-    if message.flags & Flag.ERROR:
-        raise DmaFault(f"the client refused: {os.strerror(message.error)}")
-    return message.payload

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.traffic.flow import Flow
 
 JUMBO = [pytest.mark.jumbo, pytest.mark.needs("jumbo")]
-pytestmark = [pytest.mark.failover, pytest.mark.needs("two-hosts", "sriov", "iommu", "peer")]
+pytestmark = [pytest.mark.failover, pytest.mark.needs("two-hosts", "vf", "peer")]
 
 
 @pytest.mark.downtime

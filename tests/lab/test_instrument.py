@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ONE_CONNECTION_KIB = 8 << 10
 """What sshd and the relay behind it take in a guest, or somewhat less."""
 
-pytestmark = pytest.mark.needs("two-hosts", "sriov", "iommu", "peer", "wire")
+pytestmark = pytest.mark.needs("two-hosts", "vf", "peer", "wire")
 
 
 @pytest.mark.downtime

@@ -43,6 +43,7 @@ from harness.host.twin import Twin
 from harness.host.vf import NO_MAC
 from harness.migration import scheme
 from harness.migration.scheme import Note, Outcome
+from harness.twin.dma_log import Kind
 from harness.waiting import Deadline, let_pass
 
 PRECOPY_S = 1.5
@@ -305,6 +306,7 @@ class Inplace:
             "may_differ": int(pages["may_differ"].sum()),
             "must_differ": int(pages["must_differ"].sum()),
             "unexplained": [int(page) for page in lost[~lost["may_differ"]]["page"]],
+            "without_bme": int((log["kind"] == Kind.MISBEHAVED).sum()),
         }
         self._note(MEMORY_COMPARED, f"{len(lost)} of {count} pages differ", data)
 

@@ -1,0 +1,99 @@
+"""Twins that misbehave on purpose: each fault must turn one of our checks red."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness.errors import RemoteError
+from harness.migration.schemes.inplace import Marking, Plan, Quiesce, When
+from harness.run.moving import MovingGuest
+from harness.run.record import Moved
+from harness.traffic.flow import Flow
+
+pytestmark = [pytest.mark.faults, pytest.mark.needs("two-hosts", "twin", "peer", "jumbo")]
+
+DUYCKS_ORDER = Plan(Quiesce.BME_CLEARED, When.PRECOPY, Marking.AFTER)
+
+
+@pytest.fixture
+def faulty(staying_guest: MovingGuest) -> Iterator[MovingGuest]:
+    """A guest whose twin is told to be good again."""
+    yield staying_guest
+    staying_guest.twin.misbehave()
+
+
+def test_a_frame_that_is_changed_in_memory_is_counted_as_corrupted(
+    faulty: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """Nothing on the wire was wrong: only the payload's own checksum can tell."""
+    faulty.twin.misbehave(corrupts=3)
+    records = faulty.stay(flow(9014, "to-guest"))
+    assert records.receiver.corrupted == 3
+    assert faulty.stay(flow(9014, "to-guest")).receiver.corrupted == 0
+
+
+def test_writes_that_come_late_are_late_at_the_guest(
+    faulty: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """As long as nobody stops the device it is only slow: loss is what a stop makes of it."""
+    faulty.twin.misbehave(late_ms=200)
+    records = faulty.stay(flow(9014, "to-guest", rate_pps=50))
+    assert records.receiver.received > 0
+    assert faulty.twin.log_position > 0
+
+
+@pytest.mark.parametrize(
+    "fault", [{"ignores_bme": True}, {"late_ms": 300}], ids=["goes on", "writes late"]
+)
+def test_a_device_that_writes_after_bme_was_cleared_is_found(
+    bare_guest: MovingGuest,
+    flow: Callable[..., Flow],
+    migrate: Callable[..., Moved],
+    fault: dict[str, object],
+) -> None:
+    """BME reads 0, the pages were marked, the order looks right: only memory itself can tell.
+
+    The same order loses nothing with a device that behaves.
+    """
+    bare_guest.twin.misbehave(**fault)
+    moved = migrate(bare_guest, flow(9014), plan=DUYCKS_ORDER)
+    assert moved.verdict.word == "fail", moved.why
+    assert moved.memory["without_bme"] > 0, moved.why
+    assert "with Bus Master Enable clear" in moved.why
+
+
+@pytest.mark.parametrize(
+    "fault", [{"silent_mailbox": True}, {"late_mailbox_ms": 3000}], ids=["never", "late"]
+)
+def test_a_port_that_does_not_answer_its_vf_leaves_it_dead(
+    bare_guest: MovingGuest,
+    flow: Callable[..., Flow],
+    migrate: Callable[..., Moved],
+    fault: dict[str, object],
+) -> None:
+    """The driver waits one second for an answer: then it has no VF, and its users notice."""
+    bare_guest.other_twin.misbehave(**fault)
+    moved = migrate(bare_guest, flow(64), plan=Plan(Quiesce.ACPI_SUSPEND, When.BEFORE))
+    assert moved.memory["differ"] == 0, moved.why
+    assert moved.migration.flows[0].longest_outage_ms is None, moved.why
+    assert moved.verdict.word == "fail", moved.why
+
+
+def test_a_lost_interrupt_is_an_outage(bare_guest: MovingGuest, flow: Callable[..., Flow]) -> None:
+    """The queue's vector stays masked until its driver has been there: one loss stops it."""
+    assert bare_guest.stay(flow(64)).receiver.received > 0
+    bare_guest.twin.misbehave(loses=1)
+    records = bare_guest.stay(flow(64))
+    assert records.receiver.received < records.sender.sent / 10
+
+
+def test_a_twin_that_dies_ends_all_service(
+    bare_guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """The host says so, and the flow's own record does."""
+    assert bare_guest.stay(flow(64)).receiver.received > 0
+    with pytest.raises(RemoteError, match="did not answer"):
+        bare_guest.twin.misbehave(dies=True)
+    assert bare_guest.stay(flow(64)).receiver.received == 0
