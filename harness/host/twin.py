@@ -110,13 +110,17 @@ class Twin:
             )
 
     def set_filter(self, mac: MacAddress) -> None:
-        """The port's filter, and the bridge's entry that leads there."""
+        """The port's filter, and the bridge's entry that leads there.
+
+        As on a port, frames for *mac* go there and nowhere else from then on, whoever sends with
+        that address: the entry is sticky.
+        """
         old = self.control.ask("status")["vf"]["mac"]
-        if old not in (NO_MAC, mac):
-            self._forward("del", old)
+        if old != NO_MAC:
+            self.host.run(*self._forwarding("del", old), changes=True)
         self.control.ask("set_mac", mac=mac)
         if mac != NO_MAC:
-            self._forward("replace", mac)
+            self.host.run(*self._forwarding("replace", mac), changes=True)
 
     def misbehave(self, **faults: Any) -> None:
         """Be at fault from now on, in this way alone; good again without one.
@@ -149,13 +153,13 @@ class Twin:
     def observe(
         self, *, qemu_pid: int, rate_per_s: int, path: str, on_release: str | None
     ) -> TwinObservation:
-        """The device itself writes down its COMMAND register each time that it changes.
-
-        The bridge's entry needs no clearing: the standby's first frame takes it over.
-        """
+        """The device itself writes down its COMMAND register each time that it changes."""
         del qemu_pid, rate_per_s, path
         if on_release:
-            self.control.ask("clear_filter_on_release", name=on_release)
+            mac = self.control.ask("status")["vf"]["mac"]
+            self.control.ask(
+                "clear_filter_on_release", name=on_release, argv=self._forwarding("del", mac)
+            )
         return TwinObservation(self, self.control.ask("now"))
 
     def is_master(self) -> bool:
@@ -188,11 +192,10 @@ class Twin:
         self.host.run("sh", "-c", 'out=$1; shift; "$@" > "$out"', "sh", part, *asked)
         return self.host.fetch(part)
 
-    def _forward(self, action: str, mac: str) -> None:
-        self.host.run(
-            "bridge", "fdb", action, mac, "dev", self.tap, "master",
-            *(["static"] if action == "replace" else []), changes=True, check=action != "del",
-        )  # fmt: skip
+    def _forwarding(self, action: str, mac: str) -> list[str]:
+        """The command that makes or deletes the bridge's entry, in place of a learned one."""
+        kind = ["static", "sticky"] if action == "replace" else []
+        return ["bridge", "fdb", action, mac, "dev", self.tap, "master", *kind]
 
 
 @dataclass(frozen=True, slots=True)

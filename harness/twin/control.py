@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from typing import Any, Callable
 
@@ -64,8 +65,14 @@ class Control:
         """The COMMAND register, and when that was."""
         return {"t_ns": time.monotonic_ns(), "command": self._device.config.command}
 
-    def clear_filter_on_release(self, name: str) -> None:
-        self._device.clear_filter_on_release(name)
+    def clear_filter_on_release(self, name: str, argv: list[str]) -> None:
+        """Clear the filter when BME next falls, and run *argv*, by which the host follows."""
+
+        def follow() -> str:
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            return done.stderr.strip()
+
+        self._device.clear_filter_on_release(name, follow)
 
     def released(self) -> list[dict[str, Any]]:
         """What that came to, if the VF was released since."""

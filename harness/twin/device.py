@@ -48,7 +48,7 @@ class Device:
         )
         self._commanded = commanded
         self._mastered = False
-        self._on_release: str | None = None
+        self._on_release: tuple[str, Callable[[], str]] | None = None
         self.released: list[dict[str, Any]] = []
         """What `clear_filter_on_release` came to: events as an observer has them."""
         self.misbehaviour = Misbehaviour(self.config)
@@ -67,9 +67,12 @@ class Device:
         """Whether something waits for a time, and not for an event."""
         return self.receiver.has_late_writes or self.port.mailbox.has_late_replies
 
-    def clear_filter_on_release(self, name: str) -> None:
-        """Clear the port's filter when Bus Master Enable next falls, and note it as *name*."""
-        self._on_release = name
+    def clear_filter_on_release(self, name: str, follow: Callable[[], str]) -> None:
+        """Clear the port's filter when Bus Master Enable next falls, and note it as *name*.
+
+        *follow* is called then, for what else has to change on the host; what it says is wrong.
+        """
+        self._on_release = name, follow
         self.released.clear()
 
     def reset(self) -> None:
@@ -120,10 +123,12 @@ class Device:
         self._commanded(command)
         was, self._mastered = self._mastered, self.config.masters_bus
         if was and not self._mastered and self._on_release:
-            self.port.set_mac(NO_MAC)
-            event = {"t_ns": time.monotonic_ns(), "name": self._on_release, "data": {}}
-            self.released.append(event)
+            name, follow = self._on_release
             self._on_release = None
+            self.port.set_mac(NO_MAC)
+            wrong = follow()
+            data = {"error": wrong} if wrong else {}
+            self.released.append({"t_ns": time.monotonic_ns(), "name": name, "data": data})
 
     def _reset_vf(self) -> None:
         self.receiver.clear()

@@ -108,6 +108,7 @@ def test_a_guest_that_its_lab_loses_is_measured_by_another(
 
 @pytest.mark.failover
 @pytest.mark.jumbo
+@pytest.mark.needs("sriov")  # a twin's guest has its memory in a file, which others map
 def test_all_memory_of_a_guest_that_moved_is_in_huge_pages(
     guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
 ) -> None:

@@ -1,0 +1,259 @@
+"""Throw messages at the twin's vfio-user server that are almost right, and see that it stands.
+
+    PYTHONPATH=tests/unit .venv/bin/python tests/fuzz/twin_server.py --messages 1000000 --seed 1
+
+A message begins as one that a client would send, about memory, registers, rings and interrupts;
+then fields, sizes, flags and descriptors are changed, streams cut, connections dropped.  Where the
+device's DMA goes by message, it is answered right, wrong, late or never, with commands in between.
+Whatever happens, nothing but ClientGone is raised, each connection leaves no descriptor behind,
+and after it a client that does all right is served.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import random
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vfio_client import Client, Said, Twin, access, packed
+from vfio_messages import DESCRIPTOR, ODD, PAGE, PAGES, WHILE_ASKED, spoilt, wanted
+
+from harness.twin import channel as channel_module
+from harness.twin.channel import Channel, ClientGone
+from harness.uapi import vfio_user
+from harness.uapi.vfio import PciRegion
+from harness.uapi.vfio_user import Command, Flag
+
+PATIENCE_SECONDS = 0.05
+
+
+@dataclass
+class Counted:
+    """What a run came to; *replies* by errno, 0 for those that are none."""
+
+    messages: int = 0
+    connections: int = 0
+    dma_by_message: int = 0
+    seconds: float = 0.0
+    replies: Counter[int] = field(default_factory=Counter)
+
+
+class Guest:
+    """The client's end in a thread: it counts replies, and answers DMA, more or less."""
+
+    def __init__(self, near: socket.socket, seed: int, files: Files, counted: Counted) -> None:
+        self.client = Client(near)
+        self._near = near
+        self._chance = random.Random(seed)
+        self._files = files
+        self._counted = counted
+
+    def run(self) -> None:
+        """Until either end is closed."""
+        with suppress(EOFError, OSError, ValueError):
+            while True:
+                message = self.client.receive()
+                if message.is_reply:
+                    self._counted.replies[message.error] += 1
+                else:
+                    self._counted.dma_by_message += 1
+                    self._react(message)
+        with suppress(OSError):
+            self._near.shutdown(socket.SHUT_RDWR)
+
+    def _react(self, asked: Said) -> None:
+        """Answer after a command or two; one answer in eight is wrong, and a few never come."""
+        while self._chance.random() < 0.3:
+            data, files = spoilt(self._chance, self._chance.choice(WHILE_ASKED)(self._chance))
+            self._counted.messages += 1
+            self.client.send_bytes(data, *self._files.of(files))
+        payload = asked.payload[:16]
+        if asked.command == Command.DMA_READ:
+            length = int.from_bytes(asked.payload[8:16], "little")
+            payload += (DESCRIPTOR * (length // len(DESCRIPTOR) + 1))[:length]
+        number, flags, error = asked.number, int(Flag.REPLY), 0
+        which = self._chance.randrange(50)
+        if which == 0:
+            payload = payload[: self._chance.randrange(len(payload) + 1)]
+        elif which == 1:
+            payload += b"more"
+        elif which == 2:
+            flags, error = 0x21, self._chance.choice(ODD) & 0xFFFFFFFF
+        elif which == 3:
+            number ^= 1
+        elif which == 4 and self._chance.random() < 0.3:
+            raise EOFError
+        stray = self._files.of("me" if which == 5 else "")
+        self.client.send_bytes(
+            packed(number, asked.command, payload, flags=flags, error=error), *stray
+        )
+
+
+# --- a run ----------------------------------------------------------------------------------
+
+
+class Files:
+    """What can be sent along: Memory, Eventfds, Pipes, Nothing at all, and Directories."""
+
+    def __init__(self) -> None:
+        self._memory = os.memfd_create("guest")
+        for _ in range(PAGES):
+            os.write(self._memory, DESCRIPTOR * (PAGE // len(DESCRIPTOR)))
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK)
+        reading, self._pipe = os.pipe()
+        os.close(reading)
+        self._null = os.open("/dev/null", os.O_RDONLY)
+        self._directory = os.open("/", os.O_PATH)
+        self._by_kind = {
+            "m": self._memory, "e": self._eventfd, "p": self._pipe,
+            "n": self._null, "d": self._directory,
+        }  # fmt: skip
+
+    def of(self, kinds: str) -> list[int]:
+        return [self._by_kind[kind] for kind in kinds]
+
+    def close(self) -> None:
+        for each in self._by_kind.values():
+            os.close(each)
+
+
+class Run:
+    """One device, and one client after the other."""
+
+    def __init__(self, seed: int, files: Files, pool: ThreadPoolExecutor) -> None:
+        self.counted = Counted()
+        self._chance = random.Random(seed)
+        self._files = files
+        self._pool = pool
+        self._twin = Twin()
+        self._descriptors = 0
+
+    def connection(self, messages: int) -> None:
+        """One client, for so many messages or until it is gone; then one that does all right."""
+        before = _descriptors()
+        self.counted.connections += 1
+        with self._connected() as (guest, channel), suppress(ClientGone, OSError):
+            if self._chance.random() < 0.97:
+                head = vfio_user.VERSION_HEAD.pack(0, 1)
+                self._send(guest, channel, packed(0, Command.VERSION, head), "")
+            for _ in range(messages):
+                self._send(guest, channel, *spoilt(self._chance, wanted(self._chance)))
+                self.counted.messages += 1
+                self._twin_goes_on()
+                if self._chance.random() < 0.0005:
+                    break
+        self._serve_well()
+        assert _descriptors() == before, "a connection left descriptors behind"
+
+    @contextmanager
+    def _connected(self) -> Iterator[tuple[Guest, Channel]]:
+        near, far = socket.socketpair()
+        channel = Channel(far, self._twin.server.answer)
+        self._twin.device.memory.channel = channel
+        guest = Guest(near, self._chance.getrandbits(32), self._files, self.counted)
+        running = self._pool.submit(guest.run)
+        try:
+            yield guest, channel
+        finally:
+            self._twin.server.client_gone()
+            channel.close()
+            running.result(10)
+            guest.client.hang_up()
+
+    def _send(self, guest: Guest, channel: Channel, data: bytes, kinds: str) -> None:
+        """Send it whole, or in two parts; or a part alone, with which the client vanishes."""
+        files = self._files.of(kinds)
+        cut = len(data)
+        if self._chance.random() < 0.1:
+            cut = self._chance.randrange(1, len(data))
+        guest.client.send_bytes(data[:cut], *files)
+        channel.serve()
+        if cut < len(data):
+            if self._chance.random() < 0.01:
+                guest.client.socket.shutdown(socket.SHUT_WR)
+            else:
+                guest.client.send_bytes(data[cut:])
+            channel.serve()
+
+    def _twin_goes_on(self) -> None:
+        """What the program does between messages; Ref: harness/twin/__main__.py."""
+        device = self._twin.device
+        if self._chance.random() < 0.001:
+            device.memory.tracked = not device.memory.tracked
+        device.receiver.settle()
+        device.port.mailbox.deliver()
+        device.interrupts.deliver()
+        self._twin.sent.clear()
+        self._twin.commanded.clear()
+
+    def _serve_well(self) -> None:
+        """A client that does nothing wrong gets what it asks for."""
+        near, far = socket.socketpair()
+        channel = Channel(far, self._twin.server.answer)
+        client = Client(near)
+        try:
+            version = vfio_user.VERSION_HEAD.pack(0, 1)
+            client.send_bytes(packed(1, Command.VERSION, version))
+            client.send_bytes(packed(2, Command.REGION_READ, access(PciRegion.CONFIG, 0, 4)))
+            channel.serve()
+            assert client.receive().error == 0
+            assert client.receive().payload[-4:] == b"\x86\x80\xed\x10"
+        finally:
+            self._twin.server.client_gone()
+            channel.close()
+            client.hang_up()
+
+
+def fuzz(*, messages: int, seed: int) -> Counted:
+    """Send so many messages.  Raises AssertionError, or whatever the twin raised."""
+    patience, channel_module.PATIENCE_SECONDS = channel_module.PATIENCE_SECONDS, PATIENCE_SECONDS
+    files, begin = Files(), time.monotonic()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            run = Run(seed, files, pool)
+            pool.submit(int).result()  # its thread is there, and what that opens
+            while run.counted.messages < messages:
+                run.connection(min(1000, messages))
+    finally:
+        channel_module.PATIENCE_SECONDS = patience
+        files.close()
+    run.counted.seconds = time.monotonic() - begin
+    return run.counted
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def main() -> int:
+    """Run as the command line says; the program's exit status."""
+    parser = argparse.ArgumentParser(prog="twin_server", description=__doc__)
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    counted = fuzz(messages=options.messages, seed=options.seed)
+    names = {0: "done", **errno.errorcode}
+    replies = ", ".join(
+        f"{names.get(error, error)} {count}" for error, count in counted.replies.most_common()
+    )
+    sys.stdout.write(
+        f"{counted.messages} messages in {counted.seconds:.1f} s, "
+        f"{counted.messages / counted.seconds:.0f} messages/s\n"
+        f"{counted.connections} connections, {counted.dma_by_message} DMA by message\n"
+        f"replies: {replies}\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
