@@ -126,11 +126,9 @@ def _lab_up(options: argparse.Namespace) -> None:
         print(f"lab {topology.name!r} is up already")
     else:
         emulated.up(topology, _progress(), dies_with_us=False)
-    for name, host in emulated.reached_topology(topology).hosts.items():
-        print(
-            f"{name}: ssh -p {host.port} -i {host.identity} "
-            f"-o UserKnownHostsFile={host.known_hosts} {host.user}@{host.address}"
-        )
+    reached = emulated.reached_topology(topology)
+    for name in reached.hosts:
+        print(f"{name}: {reached.connection(name).by_hand}")
 
 
 def _lab_down(options: argparse.Namespace) -> None:

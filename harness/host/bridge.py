@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from harness.errors import LabError
 from harness.host.changes import changed_back
 from harness.remote import Host
 
@@ -32,6 +33,13 @@ def bridged(host: Host, interface: str, *, mtu: int) -> Iterator[None]:
     port or of the other host's, arrive there too; a bridge that learned from them would take the
     guest to be behind the interface, and drop what comes from there for it.
     """
+    if host.exists(f"/sys/class/net/{BRIDGE}"):
+        raise LabError(
+            f"{host.name}: bridge {BRIDGE} is there already",
+            because="another guest has it, or a run that was killed left it; nothing was changed",
+            fix="end the other guest first: two fixtures of one module cannot both have one; or "
+            f"`vf-harness restore --lab LAB {host.name}`",
+        )
     with changed_back(host):
         _ip(host, ["link", "add", BRIDGE, "mtu", str(mtu), "type", "bridge",
                    "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0"],

@@ -238,12 +238,7 @@ def _keep(lab: Lab, stack: ExitStack, say: Callable[[str], None]) -> None:
     _never_undo(stack.pop_all())
     for machine in (*lab.hosts.values(), lab.peer):
         machine.lease.linger()
-        way = lab.topology.connection(machine.name)
-        key = f" -i {way.identity}" if way.identity else ""
-        where = f"ip netns exec {way.namespace} sh" if way.namespace else "a shell here"
-        if way.transport == "ssh":
-            where = f"ssh -p {way.port}{key} {way.user}@{way.address}"
-        say(f"kept: {where}  ({machine.name})")
+        say(f"kept: {lab.topology.connection(machine.name).by_hand}  ({machine.name})")
     say("put back with `vf-harness restore --lab LAB`, or by the machines when the lease ends")
 
 

@@ -17,11 +17,15 @@ def plan(topology: Topology, tests: int) -> Iterator[str]:
     if topology.emulation:
         yield "  this machine: start the emulated lab unless it is up, and end it again"
     for name, host in topology.hosts.items():
-        yield f"  {name} ({host.address}): take its lease; then, each change journalled and undone:"
+        where = host.address or host.namespace
+        yield f"  {name} ({where}): take its lease; then, each change journalled and undone:"
         for port_name, port in host.ports.items():
             where = f"    {port_name} {port.pci}"
             yield f"{where}: up with MTU {topology.guest.mtu}, into bridge vfh0"
             yield f"{where}: sriov_numvfs 0 -> {port.vfs}, bound to vfio-pci"
+        if host.twin:
+            where = f"    {host.twin.interface}"
+            yield f"{where}: up, into bridge vfh0, and a twin with a tap of its own beside it"
         yield f"    start {host.qemu} with a guest of {topology.guest.memory_mib} MiB"
         yield f"    listen on TCP port {host.migration_port} while a guest migrates to it"
     if topology.peer:

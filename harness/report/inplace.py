@@ -73,7 +73,7 @@ def _data(migration: Migration, name: str) -> dict[str, Any] | None:
 
 
 def _marked(migration: Migration, plan: Mapping[str, Any]) -> str:
-    if _data(migration, MARKING_REFUSED):
+    if _data(migration, MARKING_REFUSED) is not None:
         return "refused: without BME QEMU takes no mark from a device"
     words = MARKS.get(plan["marking"], str(plan["marking"]))
     if plan["passes"]:

@@ -196,6 +196,8 @@ class MovingGuest:
         """A process on *berth*, and what ends it; the end of everything ends it too."""
         host = self._lab.hosts[berth.host]
         entry = self._lab.topology.hosts[berth.host]
+        if isinstance(berth.vf, Twin):
+            berth.vf.check_free()
         kernel, initramfs = put_image(host, self._lab.guest)
         self._launches += 1
         folder = host.scratch(f"{self.spec.name}-{os.getpid()}-{self._launches}/qmp")

@@ -28,6 +28,15 @@ class Connection:
     known_hosts: Path | None
     namespace: str | None
 
+    @property
+    def by_hand(self) -> str:
+        """What a person types to get there."""
+        if self.transport == "local":
+            return f"ip netns exec {self.namespace} sh" if self.namespace else "a shell here"
+        key = f" -i {self.identity}" if self.identity else ""
+        known = f" -o UserKnownHostsFile={self.known_hosts}" if self.known_hosts else ""
+        return f"ssh -p {self.port}{key}{known} {self.user}@{self.address}"
+
 
 class Entry(BaseModel):
     """One table of a topology file: frozen, and with no key that it does not know."""

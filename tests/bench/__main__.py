@@ -12,6 +12,7 @@ from bench.known_outage import known_outages
 from bench.observing import observing
 from bench.rows import write_page
 from bench.starting import demonstrating, starting
+from bench.twin import twin
 from harness.guest.spec import GuestSpec
 from harness.lab.accelerator import ANSWER
 from harness.lab.use import ready
@@ -38,6 +39,7 @@ def main() -> None:
     ):
         tables["A known outage"] = known_outages(reached, guest, say)
         tables["The observer"] = observing(reached, guest, kept, say)
+    tables["The twin"] = twin(load(find("twin")), kept, say)
     print(write_page(tables, ANSWER.read_text()))
     shutil.rmtree(kept)  # not after an error: it is what is left to read then
 

@@ -18,23 +18,21 @@ pytestmark = [
 ]
 
 LOSING = {
-    "nothing stops, nothing is marked": Plan(Quiesce.NOTHING),
-    "stopped, never marked": Plan(Quiesce.BME_CLEARED),
-    "marked, then stopped": Plan(
+    "nothing-stopped": Plan(Quiesce.NOTHING),
+    "never-marked": Plan(Quiesce.BME_CLEARED),
+    "marked-then-stopped": Plan(
         Quiesce.BME_CLEARED, When.PRECOPY, Marking.BEFORE, passes=1, gap_s=1
     ),
-    "stopped and marked too late": Plan(Quiesce.BME_CLEARED, When.AFTER_STOP, Marking.AFTER),
+    "too-late": Plan(Quiesce.BME_CLEARED, When.AFTER_STOP, Marking.AFTER),
 }
 KEEPING = {
-    "stopped, then marked": Plan(
+    "stopped-then-marked": Plan(
         Quiesce.BME_CLEARED, When.PRECOPY, Marking.AFTER, passes=1, gap_s=1
     ),
-    "stopped, then marked, at the last moment": Plan(
-        Quiesce.BME_CLEARED, When.PRE_SWITCHOVER, Marking.AFTER
-    ),
-    "link down, then marked": Plan(Quiesce.LINK_DOWN, When.PRECOPY, Marking.AFTER),
-    "device suspended, then marked": Plan(Quiesce.DEVICE_SUSPEND, When.PRECOPY, Marking.AFTER),
-    "asleep, then marked": Plan(Quiesce.ACPI_SUSPEND, When.PRECOPY, Marking.AFTER),
+    "at-the-last-moment": Plan(Quiesce.BME_CLEARED, When.PRE_SWITCHOVER, Marking.AFTER),
+    "link-down": Plan(Quiesce.LINK_DOWN, When.PRECOPY, Marking.AFTER),
+    "device-suspended": Plan(Quiesce.DEVICE_SUSPEND, When.PRECOPY, Marking.AFTER),
+    "asleep": Plan(Quiesce.ACPI_SUSPEND, When.PRECOPY, Marking.AFTER),
 }
 
 

@@ -6,11 +6,14 @@ import itertools
 import json
 from dataclasses import replace
 from ipaddress import IPv4Interface
+from typing import cast
 
 import pytest
 
-from harness.guest.command_line import command_line, kernel_line
+from harness.errors import UsageError
+from harness.guest.command_line import command_line, kernel_line, shares_memory
 from harness.guest.spec import GuestSpec, Place, Trigger
+from harness.host import vf
 from harness.topology import MacAddress, find, load
 
 SPEC = GuestSpec(
@@ -160,6 +163,39 @@ def test_the_vf_and_its_standby_are_a_pair() -> None:
     assert "failover=on" in standby.split(",")
     assert json.loads(vf)["failover_pair_id"] == _property(standby, "id")
     assert _property(standby, "bus") != json.loads(vf)["bus"]
+
+
+class Vf:
+    """A VF that reaches its guest's memory as a file, or as the kernel pins it."""
+
+    def __init__(self, *, needs_shared_memory: bool) -> None:
+        self.needs_shared_memory = needs_shared_memory
+
+
+TWIN_VF, PORTS_VF = (cast("vf.Vf", Vf(needs_shared_memory=needs)) for needs in (True, False))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lent", "shared"),
+    [
+        (None, TWIN_VF, True),
+        (True, TWIN_VF, True),
+        (None, PORTS_VF, False),
+        (True, PORTS_VF, True),
+        (False, PORTS_VF, False),
+        (None, None, False),
+    ],
+)
+def test_memory_is_shared_where_the_vf_needs_it_or_somebody_wants_it(
+    wanted: bool | None, lent: vf.Vf | None, shared: bool
+) -> None:
+    assert shares_memory(replace(SPEC, shared_memory=wanted), lent) is shared
+
+
+def test_a_twins_guest_without_shared_memory_is_refused_before_it_is_started() -> None:
+    """It would boot, find its VF, and have no frame ever reach its memory."""
+    with pytest.raises(UsageError, match="its VF is a twin, and its memory is not shared"):
+        shares_memory(replace(SPEC, shared_memory=False), TWIN_VF)
 
 
 def test_kvm_and_tcg_have_a_processor_that_they_can_run() -> None:

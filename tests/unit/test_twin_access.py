@@ -58,9 +58,9 @@ def test_several_writes_come_in_one_message(twin: Twin, client: Client) -> None:
     entry, head = vfio_user.WRITE_MULTI_ENTRY, vfio_user.WRITE_MULTI_HEAD
     writes = [
         entry.pack(Register.COMMAND, CONFIG, 2, b"\6\0junk"),
-        entry.pack(Bar.VFMBMEM, BAR0, 4, b"\1\0\0\0junk"),
+        entry.pack(Bar.VFMBMEM, BAR0, 4, b"\1\0\0\0"),
         entry.pack(Bar.VFMBMEM + 8, BAR0, 8, b"\2\0\0\0\3\0\0\0"),
-        entry.pack(Bar.VFMBMEM, BAR0, 4, b"\4\0\0\0"),
+        entry.pack(Bar.VFMBMEM, BAR0, 4, b"\4\0\0\0junk"),
     ]
     reply = client.ask(Command.REGION_WRITE_MULTI, head.pack(4) + b"".join(writes))
     assert reply == head.pack(4)

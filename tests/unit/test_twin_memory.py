@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from vfio_client import LENT, Asked, Client, memory_file, open_descriptors
 
-from harness.twin.channel import Channel, Message
+from harness.twin.channel import Channel, ClientGone, Message
 from harness.twin.config_space import ConfigSpace
 from harness.twin.dma_log import HEAD, RECORD, DmaLog, Kind
 from harness.twin.marking import mark
@@ -178,6 +178,17 @@ def test_without_a_client_there_is_no_memory(guest: Guest) -> None:
         guest.memory.read(SHARED, 4, Kind.RX_DESCRIPTOR)
     with pytest.raises(DmaFault, match="there is no client"):
         guest.memory.write_by_message(SHARED, b"a")
+
+
+def test_a_client_that_is_gone_is_a_fault_like_any_other(guest: Guest) -> None:
+    """A frame from the wire may meet it first; whoever serves the channel has to hear of it too."""
+    channel = guest.memory.channel
+    assert channel is not None
+    guest.client.socket.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(DmaFault, match="the client closed the connection"):
+        guest.memory.write(BY_MESSAGE, b"data", Kind.RX_DATA)
+    with pytest.raises(ClientGone, match="the client closed the connection"):
+        channel.serve()
 
 
 # --- the gate -------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ REFUSED: dict[str, tuple[int, bytes, int]] = {
     "irqs: descriptor with none": (Command.DEVICE_SET_IRQS, irqs(1 | TRIGGER), 1),
     "read: short": (Command.REGION_READ, access(CONFIG, 0, 4)[:-1], 0),
     "read: nothing": (Command.REGION_READ, access(CONFIG, 0, 0), 0),
-    "read: past the end": (Command.REGION_READ, access(CONFIG, 4094, 4), 0),
+    "read: past the end": (Command.REGION_READ, access(CONFIG, 4093, 4), 0),
     "read: offset past everything": (Command.REGION_READ, access(CONFIG, (1 << 64) - 1, 4), 0),
     "read: no such region": (Command.REGION_READ, access(9, 0, 4), 0),
     "read: region without bytes": (Command.REGION_READ, access(PciRegion.ROM, 0, 4), 0),

@@ -1,0 +1,143 @@
+"""The twin: what it carries, what a register costs, and what its migrations come to."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.rows import Row
+from harness.analysis.measured import MEMORY_COMPARED
+from harness.guest.spec import GuestSpec
+from harness.lab.use import ready
+from harness.migration.conductor import Conducted
+from harness.migration.raw import Raw
+from harness.migration.schemes.inplace import Plan, Quiesce, When
+from harness.report.entry import migration_result
+from harness.run.lab import Lab, taken
+from harness.run.moving import MovingGuest, moving_guest
+from harness.run.record import limits_of
+from harness.topology import Topology
+from harness.traffic.flow import Flow
+from harness.twin.channel import Channel
+from harness.twin.device import Device
+from harness.twin.dma_log import DmaLog, Kind
+from harness.twin.port import Port
+from harness.twin.server import Server
+from harness.uapi import vfio_user
+from harness.uapi.ixgbe_vf import Register
+from harness.uapi.vfio import PciRegion
+from harness.uapi.vfio_user import Command
+
+RATES = {64: (1000, 2000, 3000, 4000, 5000, 6000, 8000), 9014: (200, 300, 500, 700, 1000, 1500)}
+RATE_SECONDS = 5.0
+ACCESSES = 20_000
+LOGGED = 200_000
+MIGRATIONS = 3
+
+
+def twin(topology: Topology, kept: Path, say: Callable[[str], None]) -> list[Row]:
+    """Measure on a lab of twins, which is started and ended here."""
+    rows = [_register(), _log_entry(kept)]
+    with ready(topology, say) as (reached, image), taken(reached, image, say) as lab:
+        with moving_guest(lab, _spec(topology, standby=False), kept, has_vf=True) as guest:
+            rows += [_carried(guest, frame_bytes, say) for frame_bytes in RATES]
+        rows += [_moved(lab, scheme, kept, say) for scheme in ("failover", "inplace")]
+    return rows
+
+
+def _spec(topology: Topology, *, standby: bool) -> GuestSpec:
+    return GuestSpec.of(topology.guest, standby=standby)
+
+
+def _carried(guest: MovingGuest, frame_bytes: int, say: Callable[[str], None]) -> Row:
+    """The highest of the rates at which every round trip came back."""
+    whole = 0
+    for number, rate_pps in enumerate(RATES[frame_bytes]):
+        say(f"{rate_pps} round trips a second of {frame_bytes} bytes")
+        flow = Flow(f"carried-{rate_pps}", "round-trip", frame_bytes, rate_pps, 900 + number)
+        records = guest.stay(flow, RATE_SECONDS)
+        if records.receiver.received < records.sender.sent or records.sender.unsent:
+            break
+        whole = rate_pps
+    return Row(
+        f"round trips of {frame_bytes} bytes through twin and guest, none lost",
+        f"{whole} a second",
+        "5000 a second" if frame_bytes == 64 else "500 a second",
+        f"{RATE_SECONDS:g} s each of {', '.join(map(str, RATES[frame_bytes]))} a second, up to the "
+        "first that lost one",
+    )
+
+
+def _register() -> Row:
+    """One register read over a socket, and the share of it that Python itself takes."""
+    ours, theirs = socket.socketpair()
+    server = Server(Device(port=Port(), send=lambda _: True))
+    channel = Channel(theirs, server.answer)
+    ours.send(vfio_user.HEADER.pack(0, Command.VERSION, 20, 0, 0) + bytes([0, 0, 1, 0]))
+    channel.serve()
+    ours.recv(4096)
+    read = vfio_user.REGION_ACCESS.pack(Register.VFLINKS, PciRegion.BAR0, 4)
+    message = vfio_user.HEADER.pack(1, Command.REGION_READ, 32, 0, 0) + read
+    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    for _ in range(ACCESSES):
+        ours.send(message)
+        channel.serve()
+        ours.recv(4096)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    share = (after.ru_utime - before.ru_utime) / seconds
+    ours.close()
+    channel.close()
+    return Row(
+        "one register read, server and socket without a guest",
+        f"{seconds / ACCESSES * 1e6:.0f} µs, {share:.0%} of it in Python",
+        "100 µs or less",
+        f"mean of {ACCESSES}; Python's share is user time against wall time, client included",
+    )
+
+
+def _log_entry(kept: Path) -> Row:
+    """What the DMA log costs beside the access that it notes."""
+    log = DmaLog(str(kept / "bench.log"), LOGGED)
+    began = time.perf_counter()
+    for address in range(LOGGED):
+        log.add(address, 2048, Kind.RX_DATA, 0)
+    microseconds = (time.perf_counter() - began) / LOGGED * 1e6
+    log.close()
+    return Row(
+        "one entry of the DMA log", f"{microseconds:.2f} µs", "1 µs or less", f"mean of {LOGGED}"
+    )
+
+
+def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row:
+    """Migrations of one scheme: what users felt, what QEMU says, and pages lost."""
+    plan = Plan(Quiesce.ACPI_SUSPEND, When.BEFORE) if scheme == "inplace" else None
+    felt, said, lost = [], [], 0
+    standby = scheme == "failover"
+    with moving_guest(lab, _spec(lab.topology, standby=standby), kept, has_vf=True) as guest:
+        for number in range(MIGRATIONS):
+            say(f"{scheme}, {number + 1} of {MIGRATIONS}")
+            flow = Flow(f"{scheme}-{number}", "round-trip", 9014, 300, 930 + number)
+            raw = Raw()
+            conducted = guest.migrate([flow], raw, plan=plan)
+            raw.write(kept)
+            entry = migration_result(conducted.measured, limits_of(lab.topology)).migration
+            felt.append(entry.flows[0].longest_outage_ms or float("inf"))
+            said.append(entry.qemu.downtime_ms or 0.0)
+            lost += _lost_pages(conducted)
+    pages = f", {lost} pages lost" if plan else ""
+    return Row(
+        f"`{scheme}` under 9014-byte round trips, 512 MiB",
+        f"users felt {statistics.median(felt):.0f} ms, QEMU says {statistics.median(said):.0f} ms"
+        + pages,
+        "every flow back" + (", no page lost" if plan else ""),
+        f"medians of {MIGRATIONS}" + (", suspended to RAM by ACPI meanwhile" if plan else ""),
+    )
+
+
+def _lost_pages(conducted: Conducted) -> int:
+    events = conducted.measured.events
+    return sum(int(e.data["differ"]) for e in events if e.name == MEMORY_COMPARED)

@@ -1,0 +1,41 @@
+"""Plans of scheme ``inplace``: what can be done when, and how it is written down."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from harness.errors import UsageError
+from harness.migration.schemes.inplace import Marking, Plan, Quiesce, When
+
+STOPPED = (When.PRE_SWITCHOVER, When.AFTER_STOP)
+BY_HOST = (Quiesce.NOTHING, Quiesce.BME_CLEARED)
+
+
+@pytest.mark.parametrize(("quiesce", "when"), list(itertools.product(Quiesce, When)))
+def test_a_guest_whose_processors_are_stopped_is_asked_for_nothing(
+    quiesce: Quiesce, when: When
+) -> None:
+    """It would be waited for until the migration's deadline, and then be called broken."""
+    plan = Plan(quiesce, when)
+    if quiesce in BY_HOST or when not in STOPPED:
+        plan.check()
+        return
+    with pytest.raises(UsageError, match=f"{quiesce.value} cannot be done at {when.value}"):
+        plan.check()
+
+
+@pytest.mark.parametrize("when", [When.BEFORE, *STOPPED])
+def test_passes_lie_between_two_steps_only_while_there_are_passes(when: When) -> None:
+    with pytest.raises(UsageError, match="no pass lies between two steps"):
+        Plan(Quiesce.BME_CLEARED, when, Marking.AFTER, passes=1).check()
+
+
+def test_a_plan_is_recorded_in_words_and_in_data() -> None:
+    plan = Plan(Quiesce.BME_CLEARED, When.PRECOPY, Marking.BEFORE, passes=1, gap_s=0.5)
+    assert plan.words == "bme-cleared pre-copy, marked before, 1 passes and 0.5 s between"
+    assert plan.data == {
+        "quiesce": "bme-cleared", "when": "pre-copy", "marking": "before", "passes": 1,
+        "gap_s": 0.5,
+    }  # fmt: skip
