@@ -142,6 +142,16 @@ class Twin:
             fix="see the guest's kernel log: its driver must notice that the port was reset",
         )
 
+    def take_off_the_wire(self) -> None:
+        """No frame reaches it any more: neither by a filter, nor as a broadcast."""
+        self.set_filter(NO_MAC)
+        self.control.ask("set_state", enabled=False)
+
+    def put_on_the_wire(self, mac: MacAddress) -> None:
+        """Frames for *mac* reach it, and broadcasts, once its driver has set it up."""
+        self.control.ask("set_state", enabled=True)
+        self.set_filter(mac)
+
     def announce(self, mac: MacAddress) -> None:
         """Tell the wire that *mac* is here now, as QEMU does for its own interfaces.
 

@@ -87,6 +87,8 @@ def network_is_right(frame: Bytes, parsed: Parsed) -> bool:
 def transport_is_right(frame: Bytes, parsed: Parsed) -> bool:
     """Whether TCP or UDP sums up; a UDP checksum of 0 says that there is none."""
     segment = frame[parsed.transport_at : parsed.end]
+    if len(segment) < CHECKSUM_AT[parsed.transport] + 2:
+        return False
     if parsed.transport == UDP and not (segment[6] or segment[7]):
         return True
     whole = total(segment) + parsed.pseudo_header(frame, len(segment))

@@ -8,6 +8,7 @@ from harness.uapi.ixgbe_vf import Xcast
 
 NO_MAC = bytes(6)
 VLAN_IDS = 0xFFF
+_TAGGED_BYTES = 18
 _BROADCAST = b"\xff" * 6
 
 
@@ -23,7 +24,7 @@ class Filters:
 
     def accept(self, frame: memoryview, *, tagged_only: bool) -> bool:
         """Whether *frame* is the VF's, by VLAN and by address."""
-        if frame[12] == 0x81 and frame[13] == 0x00:
+        if len(frame) >= _TAGGED_BYTES and frame[12] == 0x81 and frame[13] == 0x00:
             if (frame[14] << 8 | frame[15]) & VLAN_IDS not in self.vlans:
                 return False
         elif tagged_only:

@@ -15,6 +15,8 @@ from harness.uapi.ixgbe_vf import POPTS_IXSM, POPTS_TXSM, TxCommand
 
 _VLAN_TYPE = b"\x81\x00"
 _ADDRESSES = 12
+_IPV4_BYTES, _IPV6_BYTES, _TCP_BYTES = 20, 40, 20
+_LARGEST_PACKET = 0xFFFF
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 
 
@@ -49,8 +51,11 @@ class Context:
 def finished(data: bytes, command: int, options: int, context: Context) -> Iterator[bytearray]:
     """The frames that *data* becomes.  Raises ValueError where context and data do not fit."""
     network_at, transport_at = context.mac, context.mac + context.network
-    if transport_at >= len(data) or not context.network:
-        raise ValueError("the headers are longer than the frame")
+    if not (command & TxCommand.TSE or options & (POPTS_IXSM | POPTS_TXSM)):
+        yield bytearray(data)  # a VLAN tag alone is wanted: no length but the MAC's is said then
+        return
+    if transport_at >= len(data) or context.network < _IPV4_BYTES:
+        raise ValueError("the headers are longer than the frame, or not there")
     if command & TxCommand.TSE:
         yield from _segments(data, context)
         return
@@ -58,6 +63,8 @@ def finished(data: bytes, command: int, options: int, context: Context) -> Itera
     if options & POPTS_IXSM and context.ipv4:
         checksum.put_network(frame, network_at, context.network)
     if options & POPTS_TXSM and context.protocol:
+        if transport_at + checksum.CHECKSUM_AT[context.protocol] + 2 > len(data):
+            raise ValueError("the transport's header is cut short")
         checksum.put_transport(frame, transport_at, context.protocol)
     yield frame
 
@@ -74,6 +81,10 @@ def _segments(data: bytes, context: Context) -> Iterator[bytearray]:
     payload = data[head_bytes:]
     if not (payload and context.segment) or context.protocol != checksum.TCP:
         raise ValueError("there is nothing to segment")
+    if context.transport < _TCP_BYTES or not (context.ipv4 or context.network >= _IPV6_BYTES):
+        raise ValueError("the headers are too short")
+    if min(len(payload), context.segment) + head_bytes - context.mac > _LARGEST_PACKET:
+        raise ValueError("a segment is longer than IP can say")
     sequence = int.from_bytes(data[transport_at + 4 : transport_at + 8], "big")
     for begin in range(0, len(payload), context.segment):
         part = payload[begin : begin + context.segment]

@@ -12,8 +12,9 @@ class Queue:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.epoch = 0
-        """Counts what makes descriptors in hand void: a reset, another ring, the queue off."""
+        self.epoch = self.base = self.count = 0
+        """Of these the epoch counts what makes descriptors in hand void: a reset, another ring, the
+        queue off."""
         self.clear()
 
     def clear(self) -> None:
@@ -59,8 +60,9 @@ class Queue:
     def _place(self) -> None:
         registers = self._registers
         base = registers[QueueRegister.BAH] << 32 | registers[QueueRegister.BAL]
+        before = self.base, self.count
         self.base = base & -_RING_ALIGNMENT
         self.count = (registers[QueueRegister.LEN] & -_RING_ALIGNMENT) // DESCRIPTOR_BYTES
         was, self.enabled = self.enabled, bool(registers[QueueRegister.DCTL] & QueueControl.ENABLE)
-        if was and not self.enabled:
+        if (was and not self.enabled) or before != (self.base, self.count):
             self.epoch += 1

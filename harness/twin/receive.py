@@ -75,7 +75,7 @@ class Receiver:
         queue = self.queues[number]
         tag = 0
         status = _checked(frame, parsed)
-        if self._strips(queue) and frame[12] == 0x81 and frame[13] == 0x00:
+        if self._strips(queue) and length >= 18 and frame[12] == 0x81 and frame[13] == 0x00:
             tag = frame[14] << 8 | frame[15]
             frame = memoryview(bytes(frame[:12]) + bytes(frame[16:]))
             status |= 0 if self._port.administered.vlan else RxStatus.VP
@@ -167,6 +167,8 @@ class Receiver:
             read = self._memory.read(
                 queue.address_of(index), run * DESCRIPTOR_BYTES, Kind.RX_DESCRIPTOR, queue.number
             )
+            if queue.epoch != self._epochs[queue.number]:
+                return None  # the driver took the ring away while the client read for us
             addresses += [packet for packet, _ in RX_READ.iter_unpack(read)]
             index, fetch = (index + run) % queue.count, fetch - run
         addresses.reverse()

@@ -53,6 +53,7 @@ class Transmitter:
         self._interrupts = interrupts
         self._statistics = statistics
         self._send = send
+        self._running: set[int] = set()  # queues whose DMA the client is being asked for
 
     def clear(self) -> None:
         """What a reset of the VF does."""
@@ -63,17 +64,23 @@ class Transmitter:
     def run(self, queue: Queue) -> None:
         """Send what the driver has put into the ring up to its tail.
 
-        Where the bus is not ours, or an address is not lent, the ring stands still.
+        Where the bus is not ours, or an address is not lent, the ring stands still.  A tail that
+        the driver writes while the client is asked for something is seen when that is done.
         """
+        if queue.number in self._running:
+            return
+        self._running.add(queue.number)
         wanted = False
         try:
             while queue.available:
-                before = queue.head
+                before = queue.epoch, queue.head, queue.tail
                 wanted |= self._run_available(queue)
-                if queue.head == before:
+                if before == (queue.epoch, queue.head, queue.tail):
                     break  # the end of a frame is not there yet
         except DmaFault:
             pass
+        finally:
+            self._running.discard(queue.number)
         if wanted:
             self._interrupts.cause(queue.number, transmit=True)
 
@@ -91,6 +98,8 @@ class Transmitter:
                 command, options = word, status
             length = word & ixgbe_vf.TX_LENGTH_MASK
             parts.append(self._memory.read(address, length, Kind.TX_DATA, queue.number))
+            if queue.epoch != epoch:
+                return False  # the driver took the ring away while the client read for us
             if not word & TxCommand.EOP:
                 continue
             self._emit(parts, command, options, self._contexts[queue.number])
@@ -107,12 +116,14 @@ class Transmitter:
     def _descriptors(self, queue: Queue) -> list[tuple[int, int, int]]:
         """All that the device has, in the order of the ring; read in one go, or two at its end."""
         found: list[tuple[int, int, int]] = []
-        left, index = queue.available, queue.head
+        left, index, epoch = queue.available, queue.head, queue.epoch
         while left:
             run = min(left, queue.count - index)
             read = self._memory.read(
                 queue.address_of(index), run * DESCRIPTOR_BYTES, Kind.TX_DESCRIPTOR, queue.number
             )
+            if queue.epoch != epoch:
+                return []
             found += TX_DESCRIPTOR.iter_unpack(read)
             index, left = (index + run) % queue.count, left - run
         return found

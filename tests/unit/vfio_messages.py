@@ -68,7 +68,8 @@ def _irqs(chance: random.Random) -> Wanted:
     start = chance.randrange(3)
     count = chance.randint(0, 3 - start)
     data = chance.randbytes(count) if kind == 2 else b""
-    files = "e" * chance.choice((0, count)) if kind == 4 else ""
+    many = chance.choice((0, count, count)) if kind == 4 else 0
+    files = "".join(chance.choices("eeeeeepnd", k=many))
     return Command.DEVICE_SET_IRQS, irqs(kind | action, start=start, count=count, data=data), files
 
 

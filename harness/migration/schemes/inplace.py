@@ -39,8 +39,8 @@ from harness.errors import RemoteError, UsageError
 from harness.guest.command_line import MEMORY
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
+from harness.guest.qmp import QmpEvent
 from harness.host.twin import Twin
-from harness.host.vf import NO_MAC
 from harness.migration import scheme
 from harness.migration.scheme import Note, Outcome
 from harness.twin.dma_log import Kind
@@ -172,7 +172,7 @@ class Inplace:
         self._source = source
         self._destination = destination
         self._notes: list[Note] = []
-        self._log_at_start = self._asked_ns = 0
+        self._log_at_start = self._asked_ns = self._since = 0
         self._marked_ns: int | None = None
         self.tables: dict[str, pd.DataFrame] = {}
 
@@ -200,7 +200,7 @@ class Inplace:
         if self._plan.when is When.AFTER_STOP:
             let_pass(TOO_LATE_S)
             self._take_steps(source)
-        self._source.set_filter(NO_MAC)  # its guest has gone: what comes now is no loss of memory's
+        self._source.take_off_the_wire()  # its guest has gone: both memories stand still now
         here, there = self._digests(source, successor)
         self._resume(successor)
         self._explain(source, here, there)
@@ -210,8 +210,8 @@ class Inplace:
         """Have QEMU wait for us: in pre-copy, if there is something to do, and at its end."""
         capabilities = [{"capability": "pause-before-switchover", "state": True}]
         source.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
-        in_precopy = self._plan.when is When.PRECOPY
-        _limit_downtime(source, 0 if in_precopy else DOWNTIME_MS)
+        self._since = len(source.qmp.events)
+        _limit_downtime(source, 0 if self._plan.passes else DOWNTIME_MS)
 
     def _wait_for(
         self, source: Instance, asked: scheme.Asked, status: str, deadline: Deadline
@@ -233,13 +233,19 @@ class Inplace:
             self._mark()
 
     def _let_gap_pass(self, source: Instance) -> None:
-        """Wait until so many whole passes were made, and that time; one under way is not whole."""
-        for _ in range(self._plan.passes + 1 if self._plan.passes else 0):
+        """Wait until so many whole passes were made, and that time; one under way is not whole.
+
+        QEMU makes no more of them once there is nothing left to copy.
+        """
+        since = len(source.qmp.events)
+
+        def enough(event: QmpEvent) -> bool:
+            made = sum(each.name == "MIGRATION_PASS" for each in source.qmp.events[since:])
+            return made > self._plan.passes or event.title == "MIGRATION pre-switchover"
+
+        if self._plan.passes:
             source.qmp.wait_for(
-                "the next pass over the memory",
-                lambda event: event.name == "MIGRATION_PASS",
-                within=PASS_SECONDS,
-                since=len(source.qmp.events),
+                "the next pass over the memory", enough, within=PASS_SECONDS, since=self._since
             )
         let_pass(self._plan.gap_s)
 
@@ -313,7 +319,7 @@ class Inplace:
     def _resume(self, successor: Instance) -> None:
         """Let the guest run on, wake it if it sleeps, and tell the wire where it is."""
         mac = successor.spec.mac
-        self._destination.set_filter(mac)
+        self._destination.put_on_the_wire(mac)
         successor.qmp.execute("cont")
         scheme.wait_for_resume(successor, Deadline(SWITCH_SECONDS))
         if self._plan.quiesce is Quiesce.ACPI_SUSPEND:
