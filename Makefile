@@ -7,8 +7,8 @@ PYTHON := .venv/bin/python
 DEMO   := tests/lab/test_instrument.py -k independent_capture
 ORDERS := tests/lab/test_inplace.py --lab twin \
           -k 'nothing-stopped or marked-then-stopped or stopped-then-marked]'
-# What of the suite runs on twins as well: all that the emulated lab has no device for, and BME.
-TWINS  := --lab twin $(addprefix tests/lab/test_,inplace.py jumbo_rule.py twin_faults.py bme.py)
+# What of the suite runs on twins as well: what the emulated lab has no device for.
+TWINS  := --lab twin tests/lab/test_inplace.py tests/lab/test_jumbo_rule.py
 # The program that measures the harness itself:
 BENCH  := bench
 # Tests without a lab, side by side; those of one file stay together, since they share machines:

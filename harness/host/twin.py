@@ -142,6 +142,17 @@ class Twin:
             fix="see the guest's kernel log: its driver must notice that the port was reset",
         )
 
+    def wait_until_quiet(self, seconds: float) -> None:
+        """Return once its driver has turned every receive queue off."""
+        wait_for(
+            f"{self.host.name}: the driver of twin {self.name} to stop its queues",
+            lambda: self.control.ask("status")["vf"]["queues"],
+            within=seconds,
+            until=lambda queues: queues == 0,
+            every_s=0.02,
+            fix="see the guest's kernel log",
+        )
+
     def take_off_the_wire(self) -> None:
         """No frame reaches it any more: neither by a filter, nor as a broadcast."""
         self.set_filter(NO_MAC)

@@ -54,6 +54,8 @@ class Relay:
             while data := self._stream.receive():
                 self._far.sendall(data)
             self._far.shutdown(socket.SHUT_WR)
+        while self._stream.receive():  # to its end, or the pipe would stay open
+            pass
 
 
 def connected(host: str, stream: Stream, seconds: float) -> bytes:

@@ -260,6 +260,7 @@ class Inplace:
             self._suspend(source)
         else:
             self._guest.host.run("sh", "-c", _IN_GUEST[how], seconds=ASLEEP_SECONDS)
+            self._source.wait_until_quiet(ASLEEP_SECONDS)
         self._note(QUIESCED, how.value)
 
     def _suspend(self, source: Instance) -> None:
