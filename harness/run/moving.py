@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import RemoteError, UsageError
+from harness.errors import GuestError, RemoteError, UsageError
 from harness.guest.command_line import shares_memory
-from harness.guest.instance import GuestSilentError, Instance, instance, put_image
+from harness.guest.instance import Instance, instance, put_image
 from harness.guest.machine import GuestMachine
 from harness.guest.spec import GuestSpec, Place
 from harness.host.bridge import STANDBY, bridged, interface_up, tap
@@ -169,7 +169,7 @@ class MovingGuest:
             try:
                 booting.wait_until_up()
                 return ending, booting, GuestMachine(booting, self._lab.guest)
-            except (GuestSilentError, RemoteError) as silent:
+            except (GuestError, RemoteError) as silent:
                 ending.close()
                 left -= 1
                 if not left:
