@@ -148,7 +148,8 @@ class GuestEntry(Entry):
     )
     boot_tries: values.Count = Field(
         default=1,
-        description="how often one that does not come up is started before it is an error, 1 or more",
+        description="how often one that does not come up is started before that is an error, "
+        "1 or more",
         examples=[1],
     )
     migrate_tries: values.Count = Field(
