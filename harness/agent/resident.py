@@ -2,30 +2,32 @@
 
 A guest's SSH connections do not survive its migration, but what records inside it has to.  So its
 agent serves a unix socket, one thread for each connection, and is found there again afterwards.
-It ends with the machine.  Started a second time, it says ``{"ready": {}}`` and leaves the first
-one as it is.
+It ends with the machine.  What is started here is a relay to it, and the agent only if there is
+none yet.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import socket
 import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
-from harness.agent.serve import STATE, Agent, replier
+from harness.agent import relay
+
+if TYPE_CHECKING:
+    from harness.agent.serve import Agent
 
 
 def main(arguments: list[str]) -> int:
-    """Return 0 as soon as somebody serves the socket; the serving goes on by itself."""
+    """Relay between our streams and the agent; see ``relay``."""
     parser = argparse.ArgumentParser(prog="agent.pyz resident")
-    parser.add_argument("--state", default=STATE, help="folder of the journal and the lease")
+    parser.add_argument("--state", required=True, help="folder of the journal and the lease")
     parser.add_argument("--socket", required=True, help="path of the unix socket to serve")
     options = parser.parse_args(arguments)
     os.umask(0o077)
@@ -34,9 +36,9 @@ def main(arguments: list[str]) -> int:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(options.socket)
         listener.listen()
-        _detach(lambda: _serve(listener, Agent(options.state)))
-    sys.stdout.write(json.dumps({"ready": {}}) + "\n")
-    return 0
+        _detach(lambda: _serve(listener, options.state))
+        listener.close()
+    return relay.main([options.socket])
 
 
 def _is_served(path: str) -> bool:
@@ -65,12 +67,17 @@ def _detach(serve: Callable[[], None]) -> None:
         os._exit(1)  # not through what the parent, whose copy this is, has yet to do
 
 
-def _serve(listener: socket.socket, agent: Agent) -> None:
+def _serve(listener: socket.socket, state: str) -> None:
+    from harness.agent.serve import Agent  # not for those who find it running: a guest is slow
+
+    agent = Agent(state)
     while True:
         connection, _ = listener.accept()
         threading.Thread(target=_serve_one, args=(connection, agent), daemon=True).start()
 
 
 def _serve_one(connection: socket.socket, agent: Agent) -> None:
+    from harness.agent.serve import replier
+
     with connection, connection.makefile("rb") as lines, contextlib.suppress(ConnectionError):
         agent.serve(lines, replier(connection.fileno()))

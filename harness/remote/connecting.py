@@ -104,10 +104,8 @@ def _transport(name: str, spec: Connection, via: Host | None, deadline: Deadline
 
 
 def _resident(transport: Transport, app: str, arguments: list[str], deadline: Deadline) -> Stream:
-    """A way to the resident agent, started if there is none yet; *arguments* end in its socket."""
-    start = ["python3", "-I", app, "resident", *arguments]
-    transport.run(start, seconds=deadline.remaining).check()
-    relay = ["python3", "-I", app, "relay", arguments[-1]]
-    stream = transport.open(relay, seconds=deadline.remaining)
+    """A way to the resident agent, which is started if there is none yet."""
+    command = ["python3", "-I", app, "resident", *arguments]
+    stream = transport.open(command, seconds=deadline.remaining)
     connected(transport.host, stream, deadline.remaining)
     return stream
