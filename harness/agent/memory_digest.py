@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ _FILE = "/memfd:{} (deleted)"
 def digest(pid: int, name: str, path: str) -> dict[str, Any]:
     """Write a digest of each page of the memory *name* of a process to the file *path*.
 
-    DIGEST_BYTES for each page, in the order of the file; returns how many pages, and the seconds
-    that it took.  Raises AgentError if the process has no such memory.
+    DIGEST_BYTES for each page, in the order of the file; returns how many pages.  Raises AgentError
+    if the process has no such memory.
     """
-    began = time.monotonic()
     with open(_descriptor(pid, name), "rb") as file, open(path, "wb", opener=_for_owner) as out:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
             view = memoryview(memory)
@@ -37,14 +35,13 @@ def digest(pid: int, name: str, path: str) -> dict[str, Any]:
                 digests += page.digest()
             view.release()
         out.write(digests)
-    pages = len(digests) // DIGEST_BYTES
-    return {"pages": pages, "seconds": time.monotonic() - began}
+    return {"pages": len(digests) // DIGEST_BYTES}
 
 
 def _descriptor(pid: int, name: str) -> str:
     folder, wanted = Path(f"/proc/{pid}/fd"), _FILE.format(name)
     try:
-        found = [link for link in folder.iterdir() if str(link.readlink()) == wanted]
+        found = [link for link in folder.iterdir() if _target(link) == wanted]
     except OSError as error:
         raise AgentError(
             f"the memory of process {pid} cannot be read: {error.strerror}",
@@ -58,6 +55,13 @@ def _descriptor(pid: int, name: str) -> str:
             fix="start it with memory-backend-memfd,share=on",
         )
     return str(found[0])
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except FileNotFoundError:  # closed since it was listed, as a QEMU does that has just arrived
+        return ""
 
 
 def _for_owner(path: str, flags: int) -> int:
