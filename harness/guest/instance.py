@@ -107,7 +107,7 @@ class Instance:
                 self.console,
                 within=seconds,
                 until=lambda text: words in text,
-                every_s=0.5,
+                every_s=0.1,
             )
         except WaitError:
             raise error(

@@ -20,7 +20,7 @@ from harness.plugin.options import SETTINGS
 if TYPE_CHECKING:
     from harness.analysis.measured import Direction
     from harness.analysis.verdict import Limits
-    from harness.migration.schemes.inplace import Plan
+    from harness.migration.plan import Plan
     from harness.remote import Host
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -21,10 +22,11 @@ from harness.host.twin import Twin, twins
 from harness.host.vf import NO_MAC, Vf
 from harness.migration.conductor import Conducted, Ends, conduct
 from harness.migration.handoff import HandOff
+from harness.migration.plan import Plan
 from harness.migration.raw import Raw
 from harness.migration.scheme import Scheme, deadline_for
 from harness.migration.schemes.failover import Failover
-from harness.migration.schemes.inplace import Inplace, Plan
+from harness.migration.schemes.inplace import Inplace
 from harness.migration.schemes.plain import Plain
 from harness.remote import Host
 from harness.run.lab import Lab
@@ -55,7 +57,6 @@ class MovingGuest:
         self._berths = berths
         self._stack = stack
         self._logs = logs
-        self._launches = 0
         self.spec = spec
         self._ending, self.instance, self.machine = self._boot(next(iter(berths.values())))
         stack.callback(lambda: self.machine.close())
@@ -199,8 +200,8 @@ class MovingGuest:
         if isinstance(berth.vf, Twin):
             berth.vf.check_free()
         kernel, initramfs = put_image(host, self._lab.guest)
-        self._launches += 1
-        folder = host.scratch(f"{self.spec.name}-{os.getpid()}-{self._launches}/qmp")
+        launch = next(_launches)
+        folder = host.scratch(f"{self.spec.name}-{os.getpid()}-{launch}/qmp")
         folder = folder.rpartition("/")[0]
         place = Place(
             qemu=entry.qemu, accelerator=entry.accelerator, kernel=kernel, initramfs=initramfs,
@@ -208,7 +209,7 @@ class MovingGuest:
             incoming=incoming, paused=paused, shared_memory=shares_memory(self.spec, berth.vf),
         )  # fmt: skip
         ending = self._stack.enter_context(ExitStack())
-        log = self._logs / f"qmp-{berth.host}-{self._launches}.jsonl"
+        log = self._logs / f"qmp-{berth.host}-{launch}.jsonl"
         return ending, ending.enter_context(instance(self.spec, berth.vf, place, host, log))
 
     def ends(self) -> Ends:
@@ -223,6 +224,10 @@ class MovingGuest:
             guest=self.machine,
             guest_end=Endpoint(self.machine, interface, self.spec.mac, str(self.spec.address.ip)),
         )
+
+
+_launches = itertools.count(1)
+"""Of this process: what one guest said over QMP is never added to another's log."""
 
 
 def _runs(instance: Instance) -> bool:

@@ -14,8 +14,8 @@ from harness.analysis.measured import MEMORY_COMPARED
 from harness.guest.spec import GuestSpec
 from harness.lab.use import ready
 from harness.migration.conductor import Conducted
+from harness.migration.plan import Plan, Quiesce, When
 from harness.migration.raw import Raw
-from harness.migration.schemes.inplace import Plan, Quiesce, When
 from harness.report.entry import migration_result
 from harness.run.lab import Lab, taken
 from harness.run.moving import MovingGuest, moving_guest

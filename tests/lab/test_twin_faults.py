@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.errors import LabError, RemoteError
-from harness.migration.schemes.inplace import Marking, Plan, Quiesce, When
+from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.run.moving import MovingGuest
 from harness.run.record import Moved
 from harness.traffic.flow import Flow

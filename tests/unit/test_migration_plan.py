@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from harness.errors import UsageError
-from harness.migration.schemes.inplace import Marking, Plan, Quiesce, When
+from harness.migration.plan import Marking, Plan, Quiesce, When
 
 STOPPED = (When.PRE_SWITCHOVER, When.AFTER_STOP)
 BY_HOST = (Quiesce.NOTHING, Quiesce.BME_CLEARED)

@@ -1,20 +1,19 @@
 """``inplace``: the guest keeps its VF; what the seed is about, with every order of its steps.
 
-Three things have to happen before the last pages are copied: the device's DMA has to stop
-(*quiesce*), what it wrote has to be marked dirty (*marking*), and only then may the last pass be
-made.  How, when, and in which order are the experiment.  QEMU moves a guest with a vfio-user device
-as if there were none, so nothing but this order protects its memory.
+QEMU moves a guest with a vfio-user device as if there were none, so nothing but the order of the
+steps protects its memory; the order is a ``Plan``.
 
-Ref: the message of 4 December 2015 that the project was made from; QEMU,
-docs/devel/migration/main.rst, ``pause-before-switchover``.
+Ref: QEMU, docs/devel/migration/main.rst, ``pause-before-switchover``; qapi/migration.json,
+``max-bandwidth`` and ``downtime-limit``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import Enum
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -35,19 +34,20 @@ from harness.analysis.memory import (
     read_log,
     written_pages,
 )
-from harness.errors import RemoteError, UsageError
+from harness.errors import RemoteError
 from harness.guest.command_line import MEMORY
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
 from harness.host.twin import Twin
 from harness.migration import scheme
+from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.migration.scheme import Note, Outcome
 from harness.twin.dma_log import Kind
-from harness.waiting import Deadline, let_pass
+from harness.waiting import Deadline, let_pass, wait_for
 
-PRECOPY_S = 1.5
-"""How far into the first pass a step is taken; it lasts some 3 s for 512 MiB."""
+HELD_BYTES_PER_S = 1 << 20
+"""How fast memory is copied while the guest takes a step: too slowly to come to an end."""
 
 TOO_LATE_S = 0.5
 """How long after the end a step *after the stop* is taken: DMA goes on until then."""
@@ -60,98 +60,6 @@ ASLEEP_SECONDS = 30
 SWITCH_SECONDS = 60
 
 
-class Quiesce(Enum):
-    """How the VF's DMA is stopped."""
-
-    NOTHING = "nothing"
-    LINK_DOWN = "link-down"
-    """``ip link set down`` in the guest: the driver stops its queues."""
-    UNBIND = "unbind"
-    """The driver lets the VF go, and clears BME."""
-    DEVICE_SUSPEND = "device-suspend"
-    """The driver's suspend alone, through ``/sys/power/pm_test``; it resumes after 5 s."""
-    ACPI_SUSPEND = "acpi-suspend"
-    """The guest suspends to RAM (S3), and is woken where it arrives."""
-    BME_CLEARED = "bme-cleared"
-    """The host clears BME, as through VFIO's config region; the guest is told nothing."""
-
-
-class When(Enum):
-    """When the steps are taken."""
-
-    BEFORE = "before"
-    """Before the migration is asked for."""
-    PRECOPY = "pre-copy"
-    """PRECOPY_S into the first pass."""
-    PRE_SWITCHOVER = "pre-switchover"
-    """The guest's processors are stopped, the last pass is to come."""
-    AFTER_STOP = "after-stop"
-    """The last pass is over: too late by design, to see that it shows."""
-
-
-class Marking(Enum):
-    """Where marking stands in the order."""
-
-    NONE = "none"
-    BEFORE = "before"
-    """Marked, then stopped."""
-    AFTER = "after"
-    """Stopped, then marked: Duyck's order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One experiment.
-
-    *passes* is how many whole passes over the memory lie between stopping and marking, or between
-    marking and stopping, and *gap_s* how much time after those: what is marked is copied in the
-    next pass, what is written after that is not.
-    """
-
-    quiesce: Quiesce = Quiesce.NOTHING
-    when: When = When.PRECOPY
-    marking: Marking = Marking.NONE
-    passes: int = 0
-    gap_s: float = 0.0
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """As a record has it."""
-        return {
-            "quiesce": self.quiesce.value,
-            "when": self.when.value,
-            "marking": self.marking.value,
-            "passes": self.passes,
-            "gap_s": self.gap_s,
-        }
-
-    @property
-    def words(self) -> str:
-        """As a person says it."""
-        between = f", {self.passes} passes and {self.gap_s:g} s between" if self.passes else ""
-        return f"{self.quiesce.value} {self.when.value}, marked {self.marking.value}{between}"
-
-    def check(self) -> None:
-        """Raise UsageError for one that cannot be done."""
-        if self.quiesce in _BY_GUEST and self.when in (When.PRE_SWITCHOVER, When.AFTER_STOP):
-            raise UsageError(
-                f"{self.quiesce.value} cannot be done at {self.when.value}",
-                because="the guest has to do it, and its processors are stopped then",
-                fix="take the step before or during pre-copy, or clear BME from the host",
-            )
-        if self.passes and self.when is not When.PRECOPY:
-            raise UsageError(
-                f"no pass lies between two steps at {self.when.value}",
-                because="passes over the memory are made during pre-copy",
-                fix="take the steps then, or leave passes out",
-            )
-
-
-_BY_GUEST = {
-    Quiesce.LINK_DOWN, Quiesce.UNBIND, Quiesce.DEVICE_SUSPEND, Quiesce.ACPI_SUSPEND,
-}  # fmt: skip
-
-
 class Inplace:
     """Move a guest together with its twin.
 
@@ -161,7 +69,7 @@ class Inplace:
 
     name = "inplace"
     has_vf = True
-    patience = scheme.Patience(attach_s=5, after_s=2, served_s=1)
+    patience = scheme.Patience(attach_s=2, after_s=1, served_s=1)
     """A VF that is dead at its destination stays so; nobody has to wait for it."""
 
     def __init__(self, plan: Plan, guest: GuestMachine, source: Twin, destination: Twin) -> None:
@@ -187,10 +95,9 @@ class Inplace:
         asked = scheme.ask(source, successor, address)
         self._asked_ns = asked.t_ns
         if self._plan.when is When.PRECOPY:
-            self._wait_for(source, asked, "active", deadline)
-            let_pass(PRECOPY_S)
+            _wait_for_half(source, deadline)
             self._take_steps(source)
-            _limit_downtime(source, DOWNTIME_MS)
+            _set_parameters(source, {"downtime-limit": DOWNTIME_MS})
         self._wait_for(source, asked, "pre-switchover", deadline)
         if self._plan.when is When.PRE_SWITCHOVER:
             self._take_steps(source)
@@ -200,18 +107,24 @@ class Inplace:
         if self._plan.when is When.AFTER_STOP:
             let_pass(TOO_LATE_S)
             self._take_steps(source)
-        self._source.take_off_the_wire()  # its guest has gone: both memories stand still now
+        self._source.take_off_the_wire()  # its guest has gone
+        _wait_until_loaded(successor, deadline)
         here, there = self._digests(source, successor)
         self._resume(successor)
         self._explain(source, here, there)
         return replace(scheme.outcome(asked, source, successor), notes=tuple(self._notes))
 
     def _prepare(self, source: Instance) -> None:
-        """Have QEMU wait for us: in pre-copy, if there is something to do, and at its end."""
+        """Have QEMU wait for us: in pre-copy, if there is something to do, and at its end.
+
+        With a limit of 0 it makes one pass after the other until nothing is left to copy, and a
+        guest with traffic always has something left.
+        """
         capabilities = [{"capability": "pause-before-switchover", "state": True}]
         source.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
         self._since = len(source.qmp.events)
-        _limit_downtime(source, 0 if self._plan.passes else DOWNTIME_MS)
+        limit_ms = 0 if self._plan.when is When.PRECOPY else DOWNTIME_MS
+        _set_parameters(source, {"downtime-limit": limit_ms})
 
     def _wait_for(
         self, source: Instance, asked: scheme.Asked, status: str, deadline: Deadline
@@ -256,12 +169,17 @@ class Inplace:
         self._note(QUIESCE, how.value)
         if how is Quiesce.BME_CLEARED:
             self._source.control.ask("clear_bus_master")
-        elif how is Quiesce.ACPI_SUSPEND:
+        else:
+            with _held(source):
+                self._quiesce_in_guest(source)
+        self._note(QUIESCED, how.value)
+
+    def _quiesce_in_guest(self, source: Instance) -> None:
+        if self._plan.quiesce is Quiesce.ACPI_SUSPEND:
             self._suspend(source)
         else:
-            self._guest.host.run("sh", "-c", _IN_GUEST[how], seconds=ASLEEP_SECONDS)
+            self._guest.host.run("sh", "-c", _IN_GUEST[self._plan.quiesce], seconds=ASLEEP_SECONDS)
             self._source.wait_until_quiet(ASLEEP_SECONDS)
-        self._note(QUIESCED, how.value)
 
     def _suspend(self, source: Instance) -> None:
         """Let the guest fall asleep a moment after it was asked: the asking would not return."""
@@ -286,8 +204,9 @@ class Inplace:
     def _digests(self, source: Instance, successor: Instance) -> tuple[bytes, bytes]:
         """Digest both memories while both stand still; the guest waits for that."""
         began = time.monotonic()
-        here = source.host.digest_memory(source.pid, MEMORY)
-        there = successor.host.digest_memory(successor.pid, MEMORY)
+        with ThreadPoolExecutor() as pool:
+            both = pool.map(_digest, (source, successor))
+        here, there = both
         took_ms = (time.monotonic() - began) * 1e3
         self._note("memory digested", f"in {took_ms:.0f} ms", {"took_ms": took_ms})
         return here, there
@@ -331,12 +250,44 @@ class Inplace:
         self._notes.append(Note(time.monotonic_ns(), name, text, data or {}))
 
 
-def _limit_downtime(source: Instance, ms: int) -> None:
-    """How long the last pass may take; with 0 QEMU makes one after the other until nothing is left.
+def _set_parameters(source: Instance, parameters: Mapping[str, int]) -> None:
+    source.qmp.execute("migrate-set-parameters", dict(parameters))
 
-    A guest with traffic always has something left.
-    """
-    source.qmp.execute("migrate-set-parameters", {"downtime-limit": ms})
+
+def _wait_for_half(source: Instance, deadline: Deadline) -> None:
+    """Return when half of the memory is copied: what is written there then is not, by itself."""
+    wait_for(
+        f"{source.host.name}: half of the guest's memory to be copied",
+        lambda: source.qmp.execute("query-migrate").get("ram", {}),
+        within=deadline,
+        until=lambda ram: (
+            ram and (ram["dirty-sync-count"] > 1 or 2 * ram["remaining"] < ram["total"])
+        ),
+        every_s=0.1,
+        fix="see the source's QMP log among the artifacts",
+    )
+
+
+def _wait_until_loaded(successor: Instance, deadline: Deadline) -> None:
+    """Return when the last page has arrived; the source is done as soon as it has sent it."""
+    successor.qmp.wait_for(
+        "the guest's memory to be loaded",
+        lambda event: event.title == "MIGRATION completed",
+        within=deadline,
+    )
+
+
+@contextmanager
+def _held(source: Instance) -> Iterator[None]:
+    """Do not let the migration, if one is under way, stop the guest while it takes a step."""
+    usual = source.qmp.execute("query-migrate-parameters")["max-bandwidth"]
+    _set_parameters(source, {"max-bandwidth": HELD_BYTES_PER_S})
+    yield
+    _set_parameters(source, {"max-bandwidth": usual})
+
+
+def _digest(of: Instance) -> bytes:
+    return of.host.digest_memory(of.pid, MEMORY)
 
 
 def _copied_ns(source: Instance) -> int:
