@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import LabError, RemoteError
+from harness.errors import LabError, RemoteError, UsageError
 from harness.host.bridge import BRIDGE, tap
 from harness.host.changes import changed_back
 from harness.host.vf import NO_MAC, Observed
@@ -97,8 +97,20 @@ class Twin:
 
     @property
     def log_position(self) -> int:
-        """How many records its DMA log has."""
-        return int(self.control.ask("status")["dma"]["records"])
+        """How many records its DMA log has.  Raises UsageError if it keeps none."""
+        records = self.control.ask("status")["dma"]["records"]
+        if records is None:
+            raise UsageError(
+                f"{self.host.name}: twin {self.name} keeps no DMA log",
+                because=f"the topology says so, in [hosts.{self.host.name}.twin]",
+                fix="leave dma_log = false out of it",
+            )
+        return int(records)
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time that its program has used."""
+        return float(self.control.ask("status")["cpu_s"])
 
     def check_free(self) -> None:
         """Raise LabError if a guest has it already."""
@@ -152,6 +164,10 @@ class Twin:
             every_s=0.02,
             fix="see the guest's kernel log",
         )
+
+    def set_tracked(self, on: bool) -> None:
+        """Have all its writes go through QEMU, which marks their pages; or straight, unmarked."""
+        self.control.ask("set_tracked", on=on)
 
     def take_off_the_wire(self) -> None:
         """No frame reaches it any more: neither by a filter, nor as a broadcast."""
@@ -270,9 +286,10 @@ def _started(
     folder = host.scratch(f"{BRIDGE}-{name}/twin.log").rpartition("/")[0]
     argv = [
         "python3", "-I", app, "--socket", f"{folder}/vf", "--control", f"{folder}/control",
-        "--tap", wire, "--bme", f"{folder}/bme.jsonl", "--dma-log", f"{folder}/dma.log",
+        "--tap", wire, "--bme", f"{folder}/bme.jsonl",
         "--port-mtu", str(mtu), "--link-mbit", str(entry.link_mbit),
         *(["--erratum-35"] if entry.erratum_35 else []),
+        *(["--dma-log", f"{folder}/dma.log"] if entry.dma_log else []),
     ]  # fmt: skip
     for left in ("vf", "control"):
         if host.exists(f"{folder}/{left}"):

@@ -58,6 +58,8 @@ class Marking(Enum):
     """Marked, then stopped."""
     AFTER = "after"
     """Stopped, then marked: Duyck's order."""
+    AS_WRITTEN = "as-written"
+    """Each write goes through QEMU, which marks it: as hardware would that tracks its writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,4 +107,10 @@ class Plan:
                 f"no pass lies between two steps at {self.when.value}",
                 because="passes over the memory are made during pre-copy",
                 fix="take the steps then, or leave passes out",
+            )
+        if self.passes and self.marking not in (Marking.BEFORE, Marking.AFTER):
+            raise UsageError(
+                f"no pass lies between stopping and marking, which is {self.marking.value}",
+                because="marking is no step of its own then",
+                fix="mark before or after the stop, or leave passes out",
             )

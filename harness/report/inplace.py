@@ -19,7 +19,12 @@ STOPS = {
     "acpi-suspend": "suspend to RAM (ACPI)",
     "bme-cleared": "BME cleared by the host",
 }
-MARKS = {"none": "never", "before": "before the stop", "after": "after the stop"}
+MARKS = {
+    "none": "never",
+    "before": "before the stop",
+    "after": "after the stop",
+    "as-written": "with each write, by QEMU",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,12 @@ class TwinEntry(Entry):
         description="true for zeros in their PCI Express capability, as in those of real 82599 VFs",
         examples=[True],
     )
+    dma_log: bool = Field(
+        default=True,
+        description="false if they are not to write down each access to the guest's memory; "
+        "scheme inplace needs that",
+        examples=[False],
+    )
 
 
 class HostEntry(Reached):

@@ -35,6 +35,7 @@ class Control:
         log = device.memory.log
         return {
             "client": self._has_client(),
+            "cpu_s": time.process_time(),
             "command": device.config.command,
             "statistics": vars(device.statistics).copy(),
             "dma": {"records": log.count if log else None, "faults": device.memory.faults},

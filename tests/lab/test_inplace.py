@@ -24,10 +24,14 @@ LOSING = {
         Quiesce.BME_CLEARED, When.PRECOPY, Marking.BEFORE, passes=1, gap_s=1
     ),
     "too-late": Plan(Quiesce.BME_CLEARED, When.AFTER_STOP, Marking.AFTER),
+    "marked-as-written": Plan(Quiesce.NOTHING, marking=Marking.AS_WRITTEN),
 }
 KEEPING = {
     "stopped-then-marked": Plan(
         Quiesce.BME_CLEARED, When.PRECOPY, Marking.AFTER, passes=1, gap_s=1
+    ),
+    "stopped-and-marked-as-written": Plan(
+        Quiesce.BME_CLEARED, When.PRE_SWITCHOVER, Marking.AS_WRITTEN
     ),
     "at-the-last-moment": Plan(Quiesce.BME_CLEARED, When.PRE_SWITCHOVER, Marking.AFTER),
     "link-down": Plan(Quiesce.LINK_DOWN, When.PRECOPY, Marking.AFTER),

@@ -39,3 +39,9 @@ def test_a_plan_is_recorded_in_words_and_in_data() -> None:
         "quiesce": "bme-cleared", "when": "pre-copy", "marking": "before", "passes": 1,
         "gap_s": 0.5,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("marking", [Marking.NONE, Marking.AS_WRITTEN])
+def test_no_pass_lies_between_the_stop_and_what_is_no_step(marking: Marking) -> None:
+    with pytest.raises(UsageError, match=f"stopping and marking, which is {marking.value}"):
+        Plan(Quiesce.BME_CLEARED, When.PRECOPY, marking, passes=1).check()

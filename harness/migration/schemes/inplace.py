@@ -89,6 +89,7 @@ class Inplace:
         deadline = scheme.deadline_for(source)
         self._note(IN_PLACE, self._plan.words, self._plan.data)
         self._log_at_start = self._source.log_position
+        self._source.set_tracked(self._plan.marking is Marking.AS_WRITTEN)
         if self._plan.when is When.BEFORE:
             self._take_steps(source)
         self._prepare(source)
@@ -215,13 +216,12 @@ class Inplace:
         """Compare the memories, and look each difference up in the device's own log."""
         log = read_log(self._source.dma_log())
         lent = [Lent(**each) for each in self._source.control.ask("status")["memory"]]
-        too_late = self._plan.when is When.AFTER_STOP
         pages = explained(
             differing(here, there),
             written_pages(log, lent),
             asked_ns=self._asked_ns,
-            copied_ns=_copied_ns(source),
-            marked_ns=None if too_late else self._marked_ns,
+            copied_ns=_said_ns(source, "MIGRATION completed"),
+            marked_ns=self._all_marked_ns(source),
         )
         self.tables = {"dma": log, "memory": pages}
         lost = pages[pages["differs"]]
@@ -235,6 +235,15 @@ class Inplace:
             "without_bme": int((log["kind"] == Kind.MISBEHAVED).sum()),
         }
         self._note(MEMORY_COMPARED, f"{len(lost)} of {count} pages differ", data)
+
+    def _all_marked_ns(self, source: Instance) -> int | None:
+        """Until when all that the device wrote is marked, for all that is known; None if nothing.
+
+        What is marked after the last pass is not copied any more.
+        """
+        if self._plan.marking is Marking.AS_WRITTEN:
+            return _said_ns(source, "STOP")
+        return None if self._plan.when is When.AFTER_STOP else self._marked_ns
 
     def _resume(self, successor: Instance) -> None:
         """Let the guest run on, wake it if it sleeps, and tell the wire where it is."""
@@ -290,13 +299,13 @@ def _digest(of: Instance) -> bytes:
     return of.host.digest_memory(of.pid, MEMORY)
 
 
-def _copied_ns(source: Instance) -> int:
-    """When the source's QEMU had sent the last page, by this machine's monotonic clock.
+def _said_ns(source: Instance, title: str) -> int:
+    """When the source's QEMU last said that, by this machine's monotonic clock.
 
     Source and harness are on one machine where twins are, so QEMU's wall clock is ours.
     """
-    done = (e for e in reversed(source.qmp.events) if e.title == "MIGRATION completed")
-    return next(done).realtime_ns - time.time_ns() + time.monotonic_ns()
+    said = next(event for event in reversed(source.qmp.events) if event.title == title)
+    return said.realtime_ns - time.time_ns() + time.monotonic_ns()
 
 
 _VF_OF_GUEST = "vf=$(basename $(dirname $(ls -d /sys/bus/pci/drivers/ixgbevf/0*/net))); "
