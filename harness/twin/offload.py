@@ -13,7 +13,7 @@ from harness.twin import checksum
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_vf import POPTS_IXSM, POPTS_TXSM, TxCommand
 
-_VLAN_TYPE = b"\x81\x00"
+VLAN_TYPE = b"\x81\x00"
 _ADDRESSES = 12
 _IPV4_BYTES, _IPV6_BYTES, _TCP_BYTES = 20, 40, 20
 _LARGEST_PACKET = 0xFFFF
@@ -71,7 +71,7 @@ def finished(data: bytes, command: int, options: int, context: Context) -> Itera
 
 def tagged(frame: bytearray, tag: int) -> bytearray:
     """The frame with a VLAN tag after its addresses."""
-    return frame[:_ADDRESSES] + _VLAN_TYPE + tag.to_bytes(2, "big") + frame[_ADDRESSES:]
+    return frame[:_ADDRESSES] + VLAN_TYPE + tag.to_bytes(2, "big") + frame[_ADDRESSES:]
 
 
 def _segments(data: bytes, context: Context) -> Iterator[bytearray]:

@@ -118,7 +118,10 @@ class Port:
 
     def accepts(self, frame: memoryview) -> bool:
         """Whether a frame from the wire is for this VF, and may reach it."""
-        if not self.receives or len(frame) > self.largest_frame:
+        largest = self.largest_frame
+        if len(frame) > largest and frame[12] == 0x81 and frame[13] == 0x00:
+            largest += ixgbe_vf.TAG_BYTES  # MAXFRS does not include them
+        if not self.receives or len(frame) > largest:
             return False
         return self.filters.accept(frame, tagged_only=bool(self.administered.vlan))
 

@@ -25,7 +25,8 @@ class Tap:
         except OSError:
             os.close(self._descriptor)
             raise
-        self._buffer = bytearray(ixgbe_vf.MAX_FRAME_BYTES)
+        largest = ixgbe_vf.MAX_FRAME_BYTES - ixgbe_vf.CHECKSUM_BYTES + ixgbe_vf.TAG_BYTES
+        self._buffer = bytearray(largest + 1)  # what is longer is cut off, and still too long
         self._view = memoryview(self._buffer)
 
     def fileno(self) -> int:

@@ -130,7 +130,9 @@ class Transmitter:
 
     def _emit(self, parts: list[Part], command: int, options: int, context: Context) -> None:
         """Put one frame onto the wire, or what it becomes: a frame for each segment."""
-        tag = context.vlan if command & TxCommand.VLE else self._port.administered.vlan
+        tag = self._port.administered.vlan  # VMVIR: the port's own, whatever the driver asks for
+        if not tag and command & TxCommand.VLE:
+            tag = context.vlan
         if not (options & _OFFLOADED or command & TxCommand.TSE or tag):
             self._put(parts)
             return
@@ -144,7 +146,10 @@ class Transmitter:
         length = sum(map(len, parts))
         if len(parts[0]) < _HEADER_BYTES:
             parts = [b"".join(parts)]
-        if not _HEADER_BYTES <= length <= _LARGEST_BYTES:
+        largest = _LARGEST_BYTES
+        if length > largest and bytes(parts[0][12:14]) == offload.VLAN_TYPE:
+            largest += ixgbe_vf.TAG_BYTES
+        if not _HEADER_BYTES <= length <= largest:
             self._statistics.malformed += 1
         elif not self._port.lets_out(bytes(parts[0][6:12])):
             self._statistics.spoofed += 1

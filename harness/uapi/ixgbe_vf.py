@@ -25,6 +25,9 @@ MAX_FRAME_BYTES = 9728
 CHECKSUM_BYTES = 4
 """Of a frame on the wire; neither side of a tap ever sees it."""
 
+TAG_BYTES = 4
+"""Of a VLAN tag, by which a frame may be longer than any limit; 82599 datasheet, MAXFRS."""
+
 
 class Register(IntEnum):
     """``IXGBE_*`` of regs.h and mbx.h; those of a queue, or in rows, are named further down."""
