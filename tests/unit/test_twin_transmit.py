@@ -1,0 +1,281 @@
+"""Frames from a driver's ring onto the wire: descriptors, write-back, and what is not sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vf_driver import Guest, guest_with_vf
+from vf_rings import MAC, MEMORY, MEMORY_BYTES, PEER, TX_DATA, frame_of
+
+from harness.twin.dma_log import Kind
+from harness.uapi.ixgbe_vf import (
+    TX_DESCRIPTOR,
+    TX_TYPE_CONTEXT,
+    TX_TYPE_DATA,
+    Message,
+    QueueControl,
+    QueueRegister,
+    Register,
+    TxCommand,
+)
+
+FROM_VF = PEER + MAC
+RS, VLE = TxCommand.RS, TxCommand.VLE
+WORDS = st.integers(0, 2**32 - 1)
+
+
+def frame(size: int, number: int = 0) -> bytes:
+    return frame_of(size, number, head=FROM_VF)
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[Guest]:
+    with guest_with_vf(tmp_path / "dma.log") as guest:
+        guest.start(descriptors=8, queues=2)
+        yield guest
+
+
+# --- descriptors ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [60, 1514, 9014, 9724])
+def test_a_frame_leaves_as_it_is(guest: Guest, size: int) -> None:
+    """As large as there are, on a port of any MTU; the head has passed it and DD says so."""
+    guest.tx[0].send(frame(size))
+    assert guest.sent == [frame(size)]
+    assert guest.tx[0].done() == [0]
+    assert guest.tx[0].read(QueueRegister.HEAD) == 1
+
+
+def test_a_frame_is_put_together_from_several_buffers(guest: Guest) -> None:
+    """Cut within its addresses, too; DD is in the last descriptor alone, which asks for it."""
+    whole = frame(9014)
+    guest.tx[0].send(whole[:3], whole[3:13], whole[13:4000], whole[4000:])
+    assert guest.sent == [whole]
+    assert guest.tx[0].done() == [3]
+
+
+def test_without_rs_nothing_is_written_back(guest: Guest) -> None:
+    """The driver asks for a report where it wants one; the head moves all the same."""
+    guest.tx[0].send(frame(60), command=0)
+    assert (guest.sent, guest.tx[0].done()) == ([frame(60)], [])
+    assert guest.tx[0].read(QueueRegister.HEAD) == 1
+
+
+def test_only_the_status_is_written_back(guest: Guest) -> None:
+    """Four bytes: address and command stay, by which the driver unmaps the buffer."""
+    guest.tx[0].put_frame(frame(60))
+    before = guest.tx[0].descriptor(0)
+    guest.tx[0].go()
+    assert guest.tx[0].descriptor(0) == before[:12] + b"\1\0\0\0"
+    writes = [(each.address, each.length) for each in guest.records() if each.kind >= Kind.RX_DATA]
+    assert writes == [(MEMORY + guest.tx[0].place + 12, 4)]
+
+
+def test_frames_leave_in_their_order(guest: Guest) -> None:
+    """Several at one write of TAIL, each of them reported or not as it asks."""
+    for number in range(5):
+        guest.tx[0].put_frame(frame(100, number), command=RS if number % 2 else 0)
+    guest.tx[0].go()
+    assert guest.sent == [frame(100, number) for number in range(5)]
+    assert guest.tx[0].done() == [1, 3]
+
+
+def test_a_ring_is_gone_round_again_and_again(guest: Guest) -> None:
+    """Three descriptors a frame in a ring of eight: one frame lies over the ring's end."""
+    for number in range(40):
+        whole = frame(300, number)
+        guest.tx[0].send(whole[:20], whole[20:200], whole[200:])
+    assert guest.sent == [frame(300, number) for number in range(40)]
+    assert guest.tx[0].read(QueueRegister.HEAD) == 40 * 3 % 8
+
+
+def test_a_frame_waits_for_its_end(guest: Guest) -> None:
+    """TAIL may come before the last descriptor: half a frame must not go out, nor twice."""
+    whole = frame(200)
+    ring = guest.tx[0]
+    ring.put_frame(frame(60))
+    ring.put(TX_DESCRIPTOR.pack(MEMORY + TX_DATA + 60, TX_TYPE_DATA | 100, 0))
+    guest.memory[TX_DATA + 60 : TX_DATA + 260] = whole
+    ring.go()
+    assert (guest.sent, ring.read(QueueRegister.HEAD)) == ([frame(60)], 1)
+    word = TX_TYPE_DATA | TxCommand.EOP | 100
+    ring.put(TX_DESCRIPTOR.pack(MEMORY + TX_DATA + 160, word, 0))
+    ring.go()
+    assert (guest.sent, ring.read(QueueRegister.HEAD)) == ([frame(60), whole], 3)
+
+
+def test_queues_stand_by_themselves(guest: Guest) -> None:
+    """Each has its ring, its registers and its context."""
+    guest.tx[0].put_context(vlan=7)
+    guest.tx[0].send(frame(60), command=RS | VLE)
+    guest.tx[1].put_context(vlan=8)
+    guest.tx[1].send(frame(60, 1), command=RS | VLE)
+    guest.tx[0].send(frame(60, 2), command=RS | VLE)
+    assert [(sent[12:16], sent[18:]) for sent in guest.sent] == [
+        (b"\x81\0\0" + bytes([vlan]), frame(60, number)[14:])
+        for number, vlan in enumerate((7, 8, 7))
+    ]
+    assert (guest.tx[0].done(), guest.tx[1].done()) == ([1, 2], [1])
+
+
+# --- off ------------------------------------------------------------------------------------
+
+
+def test_a_queue_that_is_off_sends_nothing_until_it_is_on(guest: Guest) -> None:
+    """Nor is anything read.  What was put meanwhile leaves then, without another write of TAIL."""
+    guest.tx[0].write(QueueRegister.DCTL, 0)
+    guest.tx[0].send(frame(60))
+    assert (guest.sent, guest.records()) == ([], [])
+    guest.tx[0].write(QueueRegister.DCTL, QueueControl.ENABLE)
+    assert guest.sent == [frame(60)]
+
+
+def test_without_bus_master_enable_nothing_is_read(guest: Guest) -> None:
+    """The ring stands still, and goes on with all that is in it once TAIL is written again."""
+    guest.set_master(False)
+    guest.tx[0].send(frame(60))
+    assert (guest.sent, guest.records(), guest.tx[0].done()) == ([], [], [])
+    guest.set_master(True)
+    guest.tx[0].send(frame(60, 1))
+    assert guest.sent == [frame(60), frame(60, 1)]
+
+
+def test_a_buffer_that_is_not_lent_stops_the_ring_there(guest: Guest) -> None:
+    """A master abort: what came before it is sent and reported, and the twin goes on."""
+    ring = guest.tx[0]
+    ring.put_frame(frame(60))
+    word = TX_TYPE_DATA | TxCommand.EOP | TxCommand.RS | 60
+    ring.put(TX_DESCRIPTOR.pack(MEMORY + MEMORY_BYTES - 59, word, 0))
+    ring.go()
+    assert (guest.sent, ring.done(), ring.read(QueueRegister.HEAD)) == ([frame(60)], [0], 1)
+    assert guest.device.memory.faults == 1
+    guest.tx[1].send(frame(60, 1))
+    assert guest.sent == [frame(60), frame(60, 1)]
+
+
+@pytest.mark.parametrize(("head", "tail"), [(9, 3), (0, 9)])
+def test_a_place_that_the_ring_does_not_have_stops_it(guest: Guest, head: int, tail: int) -> None:
+    """Else it would be read from behind its end, whatever is there."""
+    for number in range(3):
+        guest.tx[0].put_frame(frame(60, number))
+    guest.tx[0].write(QueueRegister.HEAD, head)
+    guest.tx[0].write(QueueRegister.TAIL, tail)
+    assert (guest.sent, guest.records()) == ([], [])
+
+
+def test_a_reset_takes_ring_and_context_away(guest: Guest) -> None:
+    guest.tx[0].put_context(vlan=7)
+    guest.tx[0].send(frame(60), command=RS | VLE)
+    guest.device.write(Register.VFCTRL, 0x04000000)
+    guest.tx[0].send(frame(60, 1))
+    assert [guest.tx[0].read(register) for register in QueueRegister][:5] == [0] * 5
+    guest.start(descriptors=8)
+    guest.tx[0].send(frame(60, 2), command=RS | VLE)
+    assert guest.sent[1:] == [frame(60, 2)]
+
+
+# --- what the port does ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [14, 59])
+def test_a_short_frame_is_filled_up_with_zeros(guest: Guest, size: int) -> None:
+    """HLREG0.TXPADEN; Ethernet's least is 64 bytes with the checksum."""
+    guest.tx[0].send(frame(size))
+    assert guest.sent == [frame(size).ljust(60, b"\0")]
+
+
+@pytest.mark.parametrize("size", [1, 13, 9725])
+def test_a_frame_of_no_size_that_there_is_is_dropped_and_done_with(guest: Guest, size: int) -> None:
+    """The driver gets its buffer back, and the next frame is sent."""
+    guest.tx[0].send(FROM_VF[:size].ljust(size, b"\1"))
+    guest.tx[0].send(frame(60))
+    assert (guest.sent, guest.tx[0].done()) == ([frame(60)], [0, 1])
+    assert guest.device.statistics.malformed == 1
+
+
+@pytest.mark.parametrize("cut", [6, 9, 14])
+def test_a_frame_from_another_address_is_dropped_where_that_is_checked(
+    guest: Guest, cut: int
+) -> None:
+    """ixgbe_ndo_set_vf_spoofchk; the address may lie in two buffers."""
+    spoofed = PEER + b"\2\0\0\0\0\3" + frame(60)[12:]
+    guest.tx[0].send(spoofed[:cut], spoofed[cut:])
+    assert (guest.sent, guest.tx[0].done()) == ([], [1])
+    assert guest.device.statistics.spoofed == 1
+    guest.device.port.administered.spoof_check = False
+    guest.tx[0].send(spoofed[:cut], spoofed[cut:])
+    assert guest.sent == [spoofed]
+
+
+def test_a_port_that_is_disabled_for_the_vf_sends_none_of_its_frames(guest: Guest) -> None:
+    """ixgbe_ndo_set_vf_link_state: VFTE is cleared, whoever the frame is from."""
+    guest.device.port.administered.spoof_check = False
+    guest.device.port.set_state(False)
+    guest.tx[0].send(frame(60))
+    assert (guest.sent, guest.tx[0].done()) == ([], [0])
+
+
+def test_a_frame_that_the_wire_does_not_take_is_counted_as_that(guest: Guest) -> None:
+    """VFGPTC is what went out; the driver is done with it all the same."""
+    guest.takes = False
+    guest.tx[0].send(frame(60))
+    assert (guest.device.statistics.unsent, guest.tx[0].done()) == (1, [0])
+    assert guest.device.read(Register.VFGPTC) == 0
+
+
+def test_the_counters_tell_frames_and_bytes_as_they_left(guest: Guest) -> None:
+    """With their padding, their tags and their checksums."""
+    guest.tx[0].put_context(vlan=7)
+    guest.tx[0].put_frame(frame(100), command=RS | VLE)
+    guest.tx[0].send(frame(20))
+    counted = [Register.VFGPTC, Register.VFGOTC_LSB, Register.VFGOTC_MSB]
+    assert [guest.device.read(each) for each in counted] == [2, 104 + 60 + 2 * 4, 0]
+
+
+@pytest.mark.parametrize("size", [60, 9724])
+def test_a_tag_is_put_in_where_the_driver_asks_for_it(guest: Guest, size: int) -> None:
+    """From the context, with its priority; it makes the largest frame longer by itself."""
+    guest.ask(1 << 16 | Message.SET_VLAN, 7)
+    guest.tx[0].put_context(vlan=0x6007)
+    guest.tx[0].send(frame(size), command=RS | VLE)
+    guest.tx[0].send(frame(size))
+    assert guest.sent == [FROM_VF + b"\x81\0\x60\7" + frame(size)[12:], frame(size)]
+
+
+@pytest.mark.parametrize("command", [RS, RS | VLE])
+def test_the_ports_own_vlan_outranks_the_drivers(guest: Guest, command: int) -> None:
+    """IXGBE_VMVIR_VLANA_DEFAULT, "always use default VLAN": else a guest gets out of its VLAN."""
+    guest.device.port.set_vlan(9)
+    guest.tx[0].put_context(vlan=7)
+    guest.tx[0].send(frame(60), command=command)
+    assert guest.sent == [FROM_VF + b"\x81\0\0\x09" + frame(60)[12:]]
+
+
+# --- whatever is in the ring ----------------------------------------------------------------
+
+
+@given(
+    words=st.lists(st.tuples(st.sampled_from([TX_TYPE_DATA, TX_TYPE_CONTEXT, 0]), WORDS, WORDS)),
+    data=st.binary(min_size=64, max_size=512),
+)
+def test_no_descriptor_ends_the_twin(
+    tmp_path_factory: pytest.TempPathFactory, words: list[tuple[int, int, int]], data: bytes
+) -> None:
+    """Any bits beside the type, over any data: the ring is worked off, or stands still."""
+    with guest_with_vf(tmp_path_factory.getbasetemp() / "dma.log") as guest:
+        guest.start(descriptors=8)
+        guest.device.port.administered.spoof_check = False
+        guest.memory[TX_DATA : TX_DATA + len(data)] = data
+        for kind, word, status in words[:7]:
+            address = word if kind == TX_TYPE_CONTEXT else MEMORY + TX_DATA
+            word = word & 0xFF0F01FF | kind
+            guest.tx[0].put(TX_DESCRIPTOR.pack(address, word, status))
+        guest.tx[0].go()
+        guest.tx[0].configure()
+        guest.tx[0].send(frame(60))
+        assert guest.sent[-1] == frame(60)
