@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from vfio_client import (
@@ -11,8 +10,9 @@ from vfio_client import (
     Twin,
     access,
     eventfds,
-    no_descriptor_left,
+    first_client,
     open_descriptors,
+    served_twin,
     signals,
 )
 
@@ -30,16 +30,7 @@ NONE, BOOL, EVENTFD = IrqSetFlag.DATA_NONE, IrqSetFlag.DATA_BOOL, IrqSetFlag.DAT
 TRIGGER = IrqSetFlag.ACTION_TRIGGER
 MASK, UNMASK = IrqSetFlag.ACTION_MASK, IrqSetFlag.ACTION_UNMASK
 
-
-@pytest.fixture
-def twin() -> Iterator[Twin]:
-    with no_descriptor_left(), Twin() as twin:
-        yield twin
-
-
-@pytest.fixture
-def client(twin: Twin) -> Client:
-    return twin.connect()
+twin, client = pytest.fixture(served_twin), pytest.fixture(first_client)
 
 
 # --- registers ------------------------------------------------------------------------------

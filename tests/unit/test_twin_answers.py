@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from errno import EEXIST, EINVAL, ENOENT, ENOSYS
 from pathlib import Path
 
@@ -12,11 +11,12 @@ from vfio_client import (
     Client,
     Refusal,
     Twin,
+    first_client,
     mapping,
     memory_file,
-    no_descriptor_left,
     open_descriptors,
     packed,
+    served_twin,
 )
 
 from harness.twin.channel import MAX_DESCRIPTORS
@@ -42,16 +42,7 @@ TRIGGER = IrqSetFlag.ACTION_TRIGGER
 EVENTFD = IrqSetFlag.DATA_EVENTFD | TRIGGER
 BAR0, CONFIG = PciRegion.BAR0, PciRegion.CONFIG
 
-
-@pytest.fixture
-def twin() -> Iterator[Twin]:
-    with no_descriptor_left(), Twin() as twin:
-        yield twin
-
-
-@pytest.fixture
-def client(twin: Twin) -> Client:
-    return twin.connect()
+twin, client = pytest.fixture(served_twin), pytest.fixture(first_client)
 
 
 # --- versions -------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import itertools
 import os
 import resource
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from errno import EFAULT
 
@@ -23,12 +22,13 @@ from vfio_client import (
     Twin,
     access,
     eventfds,
+    first_client,
     irqs,
     mapping,
     memory_file,
-    no_descriptor_left,
     open_descriptors,
     packed,
+    served_twin,
     signals,
 )
 
@@ -52,16 +52,7 @@ DMA_OF_A_FRAME = [
     Asked(Command.DMA_WRITE, 12, 4),
 ]
 
-
-@pytest.fixture
-def twin() -> Iterator[Twin]:
-    with no_descriptor_left(), Twin() as twin:
-        yield twin
-
-
-@pytest.fixture
-def client(twin: Twin) -> Client:
-    return twin.connect()
+twin, client = pytest.fixture(served_twin), pytest.fixture(first_client)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from errno import EINVAL, ENOSYS
 
@@ -12,10 +11,11 @@ from vfio_client import (
     Client,
     Twin,
     access,
+    first_client,
     irqs,
     mapping,
     memory_file,
-    no_descriptor_left,
+    served_twin,
 )
 
 from harness.twin.channel import LARGEST_MESSAGE
@@ -38,17 +38,7 @@ TRIGGER = IrqSetFlag.ACTION_TRIGGER
 EVENTFD = IrqSetFlag.DATA_EVENTFD | TRIGGER
 BAR0, CONFIG = PciRegion.BAR0, PciRegion.CONFIG
 
-
-@pytest.fixture
-def twin() -> Iterator[Twin]:
-    with no_descriptor_left(), Twin() as twin:
-        yield twin
-
-
-@pytest.fixture
-def client(twin: Twin) -> Client:
-    return twin.connect()
-
+twin, client = pytest.fixture(served_twin), pytest.fixture(first_client)
 
 INFO = bytes(RegionInfo(argsz=32))
 INDEX_9 = bytes(RegionInfo(argsz=32, index=9))

@@ -290,6 +290,17 @@ class Twin:
         return True
 
 
+def served_twin() -> Iterator[Twin]:
+    """A test's `twin`, as a fixture: it leaves no descriptor open, whatever clients send."""
+    with no_descriptor_left(), Twin() as twin:
+        yield twin
+
+
+def first_client(twin: Twin) -> Client:
+    """The `client` of that twin, as a fixture."""
+    return twin.connect()
+
+
 @contextmanager
 def memory_file(size: int) -> Iterator[int]:
     """A descriptor of memory that can be lent."""
