@@ -40,7 +40,7 @@ class ConfigSpace:
 
     With *erratum_35* the PCI Express capability has version 0 and zeros for what the device can,
     as on real 82599 VFs.  *commanded* is told the COMMAND register whenever it is written, *reset*
-    when a function level reset is asked for.
+    when a function level reset is asked for, which VFIO does only where the capability has one.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class ConfigSpace:
         self._writable = bytearray(BYTES)
         self._commanded = commanded
         self._reset = reset
+        self._has_reset = not erratum_35
         self._header()
         self._msix()
         self._express(erratum_35)
@@ -80,7 +81,8 @@ class ConfigSpace:
         if offset < Register.COMMAND + 2 and end > Register.COMMAND:
             self._commanded(self.command)
         control = EXPRESS + Express.DEVCTL + 1  # the bit is in its second byte, and reads as 0
-        if offset <= control < end and data[control - offset] << 8 & Express.DEVCTL_BCR_FLR:
+        asked = offset <= control < end and data[control - offset] << 8 & Express.DEVCTL_BCR_FLR
+        if asked and self._has_reset:
             self._reset()
 
     def clear_master(self) -> None:

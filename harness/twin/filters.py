@@ -31,7 +31,7 @@ class Filters:
             return False
         mac = bytes(frame[:6])
         if not mac[0] & 1:
-            return mac == self.mac or mac in self.macvlans
+            return (mac == self.mac and mac != NO_MAC) or mac in self.macvlans
         if mac == _BROADCAST or self.xcast >= Xcast.ALLMULTI:
             return True
         return multicast_hash(mac) in self.multicast

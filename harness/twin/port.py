@@ -47,8 +47,8 @@ class Port:
         self.link_mbit = link_mbit
         self._link_up = True
         self._mtu = mtu
-        self.largest_frame = mtu + _HEADER_BYTES
-        """MAXFRS without the checksum; it only ever grows."""
+        self.largest_frame = self._own_frame_bytes
+        """MAXFRS without the checksum; a VF raises it, and a reset of the port takes that back."""
         self.clear_to_send = False
         self._forget_vf()
 
@@ -79,7 +79,9 @@ class Port:
         self.filters.vlans = {vlan}
 
     def set_trust(self, trusted: bool) -> None:
-        """ixgbe_ndo_set_vf_trust: the VF has to start anew."""
+        """ixgbe_ndo_set_vf_trust: where that changes, the VF has to start anew."""
+        if trusted == self.administered.trusted:
+            return
         self.administered.trusted = trusted
         self.clear_to_send = False
         self._ping()
@@ -99,13 +101,13 @@ class Port:
     def set_mtu(self, mtu: int) -> None:
         """ixgbe_change_mtu, which resets the port."""
         self._mtu = mtu
-        self.largest_frame = max(self.largest_frame, mtu + _HEADER_BYTES)
         self.reset()
 
     def reset(self) -> None:
         """ixgbe_reset: no VF is clear to send, and each has to start anew."""
         self.mailbox.port_resets(done=False)
         self.clear_to_send = False
+        self.largest_frame = self._own_frame_bytes
         self._set_receive_transmit()
         self.mailbox.port_resets(done=True)
         self._ping()
@@ -145,6 +147,11 @@ class Port:
             self.receives = False
         else:
             self.receives = self.administered.enabled
+
+    @property
+    def _own_frame_bytes(self) -> int:
+        """ixgbe_set_rx_buffer_len: a standard frame at least."""
+        return max(self._mtu, ETH_DATA_LEN) + _HEADER_BYTES
 
     @property
     def _is_jumbo(self) -> bool:
@@ -196,6 +203,8 @@ class Port:
         given = self.administered
         if given.mac not in (NO_MAC, mac) and not given.trusted:
             return False
+        if given.mac != NO_MAC:
+            given.mac = mac  # the driver keeps one address of a VF, whoever set it last
         self.filters.mac = mac
         return True
 
@@ -264,11 +273,11 @@ class Port:
     def _update_xcast(self, words: list[int]) -> bool:
         """ixgbe_update_vf_xcast_mode; the 82599 knows no promiscuous VF."""
         mode = words[1]
-        if self.api < Api.V12 or mode > Xcast.PROMISC:
+        if self.api < Api.V12 or (self.api == Api.V12 and mode == Xcast.PROMISC):
             return False
         if mode > Xcast.MULTI and not self.administered.trusted:
             mode = int(Xcast.MULTI)
-        if mode == Xcast.PROMISC:
+        if mode >= Xcast.PROMISC:
             return False
         self.filters.xcast = words[1] = mode
         return True
