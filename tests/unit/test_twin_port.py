@@ -1,0 +1,227 @@
+"""The port that lends the VF: which frame sizes it lets through, its link, what is set on it.
+
+What is right is what Linux's driver of the port says, v6.18, drivers/net/ethernet/intel/ixgbe,
+ixgbe_sriov.c and ixgbe_mbx.h; the names of its functions stand at the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from vf_driver import Guest, guest_with_vf
+from vf_rings import MAC, PEER, frame_of
+
+from harness.uapi.ixgbe_vf import (
+    CLEAR_TO_SEND,
+    FAILURE,
+    SUCCESS,
+    Api,
+    Mailbox,
+    Message,
+    Register,
+    Xcast,
+)
+
+YES, NO = SUCCESS | CLEAR_TO_SEND, FAILURE | CLEAR_TO_SEND
+SPOKEN = [Api.V10, Api.V11, Api.V12, Api.V13, Api.V14, Api.V16, Api.V17]
+FROM_VF = frame_of(60, head=PEER + MAC)
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[Guest]:
+    with guest_with_vf(tmp_path / "dma.log") as guest:
+        guest.start()
+        yield guest
+
+
+@pytest.fixture
+def jumbo_guest(tmp_path: Path) -> Iterator[Guest]:
+    """The port has an MTU of 9000, the VF one of 1500."""
+    with guest_with_vf(tmp_path / "dma.log", port_mtu=9000) as guest:
+        guest.start()
+        yield guest
+
+
+def told(guest: Guest, *message: int) -> int:
+    """The second word of the answer, which is a yes."""
+    assert guest.ask(*message) == message[0] | YES
+    return guest.device.read(Register.VFMBMEM + 4)
+
+
+def hears(guest: Guest, size: int = 60) -> bool:
+    """Whether a broadcast of that size arrives, which no address keeps away."""
+    frame = frame_of(size, head=b"\xff" * 6 + PEER)
+    guest.hear(frame)
+    return [got.data for got in guest.rx[0].took()] == [frame]
+
+
+# --- the jumbo rule -------------------------------------------------------------------------
+
+JUMBO_RULE = [  # MTU of the port, of the VF; the VF receives with version 1.0, with a later one
+    (1500, 68, True, True),
+    (1500, 1500, True, True),
+    (1500, 1501, False, False),
+    (1500, 9000, False, False),
+    (1501, 1500, False, True),
+    (9000, 1500, False, True),
+    (9000, 9000, False, True),
+    (9000, 9710, False, True),
+    (9710, 9710, False, True),
+]
+
+
+@pytest.mark.parametrize("version", SPOKEN)
+@pytest.mark.parametrize(("port_mtu", "vf_mtu", "old", "new"), JUMBO_RULE)
+def test_a_vf_receives_where_the_82599_can_mix_the_two_sizes(
+    tmp_path: Path, port_mtu: int, vf_mtu: int, old: bool, new: bool, version: Api
+) -> None:
+    """ixgbe_set_vf_lpe: a size that is refused turns the VF's receiver off as well (VFRE)."""
+    right = old if version == Api.V10 else new
+    with guest_with_vf(tmp_path / "dma.log", port_mtu=port_mtu) as guest:
+        guest.start()
+        assert hears(guest)
+        guest.ask(Message.API_NEGOTIATE, version)
+        said = guest.ask(Message.SET_LPE, vf_mtu + 18)
+        assert said == Message.SET_LPE | (YES if right else NO)
+        assert (hears(guest), hears(guest, vf_mtu + 14)) == (right, right)
+
+
+@pytest.mark.parametrize("frame_bytes", [0, 67, 9729, 0xFFFFFFFF])
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_size_that_there_is_not_leaves_the_receiver_alone(
+    guest: Guest, frame_bytes: int, deaf: bool
+) -> None:
+    """ETH_MIN_MTU and IXGBE_MAX_JUMBO_FRAME_SIZE come before the rule."""
+    guest.ask(Message.SET_LPE, 9018 if deaf else 1518)
+    assert guest.ask(Message.SET_LPE, frame_bytes) == Message.SET_LPE | NO
+    assert hears(guest) == (not deaf)
+
+
+def test_a_size_that_is_right_turns_the_receiver_on_again(guest: Guest) -> None:
+    guest.ask(Message.SET_LPE, 9018)
+    assert not hears(guest)
+    guest.ask(Message.SET_LPE, 1518)
+    assert hears(guest)
+
+
+EVENTS: dict[str, Callable[[Guest], object]] = {
+    "reset message": lambda guest: guest.ask(Message.RESET),
+    "state": lambda guest: guest.device.port.set_state(True),
+    "port reset": lambda guest: guest.device.port.reset(),
+}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("port_mtu", [1500, 9000])
+def test_on_a_jumbo_port_a_vf_is_deaf_until_it_says_its_size_again(
+    tmp_path: Path, port_mtu: int, event: str
+) -> None:
+    """ixgbe_set_vf_rx_tx clears VFRE each time; on a port without jumbo frames it sets it."""
+    with guest_with_vf(tmp_path / "dma.log", port_mtu=port_mtu) as guest:
+        guest.start()
+        EVENTS[event](guest)
+        assert hears(guest) == (port_mtu == 1500)
+        for message in ([Message.RESET], [Message.API_NEGOTIATE, Api.V17], [Message.SET_LPE, 1518]):
+            guest.ask(*message)
+        assert hears(guest)
+
+
+def test_the_largest_frame_grows_with_what_a_vf_says_and_shrinks_with_the_port(
+    jumbo_guest: Guest,
+) -> None:
+    """ixgbe_set_vf_lpe only raises MAXFRS; ixgbe_set_rx_buffer_len writes the port's own."""
+    assert (hears(jumbo_guest, 9014), hears(jumbo_guest, 9015)) == (True, False)
+    jumbo_guest.ask(Message.SET_LPE, 9728)
+    jumbo_guest.ask(Message.SET_LPE, 1518)
+    assert hears(jumbo_guest, 9724)
+    jumbo_guest.device.port.set_mtu(1500)
+    jumbo_guest.start()
+    assert (hears(jumbo_guest, 1514), hears(jumbo_guest, 1515)) == (True, False)
+
+
+def test_the_largest_frame_is_a_standard_one_at_least(guest: Guest) -> None:
+    """ixgbe_set_rx_buffer_len, "at least the size of a standard frame"."""
+    guest.device.port.set_mtu(1000)
+    assert (hears(guest, 1514), hears(guest, 1515)) == (True, False)
+
+
+# --- link -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("up", "mbit", "links"),
+    [
+        (True, 10_000, 0x70000000),
+        (True, 1000, 0x60000000),
+        (True, 100, 0x50000000),
+        (False, 10_000, 0),
+    ],
+)
+def test_the_cable_is_told_and_asks_for_no_reset(
+    guest: Guest, up: bool, mbit: int, links: int
+) -> None:
+    """ixgbe_ping_all_vfs; the bits are IXGBE_LINKS_UP and IXGBE_LINKS_SPEED_82599."""
+    guest.device.port.set_link(up, mbit)
+    assert guest.device.read(Register.VFLINKS) == links
+    assert guest.reply() == Message.PF_CONTROL | CLEAR_TO_SEND
+    assert guest.ask(Message.SET_LPE, 1518) == Message.SET_LPE | YES
+
+
+# --- what an administrator does -------------------------------------------------------------
+
+
+def test_what_an_administrator_set_outlives_a_reset(guest: Guest) -> None:
+    guest.device.port.set_mac(PEER)
+    guest.device.port.set_vlan(7)
+    guest.device.port.set_trust(True)
+    guest.device.reset()
+    assert guest.ask(Message.RESET) == Message.RESET | SUCCESS
+    filters = guest.device.port.filters
+    assert (filters.mac, filters.vlans) == (PEER, {7})
+    guest.ask(Message.API_NEGOTIATE, Api.V17)
+    assert told(guest, Message.UPDATE_XCAST_MODE, Xcast.ALLMULTI) == Xcast.ALLMULTI
+
+
+def test_a_port_that_is_reset_hears_nobody_until_a_reset(guest: Guest) -> None:
+    """ixgbe_reset by way of ixgbe_set_all_vfs: every VF has to begin anew, and is told so."""
+    guest.device.port.reset()
+    assert guest.device.read(Register.VFMAILBOX) == Mailbox.RSTD | Mailbox.PFSTS
+    assert guest.device.read(Register.VFMBMEM) == Message.PF_CONTROL
+    assert guest.ask(Message.SET_LPE, 1518) == Message.SET_LPE | FAILURE
+    guest.start()
+    assert guest.ask(Message.SET_LPE, 1518) == Message.SET_LPE | YES
+
+
+def test_trust_that_changes_sends_the_vf_back_to_its_reset(guest: Guest) -> None:
+    """ixgbe_ndo_set_vf_trust; "nothing to do" where it is as it was."""
+    guest.device.port.set_trust(False)
+    assert guest.device.read(Register.VFMAILBOX) == 0
+    assert guest.ask(Message.SET_LPE, 1518) == Message.SET_LPE | YES
+    guest.device.port.set_trust(True)
+    assert guest.reply() == Message.PF_CONTROL
+    assert guest.ask(Message.SET_LPE, 1518) == Message.SET_LPE | FAILURE
+
+
+def test_a_vf_that_is_disabled_neither_hears_nor_sends(guest: Guest) -> None:
+    """ixgbe_ndo_set_vf_link_state; its driver has to begin anew, and asks whether it may."""
+    guest.device.port.set_state(False)
+    assert guest.reply() == Message.PF_CONTROL
+    assert not hears(guest)
+    guest.start()
+    assert told(guest, Message.GET_LINK_STATE) == 0
+    guest.tx[0].send(FROM_VF)
+    assert guest.sent == []
+
+
+def test_a_vf_that_is_enabled_again_hears_and_sends_at_once(guest: Guest) -> None:
+    """ixgbe_set_vf_rx_tx; only for what it says has its driver to begin anew first."""
+    guest.device.port.set_state(False)
+    guest.device.port.set_state(True)
+    assert hears(guest)
+    guest.tx[0].send(FROM_VF)
+    assert guest.sent == [FROM_VF]
+    assert guest.ask(Message.SET_LPE, 1518) == Message.SET_LPE | FAILURE
+    guest.start()
+    assert told(guest, Message.GET_LINK_STATE) == 1
