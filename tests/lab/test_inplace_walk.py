@@ -51,7 +51,9 @@ def keeps_all(plan: Plan) -> bool:
     return plan.marking is Marking.AFTER and plan.quiesce is not Quiesce.UNBIND
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.words.replace(",", "").replace(" ", "-"))
+@pytest.mark.parametrize(
+    "plan", PLANS, ids=lambda plan: plan.words.replace(",", "").replace(" ", "-")
+)
 def test_every_lost_page_is_explained_and_the_right_orders_lose_none(
     bare_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved], plan: Plan
 ) -> None:
