@@ -13,6 +13,9 @@ DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 QUIESCE, QUIESCED = "quiesce", "quiesced"
 """Events of scheme ``inplace``: the step that is to stop the VF's DMA begins, and is over."""
 
+NOT_TAKEN_UP = "vf not taken up"
+"""An event: the guest's driver has not set up the VF of its destination in time."""
+
 IN_PLACE = "in place"
 """An event: what was planned, {"quiesce", "when", "marking", "passes", "gap_s"}."""
 

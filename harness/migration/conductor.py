@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from harness.analysis.measured import Measured, MeasuredFlow, QemuFigures
+from harness.analysis.measured import NOT_TAKEN_UP, Measured, MeasuredFlow, QemuFigures
 from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
@@ -157,7 +157,7 @@ def _taken_up(outcome: Outcome, successor: Instance, seconds: float) -> Outcome:
         )
     except WaitError as late:
         seen = f"{late.what}; {late.because}; {successor.last_words}"
-        note = Note(time.monotonic_ns(), "vf not taken up", seen)
+        note = Note(time.monotonic_ns(), NOT_TAKEN_UP, seen)
         return replace(outcome, notes=(*outcome.notes, note))
     return outcome
 

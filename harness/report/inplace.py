@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.measured import IN_PLACE, MARKED, MARKING_REFUSED, MEMORY_COMPARED
+from harness.analysis.measured import (
+    IN_PLACE,
+    MARKED,
+    MARKING_REFUSED,
+    MEMORY_COMPARED,
+    NOT_TAKEN_UP,
+)
 from harness.analysis.phases import NAMES
 from harness.report.results import Migration, Results
 from harness.report.words import duration, felt_in
@@ -116,7 +122,8 @@ def _bme(migration: Migration) -> str:
 def _afterwards(migration: Migration) -> str:
     """Whether the VF carries frames at its destination, and since when."""
     if any(flow.longest_outage_ms is None for flow in migration.flows):
-        return "dead"
+        never = _data(migration, NOT_TAKEN_UP) is not None
+        return "dead: no driver set it up there" if never else "dead, though set up there"
     ends = [o.end_ms for flow in migration.flows for o in flow.outages if o.end_ms is not None]
     resumed = [e.t_ms for e in migration.events if e.name == "RESUME"]
     if not ends or not resumed:

@@ -108,10 +108,17 @@ def test_the_table_has_a_row_for_each_order_and_the_worst_first() -> None:
     assert first.marked == "before the stop, 1 pass and 1 s between (1028 pages)"
     assert (first.lost_pages, first.all_kept) == ("24 of 131072", False)
     assert "(966)" in first.explained
-    assert (first.bme, first.afterwards) == ("0 at +1.50 s", "dead")
+    assert (first.bme, first.afterwards) == ("0 at +1.50 s", "dead, though set up there")
     assert second.marked.startswith("refused")
     assert (second.bme, second.all_kept) == ("stays 1", True)
     assert second.afterwards == "back 400 ms after the guest ran on"
+
+
+def test_a_vf_that_nobody_set_up_again_is_told_from_one_that_carries_nothing() -> None:
+    """The first is what a guest without a resume comes to; the second would be our own fault."""
+    unset = moved(event(6900, "conductor", "vf not taken up"), cuts=(Cut(1500, 99_000),))
+    (row,) = inplace_rows(run_of(reported(unset).migration), {})
+    assert row.afterwards == "dead: no driver set it up there"
 
 
 def test_pages_that_nothing_explains_are_told_apart() -> None:
