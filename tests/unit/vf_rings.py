@@ -126,6 +126,10 @@ class ReceiveRing(Ring):
             self.put(ixgbe_vf.RX_READ.pack(MEMORY + self.buffer(self.next), 0))
         self.go()
 
+    def refill(self) -> None:
+        """Give back what was taken, all of it: one descriptor stays the driver's."""
+        self.give((self.cleaned - self.next - 1) % self.count)
+
     def took(self) -> list[Got]:
         """ixgbevf_clean_rx_irq: the frames that are there, one after the other."""
         found: list[Got] = []
