@@ -56,9 +56,13 @@ class MailboxRegisters:
 
     def send(self, words: list[int]) -> None:
         """From the port's side: a message, which overwrites what the mailbox holds."""
-        if not self.silent:
-            self._outgoing.append((time.monotonic_ns() + self.late_ns, words))
-            self.deliver()
+        if self.silent:
+            return
+        due_ns = time.monotonic_ns() + self.late_ns
+        while self._outgoing and self._outgoing[-1][0] > due_ns:
+            self._outgoing.pop()  # of a time when replies were late: it would come after this one
+        self._outgoing.append((due_ns, words))
+        self.deliver()
 
     @property
     def has_late_replies(self) -> bool:

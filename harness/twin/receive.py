@@ -87,7 +87,6 @@ class Receiver:
         except DmaFault:
             self._statistics.missed += 1
             return
-        self._touched.add(number)
         self._statistics.receive(length, multicast=bool(frame[0] & 1))
 
     def settle(self) -> None:
@@ -139,6 +138,7 @@ class Receiver:
                 self._memory.write(address, data, kind, queue.number)
                 if queue.epoch != epoch:
                     return False  # the driver took the ring away while the client wrote for us
+            self._touched.add(queue.number)
         del buffers[-needed:]
         queue.head = (first + needed) % queue.count
         return True
