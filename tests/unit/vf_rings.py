@@ -28,7 +28,7 @@ MEMORY, MEMORY_BYTES = 0x1_4000_0000, 2 << 20
 """What the guest lends, above 4 GiB: both halves of each address count."""
 
 SLOT = 4096
-"""From one receive buffer to the next, all of them smaller: what is behind a buffer is seen."""
+"""From one receive buffer to the next, none of them larger: what is behind a buffer is seen."""
 
 TX_DATA, TX_DATA_BYTES = 0x100000, 0x100000
 _RINGS, _RX_BUFFERS, _RX_BYTES = 0x1000, 0x20000, 0x60000
