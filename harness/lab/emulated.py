@@ -16,8 +16,7 @@ from typing import Protocol
 
 from harness.agent.serve import STATE
 from harness.errors import LabBusy, LabError, UsageError
-from harness.guest.spec import GuestImage
-from harness.lab.image import RUN, Image, guest_image, image, image_in
+from harness.lab.image import RUN, Image, image, image_in
 from harness.lab.machine_hosts import MachineHosts
 from harness.lab.namespace_hosts import NamespaceHosts
 from harness.lab.tree import Progress, check_root
@@ -124,11 +123,6 @@ def reached_topology(topology: Topology) -> Topology:
 def running_image(topology: Topology) -> Image:
     """The image that the lab which is up runs."""
     return image_in((_run_folder(topology) / IMAGE).resolve())
-
-
-def guest_of(topology: Topology) -> GuestImage:
-    """The guest in the image of the lab that is up."""
-    return guest_image(running_image(topology).folder)
 
 
 def wire_of(topology: Topology) -> Wire:

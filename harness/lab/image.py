@@ -8,6 +8,7 @@ and renamed when they are complete, so a build that was cut off is never used.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -18,9 +19,9 @@ from importlib import resources
 from pathlib import Path
 
 from harness.errors import LabError
-from harness.guest.spec import GuestImage
 from harness.lab import initramfs, packages
-from harness.lab.keys import CLIENT, make_keys
+from harness.lab.guest import INITRAMFS, KERNEL, KEYS, TREE, guest_in, write_guest
+from harness.lab.keys import make_keys
 from harness.lab.tree import (
     Progress,
     Recipe,
@@ -35,9 +36,6 @@ from harness.lab.tree import (
 RECIPE = Recipe(packages.PACKAGES, packages.PINNED, packages.LEFT_OUT)
 RUN = Path("/run/vf-harness")
 """A folder for each lab that is up; `image` in it leads to the image that it runs."""
-
-TREE = "tree"
-"""In an image's folder, a link to the tree that it was made from."""
 
 KEEP_DAYS = 3
 DISK_MIB = 700
@@ -61,11 +59,11 @@ class Image:
 
     @property
     def kernel(self) -> Path:
-        return self.folder / "vmlinuz"
+        return self.folder / KERNEL
 
     @property
     def keys(self) -> Path:
-        return self.folder / "keys"
+        return self.folder / KEYS
 
 
 def image(hosts: tuple[str, ...], progress: Progress) -> Image:
@@ -93,19 +91,11 @@ def image_in(folder: Path) -> Image:
     return Image((folder / TREE).readlink(), folder, folder.name.removeprefix("image-"))
 
 
-def guest_image(folder: Path) -> GuestImage:
-    """The guest in an image's *folder*; the lab's hosts have it on their disk already."""
-    kernel, initramfs = folder / "vmlinuz", folder / "guest-initramfs"
-    digest = hashlib.sha256(kernel.read_bytes() + initramfs.read_bytes()).hexdigest()[:12]
-    keys = folder / "keys"
-    return GuestImage(kernel, initramfs, digest, keys / CLIENT, keys / "known_hosts")
-
-
 def _image_hash(hosts: tuple[str, ...]) -> str:
     """Over the tree's recipe and every file of this package that an image is made by."""
     digest = hashlib.sha256(repr((RECIPE.hash, hosts, DISK_MIB)).encode())
     package = resources.files("harness.lab")
-    for name in ("image.py", "initramfs.py", "cpio.py", "keys.py"):
+    for name in ("image.py", "guest.py", "initramfs.py", "cpio.py", "keys.py"):
         digest.update(package.joinpath(name).read_bytes())
     for file in sorted(package.joinpath("files").iterdir(), key=lambda each: each.name):
         digest.update(file.name.encode() + file.read_bytes())
@@ -119,21 +109,22 @@ def _prune(keep: Path) -> None:
     """
     oldest = time.time() - KEEP_DAYS * 86_400
     running = {link.resolve() for link in RUN.glob("*/image")}
-    for folder in cache().glob("image-????????????"):
+    made = itertools.chain.from_iterable(
+        map(cache().glob, ("image-????????????", "guest-????????????"))
+    )
+    for folder in made:
         if folder != keep and folder.resolve() not in running and folder.stat().st_mtime < oldest:
             shutil.rmtree(folder)
-    needed = {link.resolve() for link in cache().glob(f"image-*/{TREE}")}
+    needed = {link.resolve() for link in cache().glob(f"*/{TREE}")}
     for unused in cache().resolve().glob("tree-????????????"):
         if unused not in needed and unused.stat().st_mtime < oldest:
             shutil.rmtree(unused)
 
 
 def _build_image(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
-    (kernel,) = (tree / "usr/lib/modules").iterdir()
-    shutil.copy(tree / "boot" / f"vmlinuz-{kernel.name}", folder / "vmlinuz")
-    make_keys(tree, folder / "keys", hosts)
-    initramfs.write_host(tree, kernel.name, folder / "host-initramfs")
-    initramfs.write_guest(tree, kernel.name, folder / "keys", folder / "guest-initramfs")
+    make_keys(tree, folder / KEYS, hosts)
+    initramfs.write_host(tree, folder / "host-initramfs")
+    write_guest(tree, tree, folder / KEYS, folder)
     _write_disk(tree, folder, hosts)
 
 
@@ -153,10 +144,10 @@ def _write_disk(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
         authorized = (folder / "keys/authorized_keys").read_bytes()
         (stage / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
         _add(stage / "root/.ssh/authorized_keys", authorized, 0o600)
-        guest = stage / "var/lib/vf-harness/images" / guest_image(folder).digest
+        guest = stage / "var/lib/vf-harness/images" / guest_in(folder, folder / KEYS).digest
         guest.mkdir(parents=True)
-        shutil.copy(folder / "vmlinuz", guest)
-        shutil.copy(folder / "guest-initramfs", guest / "initramfs")
+        shutil.copy(folder / KERNEL, guest)
+        shutil.copy(folder / INITRAMFS, guest / "initramfs")
         disk = folder / "disk.img"
         disk.touch()
         made = run_tool(

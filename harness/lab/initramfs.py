@@ -44,24 +44,31 @@ def script(name: str) -> bytes:
     return resources.files("harness.lab").joinpath("files", name).read_bytes()
 
 
-def write_host(tree: Path, kernel: str, out: Path) -> None:
+def modules_of(tree: Path) -> Path:
+    """The folder of its one kernel's modules, which is named for the kernel's release."""
+    (modules,) = (tree / "usr/lib/modules").iterdir()
+    return modules
+
+
+def write_host(tree: Path, out: Path) -> None:
     """The initramfs of a lab host: finds the disk, puts a writable layer over it, moves there."""
     with out.open("wb") as file:
         archive = Archive(file)
         _base(archive, tree, "host-initramfs")
-        _modules(archive, tree, kernel, HOST_MODULES)
+        _modules(archive, modules_of(tree), HOST_MODULES)
         archive.close()
 
 
-def write_guest(tree: Path, kernel: str, keys: Path, out: Path) -> None:
+def write_guest(tree: Path, modules: Path, keys: Path, out: Path) -> None:
     """The guest: busybox, sshd, Python without its tests, and the drivers of its interfaces.
 
+    *modules* is the folder of the kernel's that it boots, of *tree* or of another one.
     *keys* holds ``guest`` (its host key) and ``authorized_keys``.
     """
     with out.open("wb") as file:
         archive = Archive(file)
         _base(archive, tree, "guest-init")
-        _modules(archive, tree, kernel, GUEST_MODULES)
+        _modules(archive, modules, GUEST_MODULES)
         for program in GUEST_PROGRAMS:
             _program(archive, tree, program)
         _python(archive, tree)
@@ -88,9 +95,8 @@ def _base(archive: Archive, tree: Path, init: str) -> None:
     archive.file("init", script(init), 0o755)
 
 
-def _modules(archive: Archive, tree: Path, kernel: str, names: Iterable[str]) -> None:
+def _modules(archive: Archive, root: Path, names: Iterable[str]) -> None:
     """The modules with what they depend on, unpacked, and ``modules``: their paths in order."""
-    root = tree / "usr/lib/modules" / kernel
     needs: dict[str, list[str]] = {}
     by_name: dict[str, str] = {}
     for line in (root / "modules.dep").read_text().splitlines():

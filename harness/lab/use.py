@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from harness.errors import UsageError
 from harness.guest.spec import GuestImage
 from harness.lab import emulated
-from harness.lab.image import guest_image, image
+from harness.lab.guest import guest_image
+from harness.lab.image import Image, image
 from harness.lab.tree import Progress, check_root
 from harness.topology import Topology
 
@@ -37,15 +38,20 @@ def ready(
     guest's image is made.
     """
     if topology.emulation is None:
-        yield topology, guest_image(image((), progress).folder)
+        yield topology, _guest_of(topology, image((), progress), progress)
         return
     check_root()
     if emulated.status(topology).is_up:
         progress(f"using lab {topology.name!r}, which is up")
-        yield emulated.reached_topology(topology), emulated.guest_of(topology)
+        running = emulated.running_image(topology)
+        yield emulated.reached_topology(topology), _guest_of(topology, running, progress)
         return
     started = emulated.up(topology, progress, dies_with_us=not keep)
     try:
-        yield started, emulated.guest_of(topology)
+        yield started, _guest_of(topology, emulated.running_image(topology), progress)
     finally:
         emulated.down(topology)
+
+
+def _guest_of(topology: Topology, made: Image, progress: Progress) -> GuestImage:
+    return guest_image(made.folder, topology.guest.kernel, progress)

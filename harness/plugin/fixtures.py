@@ -90,6 +90,7 @@ def staying_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGu
 def _booted(request: pytest.FixtureRequest, lab: Lab, *, standby: bool) -> Iterator[MovingGuest]:
     from harness.guest.spec import GuestSpec
     from harness.run.moving import moving_guest
+    from harness.run.provenance import guest_provenance
 
     config = request.config
     logs = config.stash[RECORD].folder / "guests" / request.module.__name__.rpartition(".")[2]
@@ -97,6 +98,7 @@ def _booted(request: pytest.FixtureRequest, lab: Lab, *, standby: bool) -> Itera
     with _at_fault(config, None), ExitStack() as preparing:
         spec = GuestSpec.of(lab.topology.guest, standby=standby)
         guest = preparing.enter_context(moving_guest(lab, spec, logs, has_vf=True))
+        config.stash[RECORD].note_guest(guest_provenance(guest.machine))
         put_back = preparing.pop_all()
     yield guest
     if config.stash[SETTINGS].keep_on_failure and config.stash[FAILED]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from harness.errors import UsageError
-from harness.topology import Topology, find, load
+from harness.topology import GuestKernel, Topology, find, load
 
 ENVIRONMENT = "VF_HARNESS_"
 TRUE = ("1", "yes", "true", "on")
@@ -54,6 +55,9 @@ def add_options(parser: pytest.Parser) -> None:
     add("--lab", metavar="FILE|NAME", default=_environment("LAB", "emulated"),
         help="topology of the lab: a file, or the name of one in topologies/ (default: emulated; "
         "VF_HARNESS_LAB)")  # fmt: skip
+    add("--guest-kernel", metavar="KERNEL", default=_environment("GUEST_KERNEL", ""),
+        help="which of Debian's kernels guests boot, stable or backports (default: what the "
+        "topology says; VF_HARNESS_GUEST_KERNEL)")  # fmt: skip
     add("--artifacts", metavar="DIR", default=_environment("ARTIFACTS", "reports"),
         help="where each run leaves its folder (default: reports; "
         "VF_HARNESS_ARTIFACTS)")  # fmt: skip
@@ -76,13 +80,28 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises UsageError.
     """
     return Settings(
-        topology=load(find(config.getoption("--lab"))),
+        topology=_topology(config),
         artifacts=Path(config.getoption("--artifacts")),
         keep_on_failure=_switch(config, "--keep-on-failure"),
         require_all=_switch(config, "--require-all"),
         dry_run=_switch(config, "--dry-run"),
         iterations=_iterations(config.getoption("--iterations")),
     )
+
+
+def _topology(config: pytest.Config) -> Topology:
+    topology = load(find(config.getoption("--lab")))
+    kernel = config.getoption("--guest-kernel")
+    if not kernel:
+        return topology
+    if kernel not in get_args(GuestKernel):
+        raise UsageError(
+            f"--guest-kernel {kernel}: no kernel that a guest can boot",
+            because="it says which of Debian's kernels; VF_HARNESS_GUEST_KERNEL, too",
+            fix=f"give one of {', '.join(get_args(GuestKernel))}",
+        )
+    guest = topology.guest.model_copy(update={"kernel": kernel})
+    return topology.model_copy(update={"guest": guest})
 
 
 def _iterations(text: str) -> int:

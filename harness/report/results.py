@@ -151,11 +151,25 @@ class HostProvenance(Model):
     firmware: str | None
 
 
+class GuestProvenance(Model):
+    """What ran in the guest: its kernel's release, and the driver under test as ethtool tells it.
+
+    The driver is that of its VF; null for a guest without one.
+    """
+
+    kernel: str
+    vf_driver: str | None
+
+
 class Provenance(Model):
-    """What exactly was running: the harness, and each host by its name."""
+    """What exactly was running: the harness, each host by its name, and the guest.
+
+    *guest* is null where none was booted; all guests of a run boot the same.
+    """
 
     harness: str
     hosts: dict[str, HostProvenance]
+    guest: GuestProvenance | None = None
 
 
 class Results(Model):

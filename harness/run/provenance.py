@@ -1,10 +1,13 @@
-"""What exactly ran where: kernel, QEMU, driver, device and firmware of each host."""
+"""What exactly ran where: kernel, QEMU, driver, device and firmware of each host, and the guest."""
 
 from __future__ import annotations
 
 import harness
+from harness.devices import PROFILES
+from harness.guest.machine import GuestMachine
 from harness.host.port import find_port
-from harness.report.results import HostProvenance, Provenance
+from harness.remote import Host
+from harness.report.results import GuestProvenance, HostProvenance, Provenance
 from harness.run.lab import Lab
 
 
@@ -16,6 +19,25 @@ def provenance(lab: Lab) -> Provenance:
     )
 
 
+def guest_provenance(guest: GuestMachine) -> GuestProvenance:
+    """Ask the guest; its VF is the interface whose driver is that of a VF."""
+    vf_drivers = {profile.vf_driver.value for profile in PROFILES.values()}
+    shown = guest.host.run("sh", "-c", "ls -d /sys/class/net/*/device/driver").stdout
+    told = (_told(guest.host, path.split("/")[4]) for path in shown.split())
+    vf = next((each for each in told if each.get("driver") in vf_drivers), None)
+    return GuestProvenance(kernel=guest.host.facts.kernel, vf_driver=_named(vf) if vf else None)
+
+
+def _told(host: Host, interface: str) -> dict[str, str]:
+    """What ethtool tells of an interface's driver."""
+    told = host.run("ethtool", "--driver", interface).stdout
+    return dict(line.split(": ", 1) for line in told.splitlines() if ": " in line)
+
+
+def _named(driver: dict[str, str]) -> str:
+    return f"{driver.get('driver', '')} {driver.get('version', '')}".strip()
+
+
 def _host_provenance(lab: Lab, name: str) -> HostProvenance:
     host, entry = lab.hosts[name], lab.topology.hosts[name]
     version = host.run(entry.qemu, "--version").stdout.partition("\n")[0]
@@ -25,8 +47,7 @@ def _host_provenance(lab: Lab, name: str) -> HostProvenance:
         )
     port_name, port_entry = next(iter(entry.ports.items()))
     port = find_port(host, port_name, port_entry)
-    told = host.run("ethtool", "--driver", port.interface).stdout
-    driver = dict(line.split(": ", 1) for line in told.splitlines() if ": " in line)
+    driver = _told(host, port.interface)
     identity = [
         host.read_text(f"{port.device}/{each}").strip().removeprefix("0x")
         for each in ("vendor", "device")
@@ -34,7 +55,7 @@ def _host_provenance(lab: Lab, name: str) -> HostProvenance:
     return HostProvenance(
         kernel=host.facts.kernel,
         qemu=version,
-        pf_driver=f"{driver.get('driver', '')} {driver.get('version', '')}".strip(),
+        pf_driver=_named(driver),
         pf_device=":".join(identity),
         firmware=driver.get("firmware-version", "").strip() or None,
     )

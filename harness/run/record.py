@@ -20,7 +20,14 @@ from harness.migration.conductor import NOT_REACHED, Conducted
 from harness.migration.raw import Raw
 from harness.report.entry import migration_result
 from harness.report.page import write_page
-from harness.report.results import CaseResult, Migration, Provenance, Results, write_results
+from harness.report.results import (
+    CaseResult,
+    GuestProvenance,
+    Migration,
+    Provenance,
+    Results,
+    write_results,
+)
 from harness.report.results import Lab as LabResult
 from harness.topology import Topology
 
@@ -141,6 +148,11 @@ class Record:
         if nodeid not in self.cases:
             self.cases[nodeid] = Case(nodeid, _make_new(self.folder, _folder_name(nodeid)))
         return self.cases[nodeid]
+
+    def note_guest(self, guest: GuestProvenance) -> None:
+        """What the guests of this run boot, as the last one told."""
+        if self.provenance is not None:
+            self.provenance = self.provenance.model_copy(update={"guest": guest})
 
     def finish(self) -> Results | None:
         """Write results.json and report.html; None if no host was ever asked what it runs."""

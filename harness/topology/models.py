@@ -140,6 +140,9 @@ class PeerEntry(Reached):
     address: values.Cidr
 
 
+GuestKernel = Literal["stable", "backports"]
+
+
 class GuestEntry(Entry):
     """What guests are like in this lab: ``[guest]``."""
 
@@ -151,6 +154,12 @@ class GuestEntry(Entry):
     cpus: values.Count = Field(default=1, description="virtual CPUs, 1 or more", examples=[1])
     mtu: values.Mtu = Field(
         default=1500, description="MTU of its interfaces, 68 to 65535", examples=[9000]
+    )
+    kernel: GuestKernel = Field(
+        default="stable",
+        description="which of Debian's kernels it boots: stable, that of the lab's hosts, or "
+        "backports, the newest",
+        examples=["stable"],
     )
     boot_tries: values.Count = Field(
         default=1,

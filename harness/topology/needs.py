@@ -109,6 +109,12 @@ def _on_every_host(fits: Callable[[PortEntry], bool]) -> Callable[[Topology], Fi
     return look
 
 
+def _ixgbevf(lab: Topology) -> Finding:
+    if all(host.twin for host in lab.hosts.values()):
+        return Finding(True)
+    return _on_every_host(lambda port: port.profile.vf_driver.value == "ixgbevf")(lab)
+
+
 def _is(device: str) -> Callable[[PortEntry], bool]:
     return lambda port: port.device == device
 
@@ -118,6 +124,7 @@ WORDS: dict[str, Word] = {
     "sriov": Word("a port on every host", _sriov),
     "vf": Word("on every host a VF to lend, a port's or a twin", _vf),
     "twin": Word("on every host twins: software 82599 VFs over vfio-user", _twin),
+    "ixgbevf": Word("on every host a VF that is driven by ixgbevf, a twin included", _ixgbevf),
     "two-vfs": Word("on every port two VFs that a test may make", _two_vfs),
     "peer": Word("a peer on the wire", _peer),
     "jumbo": Word(f"a link and a guest with an MTU of {JUMBO_MTU} or more", _jumbo),

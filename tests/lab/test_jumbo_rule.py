@@ -10,7 +10,7 @@ from harness.devices import I82599
 from harness.run.moving import MovingGuest
 from harness.traffic.flow import Flow
 
-pytestmark = [pytest.mark.jumbo, pytest.mark.needs("twin", "peer", "jumbo")]
+pytestmark = [pytest.mark.jumbo, pytest.mark.needs("twin", "ixgbevf", "peer", "jumbo")]
 
 HEADER = 14
 LARGEST = I82599.vf_max_mtu.value

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from harness.errors import LabError
-from harness.lab import image, tree
+from harness.lab import guest, image, tree
 
 
 class Usage(NamedTuple):
@@ -166,7 +166,7 @@ def cached(cache: Path, name: str, days_ago: float, *, of: str) -> Path:
     """An image in the cache, made from the tree called *of*."""
     (cache / of).mkdir(parents=True, exist_ok=True)
     (cache / name).mkdir()
-    (cache / name / image.TREE).symlink_to(cache / of)
+    (cache / name / guest.TREE).symlink_to(cache / of)
     last_used(cache / of, 2 * image.KEEP_DAYS)
     last_used(cache / name, days_ago)
     return cache / name
@@ -248,8 +248,8 @@ def test_a_guest_is_known_by_its_kernel_and_initramfs(tmp_path: Path) -> None:
     """A host that has this digest is not sent the files again; each of the two must count."""
     (tmp_path / "vmlinuz").write_bytes(b"kernel")
     (tmp_path / "guest-initramfs").write_bytes(b"initramfs")
-    first = image.guest_image(tmp_path).digest
+    first = guest.guest_in(tmp_path, tmp_path).digest
     (tmp_path / "guest-initramfs").write_bytes(b"another")
-    second = image.guest_image(tmp_path).digest
+    second = guest.guest_in(tmp_path, tmp_path).digest
     (tmp_path / "vmlinuz").write_bytes(b"another")
-    assert len({first, second, image.guest_image(tmp_path).digest}) == 3
+    assert len({first, second, guest.guest_in(tmp_path, tmp_path).digest}) == 3

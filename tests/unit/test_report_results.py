@@ -15,6 +15,7 @@ from harness.errors import UsageError
 from harness.report.entry import migration_result, packets_path
 from harness.report.results import (
     CaseResult,
+    GuestProvenance,
     HostProvenance,
     Lab,
     Migration,
@@ -28,7 +29,8 @@ from harness.report.results import (
 KEYS = {
     "": "schema run started lab provenance tests",
     "lab": "name emulated topology",
-    "provenance": "harness hosts",
+    "provenance": "harness hosts guest",
+    "provenance.guest": "kernel vf_driver",
     "provenance.hosts.alder": "kernel qemu pf_driver pf_device firmware",
     "tests.0": "nodeid outcome verdict artifacts migrations",
     "tests.0.migrations.0": "scheme trigger source destination status reason qemu flows phases"
@@ -53,7 +55,11 @@ def run_of(*migrations: Migration) -> Results:
         run="synthetic",
         started=datetime(2026, 11, 23, 8, 0, tzinfo=UTC),
         lab=Lab(name="emulated", emulated=True, topology="topologies/emulated.toml"),
-        provenance=Provenance(harness="0.1.0", hosts={"alder": host}),
+        provenance=Provenance(
+            harness="0.1.0",
+            hosts={"alder": host},
+            guest=GuestProvenance(kernel="6.12.107", vf_driver="igbvf 6.12.107"),
+        ),
         tests=[
             CaseResult(
                 nodeid="tests/lab/test_x.py::test_x",

@@ -69,7 +69,7 @@ def test_words_that_a_file_shows_need_not_be_stated() -> None:
 def test_a_lab_of_twins_lends_vfs_and_has_no_port() -> None:
     """A test that is about ports must not run there, and one that is about a VF must."""
     twins = load(find("twin"))
-    assert twins.offered == {"two-hosts", "vf", "twin", "peer", "jumbo", "wire"}
+    assert twins.offered == {"two-hosts", "vf", "twin", "ixgbevf", "peer", "jumbo", "wire"}
     assert [str(each)[:60] for each in twins.unmet(["sriov"])] == [
         "needs sriov: lab 'twin' has no port on alder and birch (topo"
     ]
