@@ -17,7 +17,7 @@ from harness.run.record import Moved
 from harness.traffic.flow import Flow
 
 pytestmark = [
-    *(pytest.mark.inplace, pytest.mark.dma, pytest.mark.jumbo),
+    *(pytest.mark.inplace, pytest.mark.dma, pytest.mark.jumbo, pytest.mark.nightly),
     pytest.mark.needs("two-hosts", "twin", "peer", "jumbo"),
 ]
 
