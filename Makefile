@@ -8,7 +8,7 @@ DEMO   := tests/lab/test_instrument.py -k independent_capture
 ORDERS := tests/lab/test_inplace.py --lab twin \
           -k 'nothing-stopped or marked-then-stopped or stopped-then-marked]'
 # What of the suite runs on twins as well: what the emulated lab has no device for.
-TWINS  := --lab twin tests/lab/test_inplace.py tests/lab/test_jumbo_rule.py
+TWINS  := --lab twin -m 'not nightly' tests/lab/test_inplace.py tests/lab/test_jumbo_rule.py
 # A guest with the newest kernel, whose driver is another one, shows that it has its VF back too:
 NEWEST := --lab twin --guest-kernel backports tests/lab/test_inplace.py -m smoke
 # The program that measures the harness itself:
@@ -31,7 +31,7 @@ test: ## all tests that need no hardware: format, lint, types, unit, recorded, b
 	.ci/as-root $(PYTHON) -m pytest -q tests/browser
 	.ci/as-root $(PYTHON) -m pytest $(TWINS)
 	.ci/as-root $(PYTHON) -m pytest $(NEWEST)
-	.ci/as-root $(PYTHON) -m pytest tests/lab
+	.ci/as-root $(PYTHON) -m pytest -m 'not nightly' tests/lab
 
 check: ## the same without browser and embedded lab: no root, under a minute
 	@.ci/setup check

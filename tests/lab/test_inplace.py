@@ -34,8 +34,6 @@ KEEPING = {
         Quiesce.BME_CLEARED, When.PRE_SWITCHOVER, Marking.AS_WRITTEN
     ),
     "at-the-last-moment": Plan(Quiesce.BME_CLEARED, When.PRE_SWITCHOVER, Marking.AFTER),
-    "link-down": Plan(Quiesce.LINK_DOWN, When.PRECOPY, Marking.AFTER),
-    "device-suspended": Plan(Quiesce.DEVICE_SUSPEND, When.PRECOPY, Marking.AFTER),
     "asleep": Plan(Quiesce.ACPI_SUSPEND, When.PRECOPY, Marking.AFTER),
 }
 
