@@ -24,10 +24,6 @@ IMAGES = "/var/lib/vf-harness/images"
 """Where a host keeps kernel and initramfs of a guest, in a folder named by their digest."""
 
 
-class GuestSilentError(GuestError):
-    """Firmware or kernel got stuck before the guest's own programs ran."""
-
-
 class Instance:
     """A guest's process on *host*, with its *vf* if it has one; *qmp* is open as long as this is.
 
@@ -95,12 +91,12 @@ class Instance:
     def wait_until_up(self) -> None:
         """Return when the guest's init has said that it is up.
 
-        Raises GuestSilentError if its kernel never came as far as its init, else GuestError.
+        Raises GuestError, sooner if firmware or kernel got stuck before its own programs ran.
         """
-        self._wait_for_words("guest runs its init", SILENT_SECONDS, GuestSilentError)
-        self._wait_for_words("guest is up", BOOT_SECONDS, GuestError)
+        self._wait_for_words("guest runs its init", SILENT_SECONDS)
+        self._wait_for_words("guest is up", BOOT_SECONDS)
 
-    def _wait_for_words(self, words: str, seconds: float, error: type[GuestError]) -> None:
+    def _wait_for_words(self, words: str, seconds: float) -> None:
         try:
             wait_for(
                 f"the guest on {self.host.name} to say {words!r}",
@@ -110,7 +106,7 @@ class Instance:
                 every_s=0.1,
             )
         except WaitError:
-            raise error(
+            raise GuestError(
                 f"{self.host.name}: the guest did not say {words!r} within {seconds} s",
                 because=self.last_words,
                 fix="see the console and qemu.log in its folder on that host, "

@@ -37,7 +37,7 @@ class ClientGone(Exception):
 
 @dataclass
 class Message:
-    """One message; its descriptors are the receiver's to close, `take` hands one over."""
+    """One message; its descriptors are the receiver's to close, unless it takes one out."""
 
     number: int
     command: int
