@@ -2,17 +2,13 @@
 
 QEMU moves a guest with a vfio-user device as if there were none, so nothing but the order of the
 steps protects its memory; the order is a ``Plan``.
-
-Ref: QEMU, docs/devel/migration/main.rst, ``pause-before-switchover``; qapi/migration.json,
-``max-bandwidth`` and ``downtime-limit``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -40,20 +36,14 @@ from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
 from harness.host.twin import Twin
-from harness.migration import scheme
+from harness.migration import pacing, scheme
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.migration.scheme import Note, Outcome
 from harness.twin.dma_log import Kind
-from harness.waiting import Deadline, let_pass, wait_for
-
-HELD_BYTES_PER_S = 1 << 20
-"""How fast memory is copied while the guest takes a step: too slowly to come to an end."""
+from harness.waiting import Deadline, let_pass
 
 TOO_LATE_S = 0.5
 """How long after the end a step *after the stop* is taken: DMA goes on until then."""
-
-DOWNTIME_MS = 300
-"""QEMU's own default: below this the rest is copied while the guest stands still."""
 
 PASS_SECONDS = 60
 ASLEEP_SECONDS = 30
@@ -92,13 +82,16 @@ class Inplace:
         self._source.set_tracked(self._plan.marking is Marking.AS_WRITTEN)
         if self._plan.when is When.BEFORE:
             self._take_steps(source)
-        self._prepare(source)
+        pacing.pause_before_switchover(source)
+        self._since = len(source.qmp.events)
+        if self._plan.when is When.PRECOPY:
+            pacing.make_passes_without_end(source)
         asked = scheme.ask(source, successor, address)
         self._asked_ns = asked.t_ns
         if self._plan.when is When.PRECOPY:
-            _wait_for_half(source, deadline)
+            pacing.wait_for_half(source, deadline)
             self._take_steps(source)
-            _set_parameters(source, {"downtime-limit": DOWNTIME_MS})
+            pacing.make_last_pass_soon(source)
         self._wait_for(source, asked, "pre-switchover", deadline)
         if self._plan.when is When.PRE_SWITCHOVER:
             self._take_steps(source)
@@ -109,23 +102,11 @@ class Inplace:
             let_pass(TOO_LATE_S)
             self._take_steps(source)
         self._source.take_off_the_wire()  # its guest has gone
-        _wait_until_loaded(successor, deadline)
+        pacing.wait_until_loaded(successor, deadline)
         here, there = self._digests(source, successor)
         self._resume(successor)
         self._explain(source, here, there)
         return replace(scheme.outcome(asked, source, successor), notes=tuple(self._notes))
-
-    def _prepare(self, source: Instance) -> None:
-        """Have QEMU wait for us: in pre-copy, if there is something to do, and at its end.
-
-        With a limit of 0 it makes one pass after the other until nothing is left to copy, and a
-        guest with traffic always has something left.
-        """
-        capabilities = [{"capability": "pause-before-switchover", "state": True}]
-        source.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
-        self._since = len(source.qmp.events)
-        limit_ms = 0 if self._plan.when is When.PRECOPY else DOWNTIME_MS
-        _set_parameters(source, {"downtime-limit": limit_ms})
 
     def _wait_for(
         self, source: Instance, asked: scheme.Asked, status: str, deadline: Deadline
@@ -171,7 +152,7 @@ class Inplace:
         if how is Quiesce.BME_CLEARED:
             self._source.control.ask("clear_bus_master")
         else:
-            with _held(source):
+            with pacing.held(source):
                 self._quiesce_in_guest(source)
         self._note(QUIESCED, how.value)
 
@@ -257,42 +238,6 @@ class Inplace:
 
     def _note(self, name: str, text: str, data: Mapping[str, Any] | None = None) -> None:
         self._notes.append(Note(time.monotonic_ns(), name, text, data or {}))
-
-
-def _set_parameters(source: Instance, parameters: Mapping[str, int]) -> None:
-    source.qmp.execute("migrate-set-parameters", dict(parameters))
-
-
-def _wait_for_half(source: Instance, deadline: Deadline) -> None:
-    """Return when half of the memory is copied: what is written there then is not, by itself."""
-    wait_for(
-        f"{source.host.name}: half of the guest's memory to be copied",
-        lambda: source.qmp.execute("query-migrate").get("ram", {}),
-        within=deadline,
-        until=lambda ram: (
-            ram and (ram["dirty-sync-count"] > 1 or 2 * ram["remaining"] < ram["total"])
-        ),
-        every_s=0.1,
-        fix="see the source's QMP log among the artifacts",
-    )
-
-
-def _wait_until_loaded(successor: Instance, deadline: Deadline) -> None:
-    """Return when the last page has arrived; the source is done as soon as it has sent it."""
-    successor.qmp.wait_for(
-        "the guest's memory to be loaded",
-        lambda event: event.title == "MIGRATION completed",
-        within=deadline,
-    )
-
-
-@contextmanager
-def _held(source: Instance) -> Iterator[None]:
-    """Do not let the migration, if one is under way, stop the guest while it takes a step."""
-    usual = source.qmp.execute("query-migrate-parameters")["max-bandwidth"]
-    _set_parameters(source, {"max-bandwidth": HELD_BYTES_PER_S})
-    yield
-    _set_parameters(source, {"max-bandwidth": usual})
 
 
 def _digest(of: Instance) -> bytes:

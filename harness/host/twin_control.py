@@ -1,0 +1,54 @@
+"""Speaking with a twin on its host: one thing asked at a time, over its control socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from harness.errors import RemoteError
+
+ANSWER_SECONDS = 30
+"""For the longest thing that a twin is asked: marking some thousand pages."""
+
+_ANSWER_BYTES = 1 << 16
+
+
+class TwinControl:
+    """What a twin is asked and told, one thing at a time; see ``harness.twin.control``."""
+
+    def __init__(self, name: str, connection: socket.socket) -> None:
+        self._name = name
+        self._connection = connection
+        self._connection.settimeout(ANSWER_SECONDS)
+
+    def ask(self, word: str, **arguments: Any) -> Any:
+        """What the twin answers.  Raises RemoteError with its own words if it refuses."""
+        try:
+            self._connection.sendall(json.dumps({"do": word, **arguments}).encode() + b"\n")
+            answer = self._line()
+        except OSError as gone:
+            raise RemoteError(
+                f"{self._name}: the twin did not answer to {word!r}: {gone}",
+                because="its program has ended, or hangs",
+                fix="see its log on that host, beside its sockets",
+            ) from None
+        if "error" in answer:
+            raise RemoteError(
+                f"{self._name}: the twin refused {word!r}",
+                because=f"it said: {answer['error']}",
+                fix="see `harness/twin/control.py` for what it takes",
+            )
+        return answer["ok"]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _line(self) -> dict[str, Any]:
+        data = b""
+        while not data.endswith(b"\n"):
+            more = self._connection.recv(_ANSWER_BYTES)
+            if not more:
+                raise ConnectionError("it closed the connection")
+            data += more
+        return dict(json.loads(data))

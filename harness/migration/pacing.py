@@ -1,0 +1,71 @@
+"""How fast QEMU copies, and when it waits for us: so that a step falls where a plan has it.
+
+Ref: QEMU, docs/devel/migration/main.rst, ``pause-before-switchover``; qapi/migration.json,
+``max-bandwidth`` and ``downtime-limit``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.guest.instance import Instance
+from harness.waiting import Deadline, wait_for
+
+DOWNTIME_MS = 300
+"""QEMU's own default: below this the rest is copied while the guest stands still."""
+
+HELD_BYTES_PER_S = 1 << 20
+"""How fast memory is copied while the guest takes a step: too slowly to come to an end."""
+
+
+def pause_before_switchover(source: Instance) -> None:
+    """Have QEMU stop the guest, and then wait until it is told to go on."""
+    capability = {"capability": "pause-before-switchover", "state": True}
+    source.qmp.execute("migrate-set-capabilities", {"capabilities": [capability]})
+
+
+def make_passes_without_end(source: Instance) -> None:
+    """One after the other until nothing is left to copy; a guest with traffic always has some."""
+    _set_parameter(source, "downtime-limit", 0)
+
+
+def make_last_pass_soon(source: Instance) -> None:
+    """Stop the guest as soon as the rest takes DOWNTIME_MS or less."""
+    _set_parameter(source, "downtime-limit", DOWNTIME_MS)
+
+
+def wait_for_half(source: Instance, deadline: Deadline) -> None:
+    """Return when half of the memory is copied: what is written there then is not, by itself."""
+    wait_for(
+        f"{source.host.name}: half of the guest's memory to be copied",
+        lambda: source.qmp.execute("query-migrate").get("ram", {}),
+        within=deadline,
+        until=lambda ram: (
+            ram and (ram["dirty-sync-count"] > 1 or 2 * ram["remaining"] < ram["total"])
+        ),
+        every_s=0.1,
+        fix="see the source's QMP log among the artifacts",
+    )
+
+
+@contextmanager
+def held(source: Instance) -> Iterator[None]:
+    """Do not let the migration, if one is under way, stop the guest while it takes a step."""
+    usual = source.qmp.execute("query-migrate-parameters")["max-bandwidth"]
+    _set_parameter(source, "max-bandwidth", HELD_BYTES_PER_S)
+    yield
+    _set_parameter(source, "max-bandwidth", usual)
+
+
+def wait_until_loaded(successor: Instance, deadline: Deadline) -> None:
+    """Return when the last page has arrived; the source is done as soon as it has sent it."""
+    successor.qmp.wait_for(
+        "the guest's memory to be loaded",
+        lambda event: event.title == "MIGRATION completed",
+        within=deadline,
+    )
+
+
+def _set_parameter(source: Instance, name: str, value: int) -> None:
+    source.qmp.execute("migrate-set-parameters", {name: value})
