@@ -142,18 +142,18 @@ def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row
     """Migrations of one scheme: what users felt, what QEMU says, and pages lost."""
     plan = Plan(Quiesce.ACPI_SUSPEND, When.BEFORE) if scheme == "inplace" else None
     felt, said, lost = [], [], 0
-    standby = scheme == "failover"
-    with moving_guest(lab, _spec(lab.topology, standby=standby), kept, has_vf=True) as guest:
-        for number in range(MIGRATIONS):
-            say(f"{scheme}, {number + 1} of {MIGRATIONS}")
-            flow = Flow(f"{scheme}-{number}", "round-trip", 9014, 300, 930 + number)
+    for number in range(MIGRATIONS):
+        say(f"{scheme}, {number + 1} of {MIGRATIONS}")
+        flow = Flow(f"{scheme}-{number}", "round-trip", 9014, 300, 930 + number)
+        spec = _spec(lab.topology, standby=scheme == "failover")
+        with moving_guest(lab, spec, kept, has_vf=True) as guest:
             raw = Raw()
             conducted = guest.migrate([flow], raw, plan=plan)
-            raw.write(kept)
-            entry = migration_result(conducted.measured, limits_of(lab.topology)).migration
-            felt.append(entry.flows[0].longest_outage_ms or float("inf"))
-            said.append(entry.qemu.downtime_ms or 0.0)
-            lost += _lost_pages(conducted)
+        raw.write(kept)
+        entry = migration_result(conducted.measured, limits_of(lab.topology)).migration
+        felt.append(entry.flows[0].longest_outage_ms or float("inf"))
+        said.append(entry.qemu.downtime_ms or 0.0)
+        lost += _lost_pages(conducted)
     pages = f", {lost} pages lost" if plan else ""
     return Row(
         f"`{scheme}` under 9014-byte round trips, 512 MiB",
