@@ -91,3 +91,14 @@ def test_a_guest_that_sleeps_meanwhile_has_its_vf_back(
     assert moved.memory["differ"] == 0, moved.why
     assert moved.bme_seen("device") == {True}, "suspend clears BME again: the audit must know"
     assert moved.served_in("after") > 0.5, moved.why
+
+
+@pytest.mark.nightly
+def test_a_guest_sleeps_through_one_move_after_another(
+    bare_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved]
+) -> None:
+    """Firmware that wakes a guest must leave it able to sleep again; SeaBIOS does not."""
+    for way in ("there", "back"):
+        moved = migrate(bare_guest, flow(9014), plan=Plan(Quiesce.ACPI_SUSPEND, When.BEFORE))
+        assert moved.memory["differ"] == 0, f"{way}: {moved.why}"
+        assert moved.served_in("after") > 0.5, f"{way}: {moved.why}"

@@ -166,7 +166,7 @@ class Inplace:
     def _suspend(self, source: Instance) -> None:
         """Let the guest fall asleep a moment after it was asked: the asking would not return."""
         since = len(source.qmp.events)
-        self._guest.host.run("sh", "-c", "(sleep 0.2; echo mem > /sys/power/state) >&- 2>&- <&- &")
+        self._guest.host.run("sh", "-c", _FALL_ASLEEP)
         source.qmp.wait_for(
             "the guest to fall asleep",
             lambda event: event.name == "SUSPEND",
@@ -253,6 +253,18 @@ def _said_ns(source: Instance, title: str) -> int:
     return said.realtime_ns - time.time_ns() + time.monotonic_ns()
 
 
+_FALL_ASLEEP = (
+    "lpc=/sys/bus/pci/devices/0000:00:1f.0/config; kept=/run/acpi-base; "
+    "dd if=$lpc of=$kept bs=4 skip=16 count=2 2>&-; "
+    "(sleep 0.2; echo mem > /sys/power/state; dd if=$kept of=$lpc bs=4 seek=16) >&- 2>&- <&- &"
+)
+"""Sleep, and put back where ACPI's registers are, which waking resets: a guest without them cannot
+sleep a second time.
+
+Ref: waking resets the ICH9 with everything else (QEMU, hw/southbridge/ich9.h: ICH9_LPC_PMBASE and
+ICH9_LPC_ACPI_CTRL, 40h and 44h), and SeaBIOS puts back only a PIIX4's (src/fw/pciinit.c,
+pci_resume()).
+"""
 _VF_OF_GUEST = "vf=$(basename $(dirname $(ls -d /sys/bus/pci/drivers/ixgbevf/0*/net))); "
 _IN_GUEST = {
     Quiesce.LINK_DOWN: f"{_VF_OF_GUEST} ip link set $(ls /sys/bus/pci/devices/$vf/net) down",
