@@ -44,7 +44,7 @@ lab: ## start the embedded lab and keep it up for work (`.venv/bin/vf-harness la
 
 bench: ## measure what the harness itself can do on this machine
 	@.ci/setup demo
-	@.ci/as-root env PYTHONPATH=tests $(PYTHON) -m $(BENCH)
+	@.ci/as-root env PYTHONPATH=tests:tests/unit $(PYTHON) -m $(BENCH)
 
 clean-machine: ## run `make demo` and `make test` in fresh Debian 12 and 13 trees (half an hour)
 	@.ci/setup demo

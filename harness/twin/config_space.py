@@ -55,6 +55,8 @@ class ConfigSpace:
         self._commanded = commanded
         self._reset = reset
         self._has_reset = not erratum_35
+        self.masters_bus = False
+        """Whether Bus Master Enable is set; each access asks."""
         self._header()
         self._msix()
         self._express(erratum_35)
@@ -63,11 +65,6 @@ class ConfigSpace:
     def command(self) -> int:
         """The COMMAND register."""
         return int.from_bytes(self._bytes[Register.COMMAND : Register.COMMAND + 2], "little")
-
-    @property
-    def masters_bus(self) -> bool:
-        """Whether Bus Master Enable is set."""
-        return bool(self._bytes[Register.COMMAND] & Command.MASTER)
 
     def read(self, offset: int, count: int) -> bytes:
         return bytes(self._bytes[offset : offset + count])
@@ -79,7 +76,7 @@ class ConfigSpace:
             self._bytes[at] = self._bytes[at] & ~mask & 0xFF | value & mask
         end = offset + len(data)
         if offset < Register.COMMAND + 2 and end > Register.COMMAND:
-            self._commanded(self.command)
+            self._note_command()
         control = EXPRESS + Express.DEVCTL + 1  # the bit is in its second byte, and reads as 0
         asked = offset <= control < end and data[control - offset] << 8 & Express.DEVCTL_BCR_FLR
         if asked and self._has_reset:
@@ -88,13 +85,17 @@ class ConfigSpace:
     def clear_master(self) -> None:
         """Clear Bus Master Enable, as a host does through VFIO: the guest is told nothing."""
         self._put("<H", Register.COMMAND, self.command & ~Command.MASTER)
-        self._commanded(self.command)
+        self._note_command()
 
     def clear(self) -> None:
         """What a function level reset does here."""
         self._put("<H", Register.COMMAND, 0)
         self._put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1)
-        self._commanded(0)
+        self._note_command()
+
+    def _note_command(self) -> None:
+        self.masters_bus = bool(self.command & Command.MASTER)
+        self._commanded(self.command)
 
     def _header(self) -> None:
         self._put("<HH", Register.VENDOR_ID, ixgbe_vf.VENDOR, ixgbe_vf.DEVICE)

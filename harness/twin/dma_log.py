@@ -37,35 +37,40 @@ class Kind(IntEnum):
 
 WRITES = Kind.RX_DATA
 
+_BYTES, _put, _now_ns = RECORD.size, RECORD.pack_into, time.monotonic_ns  # looked up once
+
 
 class DmaLog:
     """Records of accesses, in the order in which they were made; the file is *path*."""
 
     def __init__(self, path: str, capacity: int = CAPACITY) -> None:
         self.path = path
+        self._room = HEAD.size + capacity * _BYTES
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, HEAD.size + capacity * RECORD.size)  # no blocks until written
+            os.ftruncate(descriptor, self._room)  # no blocks until written
             self._map = mmap.mmap(descriptor, 0)
         finally:
             os.close(descriptor)
         self._capacity = capacity
         self._dropped = 0
-        self.count = 0
+        self._end = HEAD.size
         self._note()
+
+    @property
+    def count(self) -> int:
+        """How many records there are."""
+        return (self._end - HEAD.size) // _BYTES
 
     def add(self, address: int, length: int, kind: int, queue: int) -> None:
         """Note one access, made now."""
-        count = self.count
-        if count == self._capacity:
+        end = self._end
+        if end == self._room:
             self._dropped += 1
             self._note()
             return
-        RECORD.pack_into(
-            self._map, HEAD.size + count * RECORD.size,
-            time.monotonic_ns(), address, length, kind, queue,
-        )  # fmt: skip
-        self.count = count + 1
+        _put(self._map, end, _now_ns(), address, length, kind, queue)
+        self._end = end + _BYTES
 
     def settle(self) -> None:
         """Write the number of records into the file; done once for each batch."""
@@ -78,8 +83,8 @@ class DmaLog:
 
     def written(self, since: int = 0) -> list[tuple[int, int]]:
         """The (address, length) of each write from record *since* on."""
-        begin, end = HEAD.size + since * RECORD.size, HEAD.size + self.count * RECORD.size
-        with memoryview(self._map)[begin:end] as records:
+        begin = HEAD.size + since * _BYTES
+        with memoryview(self._map)[begin : self._end] as records:
             return [
                 (address, length)
                 for _, address, length, kind, _ in RECORD.iter_unpack(records)

@@ -24,7 +24,7 @@ class MailboxRegisters:
         self._posted = posted
         self._acknowledged = acknowledged
         self._words = [0] * MAILBOX_WORDS
-        self._status = Mailbox.RSTD  # the port's driver is up: it said so as it started
+        self._status: int = Mailbox.RSTD  # the port's driver is up: it said so as it started
         self._outgoing: deque[tuple[int, list[int]]] = deque()  # when it is due, what
         self.late_ns = 0
         self.silent = False
@@ -40,7 +40,7 @@ class MailboxRegisters:
         self.deliver()
         status = self._status
         self._status &= ~READ_TO_CLEAR
-        return int(status)
+        return status
 
     def write_status(self, value: int) -> None:
         if value & Mailbox.VFU:

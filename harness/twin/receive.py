@@ -194,13 +194,13 @@ def _checked(frame: memoryview, parsed: checksum.Parsed | None) -> int:
         status |= RxStatus.L4CS
         if not checksum.transport_is_right(frame, parsed):
             status |= RxStatus.TCPE
-    return int(status)
+    return status
 
 
 def _packet_type(parsed: checksum.Parsed | None) -> int:
     if parsed is None:
         return 0
-    kind = PacketType.IPV4 if parsed.version == 4 else PacketType.IPV6
+    kind: int = PacketType.IPV4 if parsed.version == 4 else PacketType.IPV6
     if parsed.transport:
         kind |= PacketType.TCP if parsed.transport == checksum.TCP else PacketType.UDP
-    return int(kind)
+    return kind

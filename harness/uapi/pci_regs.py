@@ -24,8 +24,11 @@ class Register(IntEnum):
 
 
 @numbers("linux/pci_regs.h", "PCI_COMMAND_{}")
-class Command(IntFlag):
-    """Bits of the COMMAND register; the others are reserved and read as zero."""
+class Command(IntEnum):
+    """Bits of the COMMAND register; the others are reserved and read as zero.
+
+    Numbers, as in `ixgbe_vf`: a twin looks at one for each access.
+    """
 
     IO = 0x1
     MEMORY = 0x2

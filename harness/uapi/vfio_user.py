@@ -8,7 +8,7 @@ is little-endian here; offsets and sizes are in bytes.  Payloads that equal a st
 from __future__ import annotations
 
 import struct
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 
 VERSION = (0, 1)  # major, minor
 MAX_TRANSFER = 1 << 20
@@ -38,7 +38,7 @@ class Command(IntEnum):
     REGION_WRITE_MULTI = 15
 
 
-class Flag(IntFlag):
+class Flag(IntEnum):
     """``Flags`` of a message's header; the type is a number in the low four bits."""
 
     REPLY = 0x1
@@ -49,7 +49,7 @@ class Flag(IntFlag):
 TYPE_MASK = 0xF
 
 
-class MapFlag(IntFlag):
+class MapFlag(IntEnum):
     """``flags`` of DMA_MAP: what the device may do there."""
 
     READABLE = 1 << 0

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.dma_log import log_cost
 from bench.rows import Row
 from harness.analysis.measured import MEMORY_COMPARED
-from harness.guest.spec import GuestImage, GuestSpec
+from harness.guest.spec import GuestSpec
 from harness.lab.use import ready
 from harness.migration.conductor import Conducted
 from harness.migration.plan import Plan, Quiesce, When
@@ -31,22 +32,23 @@ from harness.uapi.ixgbe_vf import Register
 from harness.uapi.vfio import PciRegion
 from harness.uapi.vfio_user import Command
 
-RATES = {64: (1000, 2000, 3000, 4000, 5000, 6000, 8000), 9014: (200, 300, 500, 700, 1000, 1500)}
+RATES = {
+    64: (2000, 4000, 5000, 6000, 7000, 8000, 10_000),
+    9014: (500, 1000, 1500, 2000, 2500, 3000, 4000),
+}
 RATE_SECONDS = 5.0
 ACCESSES = 20_000
-COST_BYTES, COST_PPS, COST_SECONDS = 9014, 300, 10.0
 MIGRATIONS = 3
 
 
 def twin(topology: Topology, kept: Path, say: Callable[[str], None]) -> list[Row]:
     """Measure on a lab of twins, which is started and ended here."""
     rows = [_register()]
-    with ready(topology, say) as (reached, image):
-        with taken(reached, image, say) as lab:
-            with moving_guest(lab, _spec(topology, standby=False), kept, has_vf=True) as guest:
-                rows += [_carried(guest, frame_bytes, say) for frame_bytes in RATES]
-            rows += [_moved(lab, scheme, kept, say) for scheme in ("failover", "inplace")]
-        rows.append(_log_cost(reached, image, kept, say))
+    with ready(topology, say) as (reached, image), taken(reached, image, say) as lab:
+        with moving_guest(lab, _spec(topology, standby=False), kept, has_vf=True) as guest:
+            rows += [_carried(guest, frame_bytes, say) for frame_bytes in RATES]
+            rows.append(log_cost(guest, say))
+        rows += [_moved(lab, scheme, kept, say) for scheme in ("failover", "inplace")]
     return rows
 
 
@@ -98,44 +100,6 @@ def _register() -> Row:
         "100 µs or less",
         f"mean of {ACCESSES}; Python's share is user time against wall time, client included",
     )
-
-
-def _log_cost(reached: Topology, image: GuestImage, kept: Path, say: Callable[[str], None]) -> Row:
-    """What the DMA log adds to the processor time that its twin takes for a round trip."""
-    with_log, without = (
-        _trip_us(_logging(reached, on=on), image, kept, say) for on in (True, False)
-    )
-    return Row(
-        f"the DMA log's share of a round trip of {COST_BYTES} bytes through the twin",
-        f"{with_log / without - 1:+.0%} ({without:.0f} µs without, {with_log:.0f} with)",
-        "10 % or less",
-        f"processor time of the twin's program, {COST_PPS} a second for {COST_SECONDS:g} s each; "
-        "the lower of two runs",
-    )
-
-
-def _logging(topology: Topology, *, on: bool) -> Topology:
-    hosts = {}
-    for name, host in topology.hosts.items():
-        assert host.twin is not None, "a lab of twins"
-        twin_entry = host.twin.model_copy(update={"dma_log": on})
-        hosts[name] = host.model_copy(update={"twin": twin_entry})
-    return topology.model_copy(update={"hosts": hosts})
-
-
-def _trip_us(
-    topology: Topology, image: GuestImage, kept: Path, say: Callable[[str], None]
-) -> float:
-    spec = _spec(topology, standby=False)
-    with taken(topology, image, say) as lab, moving_guest(lab, spec, kept, has_vf=True) as guest:
-        return min(_one_run_us(guest, number) for number in range(2))
-
-
-def _one_run_us(guest: MovingGuest, number: int) -> float:
-    flow = Flow(f"cost-{number}", "round-trip", COST_BYTES, COST_PPS, 960 + number)
-    before_s = guest.twin.cpu_s
-    records = guest.stay(flow, COST_SECONDS)
-    return (guest.twin.cpu_s - before_s) / records.receiver.received * 1e6
 
 
 def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row:

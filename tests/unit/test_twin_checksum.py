@@ -96,8 +96,8 @@ def test_checksums_are_checked_and_protocols_are_named(guest: Guest, name: str) 
     packet, status, kind = FRAMES[name]
     guest.hear(bytes(TO_VF / packet).ljust(200, b"\xa5"))
     (got,) = guest.rx[0].took()
-    assert RxStatus(got.status) == WHOLE | status
-    assert PacketType(got.first_word & 0xFFF0) == kind
+    assert got.status == WHOLE | status
+    assert got.first_word & 0xFFF0 == kind
 
 
 @pytest.mark.parametrize("name", ["UDP", "UDP, wrong", "TCP over IPv6", "TCP over IPv6, wrong"])
