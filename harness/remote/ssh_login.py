@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import socket
 import threading
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from harness.waiting import Deadline
 
 _UNANSWERED_MS = 30_000  # the connection is given up when nothing is acknowledged for so long
 _SSH_PORT = 22
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+# It raises what it logs, and we say what that means: nobody is to see its tracebacks besides.
 
 
 def log_in(
