@@ -51,21 +51,25 @@ class Twin:
         self._controllers: dict[int, ControlConnection] = {}
         self._clients = stack.enter_context(_listening(options.socket))
         self._callers = stack.enter_context(_listening(options.control))
+        self._ended, self._end = socket.socketpair()  # readable once it is to end
+        stack.callback(self._ended.close)
+        stack.callback(self._end.close)
         self._poll = select.epoll()
-        for each in (self._clients, self._callers, self._tap):
+        for each in (self._clients, self._callers, self._tap, self._ended):
             self._poll.register(each, select.EPOLLIN)
-        self._ended = False
 
     def end(self, *_: object) -> None:
-        """Let `run` come to its end; for a signal."""
-        self._ended = True
+        """Let `run` come to its end, at once; for a signal."""
+        self._end.close()
 
     def run(self) -> None:
         """Serve until told to end."""
         receiver, interrupts = self._device.receiver, self._device.interrupts
         soon = False
-        while not self._ended:
+        while True:
             for descriptor, _ in self._poll.poll(0 if soon else self._patience()):
+                if descriptor == self._ended.fileno():
+                    return
                 self._serve(descriptor)
             receiver.write_late()
             receiver.settle()

@@ -16,8 +16,10 @@ import time
 from typing import Any, Callable
 
 from harness.twin.device import Device
+from harness.twin.filters import VLAN_IDS
 from harness.twin.marking import mark
 from harness.twin.memory import DmaFault
+from harness.uapi.ixgbe_vf import Api
 
 _LONGEST_LINE = 64 << 10
 
@@ -68,9 +70,14 @@ class Control:
 
     def clear_filter_on_release(self, name: str, argv: list[str]) -> None:
         """Clear the filter when BME next falls, and run *argv*, by which the host follows."""
+        if not argv or not all(isinstance(each, str) for each in argv):
+            raise ValueError(f"{argv!r} is no command")
 
         def follow() -> str:
-            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            try:
+                done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            except OSError as missing:
+                return str(missing)
             return done.stderr.strip()
 
         self._device.clear_filter_on_release(name, follow)
@@ -81,12 +88,15 @@ class Control:
 
     def announce(self, mac: str) -> None:
         """Send what QEMU sends for its own interfaces after a migration: RARP, to everybody."""
-        self._device.announce(bytes.fromhex(mac.replace(":", "")))
+        self._device.announce(_mac(mac))
 
     def set_mac(self, mac: str) -> None:
-        self._device.port.set_mac(bytes.fromhex(mac.replace(":", "")))
+        self._device.port.set_mac(_mac(mac))
 
     def set_vlan(self, vlan: int) -> None:
+        """The VLAN that the port puts the VF into; 0 for none."""
+        if not 0 <= vlan <= VLAN_IDS:
+            raise ValueError(f"there is no VLAN {vlan}")
         self._device.port.set_vlan(vlan)
 
     def set_trust(self, trusted: bool) -> None:
@@ -94,9 +104,6 @@ class Control:
 
     def set_state(self, enabled: bool) -> None:
         self._device.port.set_state(enabled)
-
-    def set_spoof_check(self, on: bool) -> None:
-        self._device.port.administered.spoof_check = on
 
     def set_link(self, up: bool, mbit: int = 10_000) -> None:
         self._device.port.set_link(up, mbit)
@@ -106,7 +113,7 @@ class Control:
 
     def set_api(self, newest: int) -> None:
         """The newest mailbox API that the port's driver speaks; counts from the next reset on."""
-        self._device.port.administered.api = newest
+        self._device.port.administered.api = Api(newest)
 
     def reset_port(self) -> None:
         self._device.port.reset()
@@ -121,6 +128,8 @@ class Control:
 
     def mark(self, since: int = 0) -> int:
         """Mark the pages written from that record of the DMA log on; how many."""
+        if since < 0:
+            raise ValueError(f"there is no record {since}")
         return mark(self._device.memory, since)
 
     def misbehave(self, **faults: Any) -> None:
@@ -176,5 +185,12 @@ class ControlConnection:
                 return {"error": f"there is no {word!r}"}
             inspect.signature(method).bind(**request)
             return {"ok": method(**request)}
-        except (ValueError, TypeError, DmaFault) as wrong:
+        except (ValueError, TypeError, AttributeError, RecursionError, DmaFault) as wrong:
             return {"error": str(wrong)}
+
+
+def _mac(text: str) -> bytes:
+    address = bytes.fromhex(text.replace(":", ""))
+    if len(address) != 6:
+        raise ValueError(f"{text!r} is no MAC address")
+    return address

@@ -18,6 +18,7 @@ ETH_DATA_LEN = 1500
 _HEADER_BYTES = 14
 _LEGACY_FRAME_BYTES = ETH_DATA_LEN + _HEADER_BYTES  # ETH_FRAME_LEN
 _LEAST_FRAME_BYTES = 68  # ETH_MIN_MTU, which the driver holds a frame against
+_LARGEST_MTU = ixgbe_vf.MAX_FRAME_BYTES - _HEADER_BYTES - ixgbe_vf.CHECKSUM_BYTES
 _MULTICAST_ENTRIES = 30  # IXGBE_MAX_VF_MC_ENTRIES
 
 
@@ -94,12 +95,19 @@ class Port:
         self._ping()
 
     def set_link(self, up: bool, mbit: int) -> None:
-        """The cable: ixgbe_watchdog_link_is_up, or _down, which tell every VF."""
+        """The cable: ixgbe_watchdog_link_is_up, or _down, which tell every VF.
+
+        Raises ValueError for a speed that an 82599 has not.
+        """
+        if mbit not in ixgbe_vf.LINK_OF_MBIT:
+            raise ValueError(f"an 82599 has no link of {mbit} Mbit/s")
         self._link_up, self.link_mbit = up, mbit
         self._ping()
 
     def set_mtu(self, mtu: int) -> None:
-        """ixgbe_change_mtu, which resets the port."""
+        """ixgbe_change_mtu, which resets the port.  Raises ValueError for one it cannot have."""
+        if not _LEAST_FRAME_BYTES <= mtu <= _LARGEST_MTU:
+            raise ValueError(f"a port has no MTU of {mtu}")
         self._mtu = mtu
         self.reset()
 

@@ -26,7 +26,8 @@ def demonstrating(topology: Topology, say: Callable[[str], None]) -> list[Row]:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        variables = {**os.environ, "VF_HARNESS_CACHE": f"{folder}/cache", "PIP_NO_CACHE_DIR": "1"}
+        ours = {"VF_HARNESS_CACHE": f"{folder}/cache", "PIP_NO_CACHE_DIR": "1"}
+        variables = _environment() | ours
 
         def demo() -> None:
             done = subprocess.run(
@@ -66,7 +67,9 @@ def starting(topology: Topology, say: Callable[[str], None]) -> list[Row]:
     say("collecting tests")
     collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/lab"]
     collected = [
-        _seconds(lambda: subprocess.run(collect, check=True, capture_output=True))
+        _seconds(
+            lambda: subprocess.run(collect, check=True, capture_output=True, env=_environment())
+        )
         for _ in range(RUNS)
     ]
     how = f"median of {RUNS}"
@@ -75,6 +78,11 @@ def starting(topology: Topology, say: Callable[[str], None]) -> list[Row]:
         Row("lab up from a built image, by booting and saving", _in_s(booted), "30 s or less", how),
         Row("`pytest --collect-only tests/lab`", _in_s(collected), "2 s or less", how),
     ]
+
+
+def _environment() -> dict[str, str]:
+    """Ours, but that Python keeps what it compiled, as it does for a user."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -59,7 +59,7 @@ def test_a_port_that_is_reset_is_served_again_by_the_drivers_own_doing(
     Until then a VF of a jumbo port receives nothing, and neither side says so.
     """
     assert staying_guest.stay(flow(9014, "to-guest")).receiver.received > 0
-    staying_guest.twin.set_port_mtu(staying_guest.spec.mtu)
+    staying_guest.twin.control.ask("reset_port")
     assert staying_guest.stay(flow(9014, "to-guest")).receiver.received == 0
     staying_guest.twin.wait_until_clear_to_send()
     assert staying_guest.stay(flow(9014, "to-guest"), seconds=3).receiver.received > 0

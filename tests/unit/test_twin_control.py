@@ -1,0 +1,180 @@
+"""What a twin can be asked and told: each word does what it says, and nonsense ends nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vf_driver import Guest, guest_with_vf
+from vf_rings import MAC, PEER, frame_of
+
+from harness.twin.control import Control, ControlConnection
+from harness.uapi.ixgbe_vf import LINK_OF_MBIT, Api, Link, Message, Register
+from harness.uapi.pci_regs import Command
+
+Say = Callable[[bytes], dict[str, Any]]
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[Guest]:
+    with guest_with_vf(tmp_path / "dma.log") as guest:
+        guest.start()
+        yield guest
+
+
+@pytest.fixture
+def say(guest: Guest) -> Iterator[Say]:
+    """Send a line to the twin's control socket; its reply."""
+    near, far = socket.socketpair()
+    connection = ControlConnection(far, Control(guest.device, lambda: True))
+
+    def say(line: bytes) -> dict[str, Any]:
+        near.sendall(line + b"\n")
+        assert connection.serve(), "whoever asks nonsense may ask again"
+        return dict(json.loads(near.recv(1 << 16)))
+
+    yield say
+    near.close()
+    assert not connection.serve()
+    connection.close()
+
+
+def tell(say: Say, word: str, **arguments: Any) -> Any:
+    return say(json.dumps({"do": word, **arguments}).encode())["ok"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"{", b"[]", b"[1]", b"null", b"[" * 30_000, b"\xff\xfe", b'{"do": 1}',
+        b'{"do": "__init__"}', b'{"do": "_device"}', b'{"do": "no such word"}', b'{"word": "now"}',
+        b'{"do": "now", "more": 1}', b'{"do": "set_mac"}', b'{"do": "set_mac", "mac": 7}',
+        b'{"do": "set_mac", "mac": "02:00"}', b'{"do": "announce", "mac": "zz"}',
+        b'{"do": "set_vlan", "vlan": 4096}', b'{"do": "set_vlan", "vlan": "7"}',
+        b'{"do": "set_link", "up": true, "mbit": 5}', b'{"do": "set_link", "up": true, "mbit": []}',
+        b'{"do": "set_port_mtu", "mtu": 9711}', b'{"do": "set_port_mtu", "mtu": "x"}',
+        b'{"do": "set_api", "newest": 99}', b'{"do": "mark", "since": -1}',
+        b'{"do": "mark", "since": "x"}', b'{"do": "misbehave", "sings": true}',
+        b'{"do": "misbehave", "late_ms": "x"}',
+        b'{"do": "clear_filter_on_release", "name": "n", "argv": []}',
+        b'{"do": "clear_filter_on_release", "name": "n", "argv": [1]}',
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_in_words_and_the_vf_goes_on(
+    guest: Guest, say: Say, line: bytes
+) -> None:
+    """Whatever it was, nothing of it is kept: the driver and the wire notice nothing."""
+    before = tell(say, "status")
+    reply = say(line)
+    assert list(reply) == ["error"]
+    assert reply["error"]
+    assert tell(say, "status") | {"cpu_s": 0} == before | {"cpu_s": 0}
+    guest.set_master(False)
+    guest.set_master(True)
+    assert guest.device.read(Register.VFLINKS) == Link.UP | Link.SPEED_10G
+    guest.hear(frame_of(60))
+    assert len(guest.rx[0].took()) == 1
+
+
+def test_a_line_without_an_end_is_given_up(guest: Guest) -> None:
+    """Nobody asks for that much, and it would be kept for ever."""
+    near, far = socket.socketpair()
+    connection = ControlConnection(far, Control(guest.device, lambda: False))
+    served = 0
+    near.sendall(b"x" * 4096)
+    while connection.serve() and served < 64:
+        served += 1
+        near.sendall(b"x" * 4096)
+    assert served == 16
+    near.close()
+    connection.close()
+
+
+@pytest.mark.parametrize("mbit", LINK_OF_MBIT)
+def test_the_cables_state_is_the_vfs(guest: Guest, say: Say, mbit: int) -> None:
+    """Up at one of three speeds; down it has none."""
+    tell(say, "set_link", up=True, mbit=mbit)
+    assert guest.device.read(Register.VFLINKS) == Link.UP | LINK_OF_MBIT[mbit]
+    tell(say, "set_link", up=False)
+    assert guest.device.read(Register.VFLINKS) == 0
+    assert tell(say, "status")["port"] == {
+        "mtu": 1500, "largest_frame": 1514, "link_up": False, "link_mbit": 10_000,
+    }  # fmt: skip
+
+
+def test_what_is_told_is_seen_in_the_status(say: Say) -> None:
+    """Filter, port and DMA; and a port that is reset listens to its VF no more."""
+    tell(say, "set_mac", mac="02:00:00:00:00:07")
+    tell(say, "set_vlan", vlan=7)
+    vf = tell(say, "status")["vf"]
+    assert (vf["mac"], vf["vlans"], vf["queues"]) == ("02:00:00:00:00:07", [7], 1)
+    assert (vf["clear_to_send"], vf["receives"]) == (True, True)
+    tell(say, "reset_port")
+    assert not tell(say, "status")["vf"]["clear_to_send"]
+    tell(say, "set_port_mtu", mtu=9000)
+    assert tell(say, "status")["port"]["mtu"] == 9000
+    assert not tell(say, "status")["vf"]["receives"]
+
+
+def test_a_vf_that_is_disabled_gets_nothing(guest: Guest, say: Say) -> None:
+    """Neither for its own address nor as a broadcast; enabled, its driver starts it anew."""
+    tell(say, "set_state", enabled=False)
+    guest.hear(frame_of(60), frame_of(60, head=b"\xff" * 6 + PEER))
+    assert guest.rx[0].took() == []
+    assert guest.device.read(Register.VFLINKS) == 0
+
+
+def test_the_newest_api_counts_from_the_next_reset(guest: Guest, say: Say) -> None:
+    """A driver asks for the newest that it knows itself, and then for less."""
+    assert tell(say, "status")["vf"]["api"] == Api.V17
+    tell(say, "set_api", newest=Api.V11)
+    assert tell(say, "status")["vf"]["api"] == Api.V17
+    guest.ask(Message.RESET)
+    guest.ask(Message.API_NEGOTIATE, Api.V17)
+    assert tell(say, "status")["vf"]["api"] == Api.V10
+    guest.ask(Message.API_NEGOTIATE, Api.V11)
+    assert tell(say, "status")["vf"]["api"] == Api.V11
+
+
+@pytest.mark.parametrize(
+    ("argv", "error"),
+    [
+        (["true"], ""),
+        (["sh", "-c", "echo no entry >&2"], "no entry"),
+        (["/no/such/program"], "No such file or directory"),
+    ],
+)
+def test_the_filter_falls_with_bus_master_enable(say: Say, argv: list[str], error: str) -> None:
+    """Once; what its host's command says, or that there is none, is kept with the moment."""
+    tell(say, "clear_filter_on_release", name="vf0", argv=argv)
+    assert tell(say, "released") == []
+    tell(say, "clear_bus_master")
+    (released,) = tell(say, "released")
+    assert released["name"] == "vf0"
+    assert error in released["data"].get("error", "")
+    assert bool(released["data"]) == bool(error)
+    assert tell(say, "status")["vf"]["mac"] == "00:00:00:00:00:00"
+    assert not tell(say, "now")["command"] & Command.MASTER
+
+
+def test_an_announcement_is_a_reverse_arp_request_to_everybody(guest: Guest, say: Say) -> None:
+    """RFC 903, as QEMU sends it for its own interfaces; 60 bytes, as a frame has at least."""
+    tell(say, "announce", mac=MAC.hex(":"))
+    (frame,) = guest.sent
+    assert frame[:14] == b"\xff" * 6 + MAC + b"\x80\x35"
+    assert frame[20:42] == b"\0\3" + (MAC + bytes(4)) * 2
+    assert len(frame) == 60
+
+
+def test_writes_go_through_the_client_once_they_are_to_be_tracked(guest: Guest, say: Say) -> None:
+    """There is no client here that could take them: the frame is missed, not put in straight."""
+    tell(say, "set_tracked", on=True)
+    guest.hear(frame_of(60))
+    assert guest.rx[0].took() == []
+    tell(say, "set_tracked", on=False)
+    guest.hear(frame_of(60))
+    assert len(guest.rx[0].took()) == 1
