@@ -57,7 +57,7 @@ def test_the_cables_state_and_speed_are_what_the_driver_says(
     assert arrives()
 
 
-@pytest.mark.parametrize("newest", [Api.V10, Api.V11, Api.V13])
+@pytest.mark.parametrize("newest", [Api.V10, Api.V11, Api.V13], ids=lambda api: api.name)
 def test_a_driver_speaks_what_an_older_port_knows(
     guest: MovingGuest, arrives: Callable[[], bool], newest: Api
 ) -> None:
