@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.twin.dma_log import HEAD, RECORD, WRITES
+from harness.twin.dma_log import HEAD, MISBEHAVED, RECORD, WRITES
 
 PAGE = 4096
 DIGEST_BYTES = 8  # harness.agent.memory_digest
@@ -38,12 +38,18 @@ class Lent:
 
 
 def read_log(data: bytes) -> pd.DataFrame:
-    """The records of a DMA log's file; ``attrs["dropped"]`` is how many found it full."""
+    """The records of a DMA log's file; ``attrs["dropped"]`` is how many found it full.
+
+    *kind* is one of ``dma_log.Kind``, *writes* whether it is a write, *misbehaved* whether that was
+    none of the device's to make.
+    """
     count, dropped, _ = HEAD.unpack_from(data)
     assert _RECORD.itemsize == RECORD.size
     records = np.frombuffer(data, _RECORD, count, HEAD.size)
     log = pd.DataFrame({name: records[name] for name in _RECORD.names or ()})
     log["t_ns"] = log["t_ns"].astype("int64")
+    log["misbehaved"] = (log["kind"] & MISBEHAVED) != 0
+    log["kind"] &= ~MISBEHAVED & 0xFFFF
     log["writes"] = log["kind"] >= WRITES
     log.attrs["dropped"] = dropped
     return log

@@ -89,6 +89,7 @@ def judge(
     doubts = [*_instrument_doubts(flows, limits), *_clock_doubts(flows, phases, limits)]
     doubts += _backlog_doubts(measured)
     doubts += _unrest_before(flows)
+    doubts += _log_doubts(measured)
     orders = dma_order(measured) if limits.dma_order else []
     doubts += [order.why for order in orders if order.outcome == "unknown"]
     if doubts:
@@ -120,6 +121,15 @@ def _instrument_doubts(flows: Sequence[FlowFigures], limits: Limits) -> Iterable
             yield (
                 f"flow {flow.name}: our own sender was up to {late_ms:.3g} ms late,"
                 f" more than {limits.sender_late_max_ms:g} ms"
+            )
+
+
+def _log_doubts(measured: Measured) -> Iterable[str]:
+    for event in measured.events:
+        if event.name == MEMORY_COMPARED and event.data["not_logged"]:
+            yield (
+                f"the device's log had no room for {event.data['not_logged']} accesses: no page can"
+                " be explained by it; boot another guest for each migration, or send less"
             )
 
 
@@ -189,8 +199,11 @@ def _memory_faults(measured: Measured) -> Iterable[str]:
     for event in measured.events:
         if event.name != MEMORY_COMPARED:
             continue
-        if writes := event.data["without_bme"]:
-            yield f"the device wrote {writes} times with Bus Master Enable clear"
+        if writes := event.data["misbehaved"]:
+            yield (
+                f"the device wrote {writes} times without the right to: with Bus Master Enable "
+                "clear, or where its ring was no more"
+            )
         if event.data["differ"]:
             yield f"{event.data['differ']} of {event.data['pages']} pages of memory were lost"
             if unexplained := event.data["unexplained"]:

@@ -12,6 +12,9 @@ from harness.guest.spec import GuestImage
 from harness.remote import Host, connect
 from harness.topology import GUEST_SSH_PORT, Connection
 
+LOG_IN_SECONDS, ONCE_MORE_SECONDS = 30, 5
+"""A guest of an emulated host, which is answering its users as well, takes some three seconds."""
+
 
 class GuestMachine:
     """The inside of a guest. Its agent is resident: it and its recorders migrate with the guest.
@@ -24,18 +27,20 @@ class GuestMachine:
         self._image = image
         self.name = instance.spec.name
         self.instance = instance
-        self.host = self._reach(instance)
+        self.host = self._reach(instance, LOG_IN_SECONDS)
         self.lost = ""
 
     def follow(self, successor: Instance) -> None:
         """Reach the guest through the host that *successor* runs on.
 
-        Raises RemoteError if it does not answer there; *lost* says so from then on.
+        Raises RemoteError if it does not answer there; *lost* says so from then on.  One that is
+        lost already is not waited for as long again.
         """
+        seconds = ONCE_MORE_SECONDS if self.lost else LOG_IN_SECONDS
         self.host.abandon()
         self.instance = successor
         try:
-            self.host = self._reach(successor)
+            self.host = self._reach(successor, seconds)
         except RemoteError as silent:
             self.lost = f"{silent.what}; {silent.because}"
             raise
@@ -85,7 +90,7 @@ class GuestMachine:
         """Give a path in the guest for a file of ours."""
         return self.host.scratch(name)
 
-    def _reach(self, instance: Instance) -> Host:
+    def _reach(self, instance: Instance, seconds: float) -> Host:
         way = Connection(
             name=self.name,
             transport="ssh",
@@ -96,7 +101,7 @@ class GuestMachine:
             known_hosts=self._image.known_hosts,
             namespace=None,
         )
-        return connect(self.name, way, via=instance.host, resident=True)
+        return connect(self.name, way, via=instance.host, resident=True, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

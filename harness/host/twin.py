@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import LabError, UsageError
+from harness.errors import LabError, RemoteError, UsageError
 from harness.host.bridge import BRIDGE, tap
 from harness.host.changes import changed_back
 from harness.host.twin_control import TwinControl
@@ -199,6 +199,13 @@ class TwinObservation:
 
     def stop(self) -> Observed:
         ended = self.twin.control.ask("now")
+        if lost := self.twin.control.ask("status")["not_noted"]:
+            raise RemoteError(
+                f"{self.twin.host.name}: twin {self.twin.name} could not note {lost} changes of "
+                "its COMMAND register",
+                because="without them nobody knows when it could master the bus",
+                fix=f"make room on that host, for {self.twin.folder}",
+            )
         text = self.twin.host.fetch(f"{self.twin.folder}/bme.jsonl").decode()
         changes = [json.loads(line) for line in text.splitlines()]
         seen = [

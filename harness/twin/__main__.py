@@ -11,8 +11,6 @@ import socket
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 from harness.twin.channel import Channel, ClientGone
 from harness.twin.control import Control, ControlConnection
@@ -65,16 +63,17 @@ class Twin:
     def run(self) -> None:
         """Serve until told to end."""
         receiver, interrupts = self._device.receiver, self._device.interrupts
-        soon = False
+        wait_s = _IDLE_SECONDS
         while True:
-            for descriptor, _ in self._poll.poll(0 if soon else self._patience()):
+            select.select([self._poll], [], [], wait_s)  # to the microsecond, which epoll is not
+            for descriptor, _ in self._poll.poll(0):
                 if descriptor == self._ended.fileno():
                     return
                 self._serve(descriptor)
             receiver.write_late()
             receiver.settle()
             self._device.port.mailbox.deliver()
-            soon = interrupts.deliver()
+            wait_s = interrupts.deliver() or self._patience()
             if self._log:
                 self._log.settle()
 
@@ -90,9 +89,7 @@ class Twin:
         elif descriptor == self._clients.fileno():
             self._accept_client()
         elif descriptor == self._callers.fileno():
-            caller = ControlConnection(self._callers.accept()[0], self._control)
-            self._controllers[caller.fileno()] = caller
-            self._poll.register(caller, select.EPOLLIN)
+            self._accept_caller()
         elif not self._controllers[descriptor].serve():
             self._poll.unregister(descriptor)
             self._controllers.pop(descriptor).close()
@@ -114,8 +111,16 @@ class Twin:
             self._server.client_gone()
             channel.close()
 
+    def _accept_caller(self) -> None:
+        if connection := _accepted(self._callers):
+            caller = ControlConnection(connection, self._control)
+            self._controllers[caller.fileno()] = caller
+            self._poll.register(caller, select.EPOLLIN)
+
     def _accept_client(self) -> None:
-        connection, _ = self._clients.accept()
+        connection = _accepted(self._clients)
+        if connection is None:
+            return
         if self._channel:
             _say("a second client was refused: the twin has a guest")
             connection.close()
@@ -126,12 +131,15 @@ class Twin:
 
     def _note_command(self, command: int) -> None:
         line = {"t_ns": time.monotonic_ns(), "command": command}
-        os.write(self._commands, json.dumps(line).encode() + b"\n")
+        try:
+            os.write(self._commands, json.dumps(line).encode() + b"\n")
+        except OSError as full:
+            self._control.not_noted += 1
+            _say(f"the COMMAND register's value {command:#06x} could not be noted: {full}")
 
 
 def _listening(path: str) -> socket.socket:
-    """A socket for its owner alone; one that a dead twin left there makes way."""
-    Path(path).unlink(missing_ok=True)
+    """A socket for its owner alone.  Raises OSError where something is there already."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     mask = os.umask(0o077)
     try:
@@ -140,6 +148,15 @@ def _listening(path: str) -> socket.socket:
         os.umask(mask)
     listener.listen()
     return listener
+
+
+def _accepted(listener: socket.socket) -> socket.socket | None:
+    """Who wants to be served; None if that is not possible now."""
+    try:
+        return listener.accept()[0]
+    except OSError as refused:
+        _say(f"somebody could not be served: {refused}")
+        return None
 
 
 def _say(text: str) -> None:
@@ -159,11 +176,15 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str] | Any = None) -> int:
-    """Run one twin; its exit status."""
-    options = _options(sys.argv[1:] if arguments is None else arguments)
+def main() -> int:
+    """Run one twin; its exit status: 1 if something that it needs is not there."""
+    options = _options(sys.argv[1:])
     with ExitStack() as stack:
-        twin = Twin(options, stack)
+        try:
+            twin = Twin(options, stack)
+        except OSError as missing:
+            _say(f"it cannot be started: {missing}")
+            return 1
         signal.signal(signal.SIGTERM, twin.end)
         twin.run()
     return 0

@@ -47,6 +47,10 @@ class Message:
     descriptors: list[int] = field(default_factory=list)
 
     @property
+    def is_command(self) -> bool:
+        return self.flags & vfio_user.TYPE_MASK == 0
+
+    @property
     def is_reply(self) -> bool:
         return self.flags & vfio_user.TYPE_MASK == Flag.REPLY
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from typing import Any, Callable
+from typing import Any, Callable, get_origin, get_type_hints
 
 from harness.twin.device import Device
 from harness.twin.filters import VLAN_IDS
@@ -22,6 +22,12 @@ from harness.twin.memory import DmaFault
 from harness.uapi.ixgbe_vf import Api
 
 _LONGEST_LINE = 64 << 10
+_FAULTS = frozenset(
+    ("ignores_bme", "late_ms", "corrupts", "late_mailbox_ms", "silent_mailbox", "loses", "dies")
+)
+_MOST = 1e9
+_FOLLOW_SECONDS = 5
+_READ_SECONDS = 1  # for one who asks and does not read: the guest's VF stands still meanwhile
 
 
 class Control:
@@ -30,6 +36,8 @@ class Control:
     def __init__(self, device: Device, has_client: Callable[[], bool]) -> None:
         self._device = device
         self._has_client = has_client
+        self.not_noted = 0
+        """Changes of the COMMAND register that their record had no room for."""
 
     def status(self) -> dict[str, Any]:
         """All that can be told of the twin; changes nothing."""
@@ -39,8 +47,13 @@ class Control:
             "client": self._has_client(),
             "cpu_s": time.process_time(),
             "command": device.config.command,
+            "not_noted": self.not_noted,
             "statistics": vars(device.statistics).copy(),
-            "dma": {"records": log.count if log else None, "faults": device.memory.faults},
+            "dma": {
+                "records": log.count if log else None,
+                "dropped": log.dropped if log else 0,
+                "faults": device.memory.faults,
+            },
             "memory": [
                 {"address": each.address, "size": each.size, "offset": each.offset}
                 for each in device.memory.regions
@@ -70,14 +83,17 @@ class Control:
 
     def clear_filter_on_release(self, name: str, argv: list[str]) -> None:
         """Clear the filter when BME next falls, and run *argv*, by which the host follows."""
-        if not argv or not all(isinstance(each, str) for each in argv):
+        if not argv or not all(isinstance(each, str) and "\0" not in each for each in argv):
             raise ValueError(f"{argv!r} is no command")
 
         def follow() -> str:
             try:
-                done = subprocess.run(argv, capture_output=True, text=True, check=False)
-            except OSError as missing:
-                return str(missing)
+                done = subprocess.run(
+                    argv, capture_output=True, text=True, errors="replace", check=False,
+                    timeout=_FOLLOW_SECONDS,
+                )  # fmt: skip
+            except (OSError, subprocess.TimeoutExpired) as failed:
+                return str(failed)
             return done.stderr.strip()
 
         self._device.clear_filter_on_release(name, follow)
@@ -91,6 +107,7 @@ class Control:
         self._device.announce(_mac(mac))
 
     def set_mac(self, mac: str) -> None:
+        """The address that the VF has, and its filter; zeros for none."""
         self._device.port.set_mac(_mac(mac))
 
     def set_vlan(self, vlan: int) -> None:
@@ -100,15 +117,19 @@ class Control:
         self._device.port.set_vlan(vlan)
 
     def set_trust(self, trusted: bool) -> None:
+        """Let the VF choose its own address and see more than its own frames."""
         self._device.port.set_trust(trusted)
 
     def set_state(self, enabled: bool) -> None:
+        """Let the VF send and receive at all; its driver starts it anew."""
         self._device.port.set_state(enabled)
 
     def set_link(self, up: bool, mbit: int = 10_000) -> None:
+        """Plug the port's cable in, or pull it; 100, 1000 or 10,000 Mbit/s."""
         self._device.port.set_link(up, mbit)
 
     def set_port_mtu(self, mtu: int) -> None:
+        """Change the port's MTU, which resets it: the VF's driver has to start anew."""
         self._device.port.set_mtu(mtu)
 
     def set_api(self, newest: int) -> None:
@@ -116,6 +137,7 @@ class Control:
         self._device.port.administered.api = Api(newest)
 
     def reset_port(self) -> None:
+        """Reset the port; the same goes for that."""
         self._device.port.reset()
 
     def set_tracked(self, on: bool) -> None:
@@ -132,29 +154,33 @@ class Control:
             raise ValueError(f"there is no record {since}")
         return mark(self._device.memory, since)
 
-    def misbehave(self, **faults: Any) -> None:
+    def misbehave(self, **faults: float) -> None:
         """Be at fault from now on, in this way alone; without a fault, be good again.
 
         The faults: those of `Misbehaviour` (*late_ms* for its *late_ns*), *late_mailbox_ms*,
-        *silent_mailbox*, *loses* (so many interrupts), *dies*.
+        *silent_mailbox*, *loses* (so many interrupts), *dies*.  Nothing changes if one is unknown.
         """
-        device, mailbox = self._device, self._device.port.mailbox
-        if faults.pop("dies", False):
+        asked = dict.fromkeys(_FAULTS, 0.0) | faults
+        if unknown := asked.keys() - _FAULTS:
+            raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
+        if not all(0 <= value <= _MOST for value in asked.values()):
+            raise ValueError(f"a fault is a number from 0 to {_MOST}")
+        if asked["dies"]:
             os.kill(os.getpid(), signal.SIGKILL)
-        mailbox.late_ns = int(faults.pop("late_mailbox_ms", 0) * 1e6)
-        mailbox.silent = bool(faults.pop("silent_mailbox", False))
-        device.interrupts.lost = int(faults.pop("loses", 0))
-        device.misbehaviour.ignores_bme = bool(faults.pop("ignores_bme", False))
-        device.misbehaviour.late_ns = int(faults.pop("late_ms", 0) * 1e6)
-        device.misbehaviour.corrupts = int(faults.pop("corrupts", 0))
-        if faults:
-            raise ValueError(f"no such fault: {', '.join(faults)}")
+        device, mailbox = self._device, self._device.port.mailbox
+        mailbox.late_ns = int(asked["late_mailbox_ms"] * 1e6)
+        mailbox.silent = bool(asked["silent_mailbox"])
+        device.interrupts.lost = int(asked["loses"])
+        device.misbehaviour.ignores_bme = bool(asked["ignores_bme"])
+        device.misbehaviour.late_ns = int(asked["late_ms"] * 1e6)
+        device.misbehaviour.corrupts = int(asked["corrupts"])
 
 
 class ControlConnection:
     """One who asks; *fileno* is readable when there is a request."""
 
     def __init__(self, connection: socket.socket, control: Control) -> None:
+        connection.settimeout(_READ_SECONDS)
         self._socket = connection
         self._control = control
         self._rest = b""
@@ -183,10 +209,21 @@ class ControlConnection:
             method = getattr(self._control, word, None) if word.isidentifier() else None
             if word.startswith("_") or not inspect.ismethod(method):
                 return {"error": f"there is no {word!r}"}
-            inspect.signature(method).bind(**request)
+            _check(method, request)
             return {"ok": method(**request)}
-        except (ValueError, TypeError, AttributeError, RecursionError, DmaFault) as wrong:
+        except (ValueError, TypeError, RecursionError, DmaFault) as wrong:
             return {"error": str(wrong)}
+
+
+def _check(method: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    """Raise TypeError unless *arguments* are those that *method* says it takes."""
+    inspect.signature(method).bind(**arguments)
+    hints = get_type_hints(method)
+    for name, value in arguments.items():
+        wanted = hints.get(name, float)  # a fault's: a number, or whether
+        kinds = (int, float) if wanted is float else get_origin(wanted) or wanted
+        if not isinstance(value, kinds):
+            raise TypeError(f"{name} is {value!r}")
 
 
 def _mac(text: str) -> bytes:

@@ -23,9 +23,9 @@ from harness.uapi.ixgbe_vf import (
     QUEUES,
     RECEIVE,
     TRANSMIT,
-    Control,
     QueueRegister,
     Register,
+    VfControl,
 )
 
 _MAILBOX_END = Register.VFMBMEM + 4 * MAILBOX_WORDS
@@ -54,7 +54,7 @@ class Device:
         self.misbehaviour = Misbehaviour(self.config)
         self.memory = GuestMemory(self.misbehaviour, log)
         self.port = port
-        self.interrupts = Interrupts()
+        self.interrupts = Interrupts(self.misbehaviour)
         self.statistics = Statistics()
         parts = (self.memory, port, self.interrupts, self.statistics)
         self.receiver = Receiver(*parts, self.misbehaviour)
@@ -109,7 +109,7 @@ class Device:
         elif offset == Register.VFMAILBOX:
             self.port.mailbox.write_status(value)
         elif offset == Register.VFCTRL:
-            if value & Control.RST:
+            if value & VfControl.RST:
                 self._reset_vf()
         elif (found := self._queue(offset)) is not None:
             queue, register = found
@@ -122,6 +122,7 @@ class Device:
     def _command_written(self, command: int) -> None:
         self._commanded(command)
         was, self._mastered = self._mastered, self.config.masters_bus
+        self.interrupts.deliver()
         if was and not self._mastered and self._on_release:
             name, follow = self._on_release
             self._on_release = None

@@ -31,11 +31,12 @@ class Kind(IntEnum):
     RX_DATA = 8
     RX_WRITEBACK = 9
     TX_WRITEBACK = 10
-    MISBEHAVED = 11
-    """A write that the device had no right to make."""
 
 
 WRITES = Kind.RX_DATA
+
+MISBEHAVED = 1 << 15
+"""Set in the kind of a write that the device had no right to make."""
 
 _BYTES, _put, _now_ns = RECORD.size, RECORD.pack_into, time.monotonic_ns  # looked up once
 
@@ -44,16 +45,18 @@ class DmaLog:
     """Records of accesses, in the order in which they were made; the file is *path*."""
 
     def __init__(self, path: str, capacity: int = CAPACITY) -> None:
+        """Make the file.  Raises OSError where there is no room for it."""
         self.path = path
         self._room = HEAD.size + capacity * _BYTES
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, self._room)  # no blocks until written
+            os.posix_fallocate(descriptor, 0, self._room)  # a disk that fills up would end us later
             self._map = mmap.mmap(descriptor, 0)
         finally:
             os.close(descriptor)
         self._capacity = capacity
-        self._dropped = 0
+        self.dropped = 0
+        """Accesses that are not in it, since it is full."""
         self._end = HEAD.size
         self._note()
 
@@ -66,7 +69,7 @@ class DmaLog:
         """Note one access, made now."""
         end = self._end
         if end == self._room:
-            self._dropped += 1
+            self.dropped += 1
             self._note()
             return
         _put(self._map, end, _now_ns(), address, length, kind, queue)
@@ -88,8 +91,8 @@ class DmaLog:
             return [
                 (address, length)
                 for _, address, length, kind, _ in RECORD.iter_unpack(records)
-                if kind >= WRITES
+                if kind & ~MISBEHAVED >= WRITES
             ]
 
     def _note(self) -> None:
-        HEAD.pack_into(self._map, 0, self.count, self._dropped, self._capacity)
+        HEAD.pack_into(self._map, 0, self.count, self.dropped, self._capacity)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 
+from harness.twin.memory import Gate
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_vf import Register
 
@@ -18,9 +19,14 @@ _ONE = (1).to_bytes(8, "little")
 
 
 class Interrupts:
-    """The vectors of a VF; a *cause* is the bit of its vector."""
+    """The vectors of a VF; a *cause* is the bit of its vector.
 
-    def __init__(self) -> None:
+    A message is a write to memory as well: none is sent while the *gate* is shut, and what is due
+    then is sent once it is open again and `deliver` is called.  Ref: PCI Local Bus 3.0, 6.8.3.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._eventfds: list[int | None] = [None] * ixgbe_vf.VECTORS
         self._masked = [False] * ixgbe_vf.VECTORS  # by the client
         self._pending = [False] * ixgbe_vf.VECTORS  # held back by that
@@ -30,7 +36,8 @@ class Interrupts:
         self.clear()
 
     def clear(self) -> None:
-        """What a reset of the VF does; vectors stay where they lead."""
+        """What a reset of the VF does; vectors stay where they lead, and masked as they are."""
+        self._pending = [False] * ixgbe_vf.VECTORS
         self._causes = self._unsent = 0  # a message goes out for each time that a cause is set
         self._enabled = self._auto_clear = self._auto_mask = 0
         self._allocated = [0] * (ixgbe_vf.QUEUES // 2)
@@ -87,25 +94,26 @@ class Interrupts:
         """The mailbox has something for the driver."""
         self._cause(self._misc)
 
-    def deliver(self) -> bool:
-        """Send what is due; whether something must wait for its vector's interval."""
+    def deliver(self) -> float:
+        """Send what is due; for how many seconds the next must wait, 0 if none does."""
         due = self._unsent & self._enabled
-        if not due:
-            return False
-        now_ns, waiting = time.monotonic_ns(), False
+        if not due or not self._gate.is_open:
+            return 0.0
+        now_ns, wait_ns = time.monotonic_ns(), 0
         for vector in range(ixgbe_vf.VECTORS):
             bit = 1 << vector
             if not due & bit:
                 continue
-            if now_ns - self._fired_ns[vector] < self._intervals[vector] * ixgbe_vf.EITR_NS:
-                waiting = True
+            left_ns = self._fired_ns[vector] + self._intervals[vector] * ixgbe_vf.EITR_NS - now_ns
+            if left_ns > 0:
+                wait_ns = min(wait_ns or left_ns, left_ns)
                 continue
             self._fired_ns[vector] = now_ns
             self._unsent &= ~bit
             self._causes &= ~(bit & self._auto_clear)
             self._enabled &= ~(bit & self._auto_mask)
             self.trigger(vector)
-        return waiting
+        return wait_ns / 1e9
 
     def trigger(self, vector: int) -> None:
         """Send a vector's message, whatever the device's own registers say."""

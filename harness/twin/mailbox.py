@@ -15,17 +15,22 @@ from harness.uapi.ixgbe_vf import MAILBOX_WORDS, READ_TO_CLEAR, Mailbox
 class MailboxRegisters:
     """The VF's end.  *posted* gets each message of the VF's, *acknowledged* each of its ACKs.
 
-    Replies wait for *late_ns* where that is not 0; with *silent* none is ever sent.
+    *ring* interrupts the VF, for a message that it did not ask for.  Messages wait for *late_ns*
+    where that is not 0; with *silent* none is ever sent.
     """
 
     def __init__(
-        self, posted: Callable[[list[int]], None], acknowledged: Callable[[], None]
+        self,
+        posted: Callable[[list[int]], None],
+        acknowledged: Callable[[], None],
+        ring: Callable[[], None],
     ) -> None:
+        self._ring = ring
         self._posted = posted
         self._acknowledged = acknowledged
         self._words = [0] * MAILBOX_WORDS
         self._status: int = Mailbox.RSTD  # the port's driver is up: it said so as it started
-        self._outgoing: deque[tuple[int, list[int]]] = deque()  # when it is due, what
+        self._outgoing: deque[tuple[int, list[int], bool]] = deque()  # when, what, whether to ring
         self.late_ns = 0
         self.silent = False
 
@@ -54,14 +59,14 @@ class MailboxRegisters:
         if value & Mailbox.ACK:
             self._acknowledged()
 
-    def send(self, words: list[int]) -> None:
+    def send(self, words: list[int], *, rings: bool = False) -> None:
         """From the port's side: a message, which overwrites what the mailbox holds."""
         if self.silent:
             return
         due_ns = time.monotonic_ns() + self.late_ns
         while self._outgoing and self._outgoing[-1][0] > due_ns:
             self._outgoing.pop()  # of a time when replies were late: it would come after this one
-        self._outgoing.append((due_ns, words))
+        self._outgoing.append((due_ns, words, rings))
         self.deliver()
 
     @property
@@ -71,18 +76,17 @@ class MailboxRegisters:
     def deliver(self) -> None:
         """Let messages that are due be seen."""
         while self._outgoing and self._outgoing[0][0] <= time.monotonic_ns():
-            words = self._outgoing.popleft()[1]
+            _, words, rings = self._outgoing.popleft()
             self._words[: len(words)] = words
             self._status |= Mailbox.PFSTS
+            if rings:
+                self._ring()
 
     def clear(self) -> None:
         """The port's driver empties the words, as it does when the VF was reset."""
         self._words = [0] * MAILBOX_WORDS
 
-    def port_resets(self, *, done: bool) -> None:
-        """The port is being reset (RSTI) until it is *done* (RSTD)."""
-        if done:
-            self._status = self._status & ~Mailbox.RSTI | Mailbox.RSTD
-        else:
-            self._status = self._status & ~Mailbox.RSTD | Mailbox.RSTI
-            self._outgoing.clear()
+    def port_was_reset(self) -> None:
+        """Say so (RSTD); what was under way is lost.  In between (RSTI) nobody can look here."""
+        self._status |= Mailbox.RSTD
+        self._outgoing.clear()

@@ -14,10 +14,14 @@ from harness.twin.memory import PAGE, GuestMemory
 def mark(memory: GuestMemory, since: int) -> int:
     """Mark every page that was written from record *since* of the DMA log on; how many.
 
-    Raises DmaFault where the client refuses, as QEMU does for a device without Bus Master Enable.
+    Raises DmaFault where the client refuses, as QEMU does for a device without Bus Master Enable,
+    and ValueError where the log does not tell all that was written.
     """
+    if memory.log is None or memory.log.dropped:
+        what = "there is no DMA log" if memory.log is None else "the DMA log is full"
+        raise ValueError(f"{what}: nobody knows which pages to mark")
     last: dict[int, int] = {}
-    for address, length in memory.log.written(since) if memory.log else ():
+    for address, length in memory.log.written(since):
         end = address + length
         for page in range(address // PAGE, (end - 1) // PAGE + 1):
             last[page] = min(end, (page + 1) * PAGE) - 1

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Protocol, Union
 
 from harness.twin.channel import Channel, ClientGone
-from harness.twin.dma_log import DmaLog, Kind
+from harness.twin.dma_log import DmaLog
 from harness.uapi import vfio_user
 from harness.uapi.vfio_user import Command, Flag, MapFlag
 
 Bytes = Union[bytes, bytearray, memoryview]
 PAGE = 4096
 _TOP = 1 << 64
+MOST_REGIONS = 256
+"""A descriptor is kept for each; a client that is not told takes 65,535 for granted."""
 
 
 class Refused(Exception):
@@ -40,8 +42,8 @@ class Gate(Protocol):
         """What the device goes by."""
 
     @property
-    def is_rightly_open(self) -> bool:
-        """What the register says."""
+    def misbehaved(self) -> int:
+        """MISBEHAVED while what the device writes it has no right to write; 0 otherwise."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class GuestMemory:
         self.log = log
         self.channel: Channel | None = None
         self.tracked = False
+        self.largest_transfer = vfio_user.MAX_TRANSFER
+        """Bytes of one message's access, as agreed on with the client."""
         self.faults = 0  # accesses that found nothing lent
 
     @property
@@ -85,8 +89,10 @@ class GuestMemory:
         """Lend a stretch; *descriptor* stays the caller's.
 
         Raises Refused: EINVAL for one that is empty, out of bounds or not of whole pages, EEXIST
-        for one that overlaps another.
+        for one that overlaps another, ENOSPC for one too many.
         """
+        if len(self._regions) == MOST_REGIONS:
+            raise Refused(errno.ENOSPC)
         if not size or address + size > _TOP or address % PAGE or size % PAGE:
             raise Refused(errno.EINVAL)
         if not flags & (MapFlag.READABLE | MapFlag.WRITABLE) or flags >> 2:
@@ -101,7 +107,7 @@ class GuestMemory:
         self._regions.insert(at, Region(address, size, flags, offset, mapped, view))
 
     def unmap(self, address: int, size: int) -> None:
-        """Give a stretch back; all that refers to it is gone when this returns.
+        """Give a stretch back; nothing refers to it any more but an access that is in progress.
 
         Raises Refused: ENOENT unless exactly this one is lent.
         """
@@ -135,14 +141,15 @@ class GuestMemory:
     def write(self, address: int, data: Bytes, kind: int, queue: int = 0) -> None:
         """Write *data* there.  Raises DmaFault."""
         region = self._lent(address, len(data), MapFlag.WRITABLE)
+        kind |= self._gate.misbehaved
+        straight = bool(region.view) and not self.tracked
+        if not straight:
+            self.write_by_message(address, data)  # what is refused is not in the log
         if self.log:
-            right = self._gate.is_rightly_open
-            self.log.add(address, len(data), kind if right else Kind.MISBEHAVED, queue)
-        if region.view and not self.tracked:
+            self.log.add(address, len(data), kind, queue)
+        if straight:
             begin = address - region.address
             region.view[begin : begin + len(data)] = data
-        else:
-            self.write_by_message(address, data)
 
     def peek(self, address: int, length: int) -> Bytes:
         """What is there, for us and not for the device: neither gated nor in the log."""
@@ -154,17 +161,21 @@ class GuestMemory:
 
     def write_by_message(self, address: int, data: Bytes) -> None:
         """Have the client write *data*, which marks its pages.  Raises DmaFault if it refuses."""
-        for begin in range(0, len(data), vfio_user.MAX_TRANSFER):
-            part = bytes(data[begin : begin + vfio_user.MAX_TRANSFER])
+        for begin in range(0, len(data), self.largest_transfer):
+            part = bytes(data[begin : begin + self.largest_transfer])
             head = vfio_user.DMA_ACCESS.pack(address + begin, len(part))
             self._request(Command.DMA_WRITE, head, part)
 
     def _read_by_message(self, address: int, length: int) -> bytes:
-        reply = self._request(Command.DMA_READ, vfio_user.DMA_ACCESS.pack(address, length))
-        data = reply[vfio_user.DMA_ACCESS.size :]
-        if len(data) != length:
-            raise DmaFault(f"the client sent {len(data)} bytes instead of {length}")
-        return bytes(data)
+        read = bytearray()
+        while len(read) < length:
+            wanted = min(length - len(read), self.largest_transfer)
+            head = vfio_user.DMA_ACCESS.pack(address + len(read), wanted)
+            data = self._request(Command.DMA_READ, head)[len(head) :]
+            if len(data) != wanted:
+                raise DmaFault(f"the client sent {len(data)} bytes instead of {wanted}")
+            read += data
+        return bytes(read)
 
     def _request(self, command: Command, *payload: bytes) -> memoryview:
         """The payload of the client's reply.

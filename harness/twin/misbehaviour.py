@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.twin.config_space import ConfigSpace
+from harness.twin.dma_log import MISBEHAVED
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Misbehaviour:
     late_ns: int = 0
     corrupts: int = 0
     _is_overdue: bool = False
+    _is_stale: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -30,18 +32,18 @@ class Misbehaviour:
         return self.config.masters_bus or self.ignores_bme or self._is_overdue
 
     @contextmanager
-    def overdue(self) -> Iterator[None]:
-        """Take the bus for writes that should have been made before."""
-        self._is_overdue = True
+    def overdue(self, *, stale: bool) -> Iterator[None]:
+        """Take the bus for writes that should have been made before; *stale*: the ring has gone."""
+        self._is_overdue, self._is_stale = True, stale
         try:
             yield
         finally:
-            self._is_overdue = False
+            self._is_overdue = self._is_stale = False
 
     @property
-    def is_rightly_open(self) -> bool:
-        """Whether it is."""
-        return self.config.masters_bus
+    def misbehaved(self) -> int:
+        """See ``memory.Gate``."""
+        return 0 if self.config.masters_bus and not self._is_stale else MISBEHAVED
 
     def frame(self, frame: memoryview) -> memoryview:
         """The frame as it gets into memory."""

@@ -42,8 +42,8 @@ class Port:
     """
 
     def __init__(self, *, mtu: int = ETH_DATA_LEN, link_mbit: int = 10_000) -> None:
-        self.mailbox = MailboxRegisters(self._message, self._acknowledged)
         self.ring: Callable[[], None] = lambda: None
+        self.mailbox = MailboxRegisters(self._message, self._acknowledged, lambda: self.ring())
         self.administered = Administered()
         self.link_mbit = link_mbit
         self._link_up = True
@@ -113,11 +113,10 @@ class Port:
 
     def reset(self) -> None:
         """ixgbe_reset: no VF is clear to send, and each has to start anew."""
-        self.mailbox.port_resets(done=False)
+        self.mailbox.port_was_reset()
         self.clear_to_send = False
         self.largest_frame = self._own_frame_bytes
         self._set_receive_transmit()
-        self.mailbox.port_resets(done=True)
         self._ping()
 
     # What the VF does.
@@ -168,8 +167,7 @@ class Port:
     def _ping(self) -> None:
         """ixgbe_ping_vf."""
         clear = CLEAR_TO_SEND if self.clear_to_send else 0
-        self.mailbox.send([Message.PF_CONTROL | clear])
-        self.ring()
+        self.mailbox.send([Message.PF_CONTROL | clear], rings=True)
 
     def _acknowledged(self) -> None:
         """ixgbe_rcv_ack_from_vf: who is not clear to send should not be reading either."""

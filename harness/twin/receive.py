@@ -53,7 +53,7 @@ class Receiver:
         self._epochs = [queue.epoch for queue in self.queues]
         self._touched: set[int] = set()
         self._misbehaviour = misbehaviour
-        self._late: deque[tuple[int, int, list[Write]]] = deque()  # when due, queue, what
+        self._late: deque[tuple[int, int, Queue, list[Write]]] = deque()  # due, epoch, where, what
 
     def clear(self) -> None:
         """What a reset of the VF does."""
@@ -101,11 +101,12 @@ class Receiver:
     def write_late(self) -> None:
         """Make the writes that misbehaviour postponed and that are due, BME or not."""
         while self._late and self._late[0][0] <= time.monotonic_ns():
-            _, number, writes = self._late.popleft()
-            with self._misbehaviour.overdue(), contextlib.suppress(DmaFault):
+            _, epoch, queue, writes = self._late.popleft()
+            stale = queue.epoch != epoch
+            with self._misbehaviour.overdue(stale=stale), contextlib.suppress(DmaFault):
                 for address, data, kind in writes:
-                    self._memory.write(address, data, kind, number)
-                self._touched.add(number)
+                    self._memory.write(address, data, kind, queue.number)
+                self._touched.add(queue.number)
 
     def _strips(self, queue: Queue) -> bool:
         strip = queue.read(QueueRegister.DCTL) & QueueControl.VME
@@ -146,7 +147,7 @@ class Receiver:
     def _postpone(self, queue: Queue, writes: list[Write]) -> None:
         due_ns = time.monotonic_ns() + self._misbehaviour.late_ns
         kept: list[Write] = [(address, bytes(data), kind) for address, data, kind in writes]
-        self._late.append((due_ns, queue.number, kept))
+        self._late.append((due_ns, queue.epoch, queue, kept))
 
     def _fetched(self, queue: Queue, needed: int) -> list[int] | None:
         """Buffer addresses from the queue's head on, at least *needed*; None if it has fewer."""

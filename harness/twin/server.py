@@ -11,13 +11,13 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import Callable, TypeVar
+from typing import Any, Callable, TypeVar
 
 from harness.twin.channel import MAX_DESCRIPTORS, Channel, ClientGone, Message
 from harness.twin.config_space import BYTES as CONFIG_BYTES
 from harness.twin.config_space import MSIX_BAR
 from harness.twin.device import Device
-from harness.twin.memory import Refused
+from harness.twin.memory import MOST_REGIONS, Refused
 from harness.uapi import ixgbe_vf, vfio_user
 from harness.uapi.vfio import (
     DeviceFlag,
@@ -71,10 +71,12 @@ class Server:
         Raises ClientGone where the two sides have no protocol in common.
         """
         try:
-            if message.command == Command.VERSION:
+            if message.command == Command.VERSION and message.is_command:
                 channel.reply(message, self._version(message))
                 return
             handler = self._handlers.get(message.command)
+            if not message.is_command:
+                raise Refused(errno.EINVAL)
             if handler is None:
                 raise Refused(errno.ENOSYS)
             if not self._negotiated:
@@ -100,27 +102,41 @@ class Server:
             offered = dict(proposed.get("capabilities", {}))
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise Refused(errno.EINVAL) from None
-        ours = {
-            "max_msg_fds": MAX_DESCRIPTORS,
-            "max_data_xfer_size": vfio_user.MAX_TRANSFER,
-            "pgsizes": vfio_user.PAGE_SIZES,
-            "write_multiple": True,
-        }
-        agreed = {name: value for name, value in ours.items() if name in offered}
+        agreed = self._agreed(offered)
         self._negotiated = True
         head = vfio_user.VERSION_HEAD.pack(major, min(minor, vfio_user.VERSION[1]))
         return head + json.dumps({"capabilities": agreed}).encode() + b"\0"
 
+    def _agreed(self, offered: dict[str, Any]) -> dict[str, int | bool]:
+        """Of what the client offers that which we know: the smaller of two limits."""
+        limits = {
+            "max_msg_fds": MAX_DESCRIPTORS,
+            "max_data_xfer_size": vfio_user.MAX_TRANSFER,
+            "max_dma_maps": MOST_REGIONS,
+        }
+        agreed: dict[str, int | bool] = {}
+        for name, most in limits.items():
+            if name in offered:
+                _expect(type(offered[name]) is int and offered[name] > 0)
+                agreed[name] = min(offered[name], most)
+        if "pgsizes" in offered:
+            agreed["pgsizes"] = vfio_user.PAGE_SIZES
+        if offered.get("write_multiple") is True:
+            agreed["write_multiple"] = True
+        transfer = agreed.get("max_data_xfer_size", vfio_user.MAX_TRANSFER)
+        self._device.memory.largest_transfer = transfer
+        return agreed
+
     def _map(self, message: Message) -> bytes:
-        _, flags, offset, address, size = _unpack(vfio_user.DMA_MAP, message)
-        _expect(len(message.descriptors) <= 1)
+        room, flags, offset, address, size = _unpack(vfio_user.DMA_MAP, message)
+        _expect(room >= vfio_user.DMA_MAP.size and len(message.descriptors) <= 1)
         descriptor = message.descriptors[0] if message.descriptors else None
         self._device.memory.map(address, size, flags, offset, descriptor)
         return b""
 
     def _unmap(self, message: Message) -> bytes:
-        _, flags, address, size = _unpack(vfio_user.DMA_UNMAP, message)
-        _expect(not message.descriptors and not flags)
+        room, flags, address, size = _unpack(vfio_user.DMA_UNMAP, message)
+        _expect(room >= vfio_user.DMA_UNMAP.size and not message.descriptors and not flags)
         self._device.memory.unmap(address, size)
         return bytes(message.payload)
 
@@ -160,6 +176,7 @@ class Server:
         head = ctypes.sizeof(IrqSet)
         _expect(len(message.payload) >= head)
         asked = IrqSet.from_buffer_copy(message.payload)
+        _expect(asked.argsz >= head)
         data, action = asked.flags & _DATA, asked.flags & _ACTIONS
         _expect(_is_one(data) and _is_one(action) and asked.flags == data | action)
         _expect(asked.index <= max(PciIrq))

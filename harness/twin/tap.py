@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
+from pathlib import Path
 from typing import Union
 
 from harness.uapi import if_tun, ixgbe_vf
+
+_LOSSES = {errno.EIO, errno.EAGAIN, errno.ENOBUFS, errno.ENETDOWN, errno.EBADFD}
+"""The interface is down or gone, or its queue is full: a wire loses frames as well."""
 
 Part = Union[bytes, bytearray, memoryview]
 
@@ -16,6 +21,9 @@ class Tap:
     """The tap *name*, which is there already; ours alone, and closing it ends nothing but that."""
 
     def __init__(self, name: str) -> None:
+        """Raises OSError: ENODEV for one that is not there, EBUSY for one that somebody has."""
+        if not Path("/sys/class/net", name, "tun_flags").exists():
+            raise OSError(errno.ENODEV, f"{name}: there is no such tap")  # it would be made
         self._descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             flags = if_tun.Flag.TAP | if_tun.Flag.NO_PI
@@ -43,7 +51,9 @@ class Tap:
         """Send one frame, given in parts; whether the host took it."""
         try:
             os.writev(self._descriptor, parts)
-        except OSError:  # the interface is down, or its queue is full: a wire loses frames as well
+        except OSError as lost:
+            if lost.errno not in _LOSSES:
+                raise
             return False
         return True
 

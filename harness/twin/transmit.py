@@ -30,6 +30,8 @@ _LEAST_BYTES = 60
 """Of a frame without its checksum: the port pads shorter ones (HLREG0.TXPADEN)."""
 
 _LARGEST_BYTES = ixgbe_vf.MAX_FRAME_BYTES - ixgbe_vf.CHECKSUM_BYTES
+_LARGEST_TAGGED = _LARGEST_BYTES + ixgbe_vf.TAG_BYTES
+_LARGEST_SEGMENTED = 1 << 18  # PAYLEN has 18 bits (IXGBE_ADVTXD_PAYLEN_SHIFT is 14)
 _OFFLOADED = POPTS_IXSM | POPTS_TXSM
 _DONE = ixgbe_vf.TX_DONE.to_bytes(4, "little")
 _STATUS_AT = DESCRIPTOR_BYTES - len(_DONE)
@@ -54,6 +56,7 @@ class Transmitter:
         self._statistics = statistics
         self._send = send
         self._running: set[int] = set()  # queues whose DMA the client is being asked for
+        self._reported: set[int] = set()  # those with frames that their driver waits to be done
 
     def clear(self) -> None:
         """What a reset of the VF does."""
@@ -70,23 +73,23 @@ class Transmitter:
         if queue.number in self._running:
             return
         self._running.add(queue.number)
-        wanted = False
         try:
             while queue.available:
                 before = queue.epoch, queue.head, queue.tail
-                wanted |= self._run_available(queue)
+                self._run_available(queue)
                 if before == (queue.epoch, queue.head, queue.tail):
                     break  # the end of a frame is not there yet
         except DmaFault:
             pass
         finally:
             self._running.discard(queue.number)
-        if wanted:
-            self._interrupts.cause(queue.number, transmit=True)
+            if queue.number in self._reported:
+                self._reported.discard(queue.number)
+                self._interrupts.cause(queue.number, transmit=True)
 
-    def _run_available(self, queue: Queue) -> bool:
-        """Send every whole frame that is there; whether the driver wants to know of one."""
-        wanted, epoch, start = False, queue.epoch, queue.head
+    def _run_available(self, queue: Queue) -> None:
+        """Send every whole frame that is there, and report those that the driver asks for."""
+        epoch, start = queue.epoch, queue.head
         parts: list[Part] = []
         command = options = 0
         for index, descriptor in enumerate(self._descriptors(queue), 1):
@@ -99,7 +102,7 @@ class Transmitter:
             length = word & ixgbe_vf.TX_LENGTH_MASK
             parts.append(self._memory.read(address, length, Kind.TX_DATA, queue.number))
             if queue.epoch != epoch:
-                return False  # the driver took the ring away while the client read for us
+                return  # the driver took the ring away while the client read for us
             if not word & TxCommand.EOP:
                 continue
             self._emit(parts, command, options, self._contexts[queue.number])
@@ -107,11 +110,10 @@ class Transmitter:
             if word & TxCommand.RS:
                 at = queue.address_of(start + index - 1) + _STATUS_AT
                 self._memory.write(at, _DONE, Kind.TX_WRITEBACK, queue.number)
-                wanted = True
+                self._reported.add(queue.number)
             if queue.epoch != epoch:
-                return False  # the driver took the ring away while the client wrote for us
+                return  # the driver took the ring away while the client wrote for us
             queue.head = (start + index) % queue.count
-        return wanted
 
     def _descriptors(self, queue: Queue) -> list[tuple[int, int, int]]:
         """All that the device has, in the order of the ring; read in one go, or two at its end."""
@@ -135,6 +137,11 @@ class Transmitter:
             tag = context.vlan
         if not (options & _OFFLOADED or command & TxCommand.TSE or tag):
             self._put(parts)
+            return
+        if sum(map(len, parts)) > (
+            _LARGEST_SEGMENTED if command & TxCommand.TSE else _LARGEST_TAGGED
+        ):
+            self._statistics.malformed += 1
             return
         try:
             for frame in offload.finished(b"".join(parts), command, options, context):

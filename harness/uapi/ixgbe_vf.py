@@ -86,7 +86,7 @@ class QueueRegister(IntEnum):
     WBAH = 0x3C
 
 
-class Control(IntEnum):
+class VfControl(IntEnum):
     """Bits of VFCTRL."""
 
     RST = 0x04000000

@@ -5,6 +5,8 @@
 A message begins as one that a client would send, about memory, registers, rings and interrupts;
 then fields, sizes, flags and descriptors are changed, streams cut, connections dropped.  Where the
 device's DMA goes by message, it is answered right, wrong, late or never, with commands in between.
+Meanwhile frames come from the wire, and lines over the control socket that are almost right as
+well; some of them make the twin misbehave.
 Whatever happens, nothing but ClientGone is raised, each connection leaves no descriptor behind,
 and after it a client that does all right is served.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import random
 import socket
@@ -21,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +33,28 @@ from vfio_messages import DESCRIPTOR, ODD, PAGE, PAGES, WHILE_ASKED, spoilt, wan
 
 from harness.twin import channel as channel_module
 from harness.twin.channel import Channel, ClientGone
+from harness.twin.control import Control, ControlConnection
 from harness.uapi import vfio_user
 from harness.uapi.vfio import PciRegion
 from harness.uapi.vfio_user import Command, Flag
 
 PATIENCE_SECONDS = 0.05
+HEADS = (b"\xff" * 6, bytes.fromhex("020000000001"), bytes.fromhex("333300000001"), bytes(6))
+TYPES = (b"\x88\xb5", b"\x08\x00\x45\x00", b"\x86\xdd\x60", b"\x81\x00\x00\x07\x08\x00\x45")
+LINES = [
+    json.dumps({"do": word, **arguments}).encode()
+    for word, arguments in (
+        ("status", {}), ("now", {}), ("released", {}), ("reset_port", {}), ("clear_bus_master", {}),
+        ("set_mac", {"mac": "02:00:00:00:00:01"}), ("set_vlan", {"vlan": 7}),
+        ("set_vlan", {"vlan": 0}), ("set_trust", {"trusted": True}),
+        ("set_state", {"enabled": True}),
+        ("set_link", {"up": True, "mbit": 1000}), ("set_port_mtu", {"mtu": 9000}),
+        ("set_api", {"newest": 2}), ("set_tracked", {"on": True}), ("set_tracked", {"on": False}),
+        ("announce", {"mac": "02:00:00:00:00:01"}), ("mark", {"since": 0}), ("misbehave", {}),
+        ("misbehave", {"ignores_bme": True, "corrupts": 2}), ("misbehave", {"late_ms": 0.1}),
+        ("misbehave", {"loses": 3}), ("misbehave", {"late_mailbox_ms": 0.1}),
+    )
+]  # fmt: skip
 
 
 @dataclass
@@ -44,6 +64,8 @@ class Counted:
     messages: int = 0
     connections: int = 0
     dma_by_message: int = 0
+    frames: int = 0
+    lines: int = 0
     seconds: float = 0.0
     replies: Counter[int] = field(default_factory=Counter)
 
@@ -136,7 +158,8 @@ class Run:
         self._files = files
         self._pool = pool
         self._twin = Twin()
-        self._descriptors = 0
+        self._control, far = socket.socketpair()
+        self._controller = ControlConnection(far, Control(self._twin.device, lambda: True))
 
     def connection(self, messages: int) -> None:
         """One client, for so many messages or until it is gone; then one that does all right."""
@@ -188,13 +211,38 @@ class Run:
     def _twin_goes_on(self) -> None:
         """What the program does between messages; Ref: harness/twin/__main__.py."""
         device = self._twin.device
-        if self._chance.random() < 0.001:
-            device.memory.tracked = not device.memory.tracked
+        if self._chance.random() < 0.02:
+            self._hear()
+        if self._chance.random() < 0.01:
+            self._tell()
+        device.receiver.write_late()
         device.receiver.settle()
         device.port.mailbox.deliver()
         device.interrupts.deliver()
         self._twin.sent.clear()
         self._twin.commanded.clear()
+
+    def _hear(self) -> None:
+        """Frames of any size, few of which are whole packets."""
+        for _ in range(self._chance.randrange(1, 8)):
+            head = self._chance.choice(HEADS) + bytes(6) + self._chance.choice(TYPES)
+            size = self._chance.choice((14, 60, 1514, 9014, 9728, self._chance.randrange(14, 9729)))
+            self._twin.device.receiver.take(memoryview(head.ljust(size, b"\x11")[:size]))
+            self.counted.frames += 1
+
+    def _tell(self) -> None:
+        line = bytearray(self._chance.choice(LINES))
+        if self._chance.random() < 0.5:
+            line[self._chance.randrange(len(line))] = self._chance.choice(b'09-"[]{}.e\xff')
+        self._control.sendall(bytes(line) + b"\n")
+        assert self._controller.serve()
+        assert json.loads(self._control.recv(1 << 16)).keys() <= {"ok", "error"}
+        self.counted.lines += 1
+
+    def close(self) -> None:
+        """End the control's connection; each client's is closed by then."""
+        self._control.close()
+        self._controller.close()
 
     def _serve_well(self) -> None:
         """A client that does nothing wrong gets what it asks for."""
@@ -219,9 +267,10 @@ def fuzz(*, messages: int, seed: int) -> Counted:
     patience, channel_module.PATIENCE_SECONDS = channel_module.PATIENCE_SECONDS, PATIENCE_SECONDS
     files, begin = Files(), time.monotonic()
     try:
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
             run = Run(seed, files, pool)
             pool.submit(int).result()  # its thread is there, and what that opens
+            stack.callback(run.close)
             while run.counted.messages < messages:
                 run.connection(min(1000, messages))
     finally:
@@ -249,7 +298,8 @@ def main() -> int:
     sys.stdout.write(
         f"{counted.messages} messages in {counted.seconds:.1f} s, "
         f"{counted.messages / counted.seconds:.0f} messages/s\n"
-        f"{counted.connections} connections, {counted.dma_by_message} DMA by message\n"
+        f"{counted.connections} connections, {counted.dma_by_message} DMA by message, "
+        f"{counted.frames} frames, {counted.lines} control lines\n"
         f"replies: {replies}\n"
     )
     return 0

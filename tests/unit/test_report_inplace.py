@@ -22,7 +22,8 @@ PLAN = {
 }  # fmt: skip
 KEPT = {
     "pages": 131072, "differ": 0, "may_differ": 0, "must_differ": 0, "unexplained": [],
-    "without_bme": 0,
+    "misbehaved": 0,
+    "not_logged": 0,
 }  # fmt: skip
 CLEARED, BACK = (bme(1500, "alder", 0x0402, "vf0"), bme(4900, "birch", 0x0406, "vf0"))
 STAYS = bme(-900, "alder", 0x0406, "vf0")
@@ -79,7 +80,7 @@ def test_dma_may_stop_until_qemu_goes_on_to_its_last_pass() -> None:
     [
         ({"differ": 24, "may_differ": 30}, (STAYS, CLEARED, BACK), "24 of 131072 pages of memory"),
         ({"differ": 1, "unexplained": [7]}, (STAYS, CLEARED, BACK), "1 of them the device did not"),
-        ({"without_bme": 3}, (STAYS, CLEARED, BACK), "wrote 3 times with Bus Master Enable clear"),
+        ({"misbehaved": 3}, (STAYS, CLEARED, BACK), "wrote 3 times without the right to"),
         ({}, (STAYS, CLEARED), "the guest's VF never mastered the bus at the destination"),
     ],
 )
@@ -90,6 +91,15 @@ def test_lost_memory_and_a_dead_vf_fail_the_migration(
     verdict = reported(moved(pages={**KEPT, **pages}, samples=samples)).verdict
     assert verdict.word == "fail"
     assert any(reason in each for each in verdict.reasons), verdict.reasons
+
+
+def test_a_log_that_was_full_makes_it_invalid() -> None:
+    """Pages that it would explain could be the order's fault, and could be ours."""
+    verdict = reported(
+        moved(pages={**KEPT, "not_logged": 5}, samples=(STAYS, CLEARED, BACK))
+    ).verdict
+    assert verdict.word == "invalid"
+    assert "the device's log had no room for 5 accesses" in verdict.reasons[0]
 
 
 def test_the_table_has_a_row_for_each_order_and_the_worst_first() -> None:

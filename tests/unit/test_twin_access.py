@@ -190,6 +190,7 @@ def test_the_devices_own_interrupt_takes_the_same_way(client: Client) -> None:
     """A driver sets a cause and finds it at the vector: a client's mask holds it as well."""
     with eventfds(1) as (end,):
         client.set_irqs(EVENTFD | TRIGGER, end, start=2)
+        client.write(CONFIG, Register.COMMAND, PciCommand.MASTER, 2)
         client.write(BAR0, Bar.VTEIMS, 0b100)
         client.write(BAR0, Bar.VTEICS, 0b101)
         assert signals(end) == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from errno import EEXIST, EINVAL, ENOENT, ENOSYS
 from pathlib import Path
@@ -20,6 +21,7 @@ from vfio_client import (
 )
 
 from harness.twin.channel import MAX_DESCRIPTORS
+from harness.twin.memory import MOST_REGIONS
 from harness.uapi import vfio_user
 from harness.uapi.ixgbe_vf import BAR_BYTES, VECTORS, Register
 from harness.uapi.pci_regs import Command as PciCommand
@@ -51,9 +53,26 @@ twin, client = pytest.fixture(served_twin), pytest.fixture(first_client)
 def test_capabilities_are_those_that_both_have(twin: Twin) -> None:
     """QEMU takes a capability that it did not propose for a broken server, and hangs up."""
     client = twin.connect(negotiate=False)
-    version, capabilities = client.negotiate("max_msg_fds", "write_multiple", "migration")
+    version, capabilities = client.negotiate(max_msg_fds=99, write_multiple=True, migration={})
     assert version == vfio_user.VERSION
     assert capabilities == {"max_msg_fds": MAX_DESCRIPTORS, "write_multiple": True}
+
+
+def test_of_two_limits_the_smaller_one_holds(twin: Twin) -> None:
+    """What a client cannot do is not agreed on; ours are cut accordingly."""
+    client = twin.connect(negotiate=False)
+    offered = {"max_msg_fds": 2, "max_data_xfer_size": 16, "max_dma_maps": 65535}
+    _, capabilities = client.negotiate(**offered, write_multiple=False)
+    assert capabilities == {**offered, "max_dma_maps": MOST_REGIONS}
+    assert twin.device.memory.largest_transfer == 16
+
+
+@pytest.mark.parametrize("offered", [0, -1, "16", 1.5, True, None, []])
+def test_a_limit_that_is_none_is_refused(twin: Twin, offered: object) -> None:
+    client = twin.connect(negotiate=False)
+    text = json.dumps({"capabilities": {"max_data_xfer_size": offered}}).encode()
+    head = vfio_user.VERSION_HEAD.pack(0, 1)
+    assert client.reply_to(client.send(Command.VERSION, head + text)).error == EINVAL
 
 
 @pytest.mark.parametrize(("theirs", "agreed"), [(0, 0), (1, 1), (7, 1)])

@@ -13,7 +13,7 @@ from vf_driver import Guest, answering, guest_with_vf
 from vf_rings import MAC, MEMORY, PEER, Ring, frame_of
 from vfio_client import Asked, Client
 
-from harness.uapi.ixgbe_vf import Control, QueueRegister, Register
+from harness.uapi.ixgbe_vf import QueueRegister, Register, VfControl
 from harness.uapi.vfio_user import Command
 
 READ, WRITE = Command.DMA_READ, Command.DMA_WRITE
@@ -40,7 +40,7 @@ def taken_away(how: str, guest: Guest, ring: Ring) -> Callable[[], None]:
         "off": lambda: ring.write(QueueRegister.DCTL, 0),
         "another": lambda: ring.write(QueueRegister.BAL, 0x40000),
         "shorter": lambda: ring.write(QueueRegister.LEN, 0),
-        "reset": lambda: guest.device.write(Register.VFCTRL, Control.RST),
+        "reset": lambda: guest.device.write(Register.VFCTRL, VfControl.RST),
         "set up again": ring.configure,
     }[how]
 

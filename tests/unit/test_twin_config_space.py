@@ -9,8 +9,8 @@ import pytest
 from vfio_client import Client, Twin, first_client, served_twin
 
 from harness.twin.config_space import BYTES, EXPRESS, MSIX, ConfigSpace
-from harness.uapi.ixgbe_vf import Control
 from harness.uapi.ixgbe_vf import Register as Bar
+from harness.uapi.ixgbe_vf import VfControl
 from harness.uapi.pci_regs import Command, Express, Msix, Register
 from harness.uapi.vfio import PciRegion
 
@@ -178,7 +178,7 @@ def test_a_reset_takes_the_switches_back_and_leaves_the_addresses() -> None:
     assert got(config, Register.BASE_ADDRESS_0, 4) == 0xFE000004
 
 
-@pytest.mark.parametrize("value", [int(Control.RST), 0xFFFFFFFF & ~Control.RST])
+@pytest.mark.parametrize("value", [int(VfControl.RST), 0xFFFFFFFF & ~VfControl.RST])
 def test_a_drivers_own_reset_leaves_configuration_space_alone(
     twin: Twin, client: Client, value: int
 ) -> None:
@@ -188,6 +188,6 @@ def test_a_drivers_own_reset_leaves_configuration_space_alone(
     client.write(config, MSIX + Msix.FLAGS, Msix.FLAGS_ENABLE, 2)
     client.write(PciRegion.BAR0, Bar.VTEIMS, 1)
     client.write(PciRegion.BAR0, Bar.VFCTRL, value)
-    assert client.read(PciRegion.BAR0, Bar.VTEIMS) == (0 if value & Control.RST else 1)
+    assert client.read(PciRegion.BAR0, Bar.VTEIMS) == (0 if value & VfControl.RST else 1)
     assert client.read(config, MSIX + Msix.FLAGS, 2) & Msix.FLAGS_ENABLE
     assert twin.commanded == [Command.MASTER]

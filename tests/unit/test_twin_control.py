@@ -12,6 +12,7 @@ import pytest
 from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, PEER, frame_of
 
+from harness.twin import control
 from harness.twin.control import Control, ControlConnection
 from harness.uapi.ixgbe_vf import LINK_OF_MBIT, Api, Link, Message, Register
 from harness.uapi.pci_regs import Command
@@ -59,7 +60,10 @@ def tell(say: Say, word: str, **arguments: Any) -> Any:
         b'{"do": "set_port_mtu", "mtu": 9711}', b'{"do": "set_port_mtu", "mtu": "x"}',
         b'{"do": "set_api", "newest": 99}', b'{"do": "mark", "since": -1}',
         b'{"do": "mark", "since": "x"}', b'{"do": "misbehave", "sings": true}',
-        b'{"do": "misbehave", "late_ms": "x"}',
+        b'{"do": "misbehave", "late_ms": "x"}', b'{"do": "misbehave", "late_ms": 1e999}',
+        b'{"do": "misbehave", "loses": -1}', b'{"do": "misbehave", "loses": 3, "corupts": 1}',
+        b'{"do": "set_vlan", "vlan": 7.5}', b'{"do": "set_trust", "trusted": "no"}',
+        b'{"do": "clear_filter_on_release", "name": "n", "argv": ["a\\u0000b"]}',
         b'{"do": "clear_filter_on_release", "name": "n", "argv": []}',
         b'{"do": "clear_filter_on_release", "name": "n", "argv": [1]}',
     ],
@@ -73,6 +77,7 @@ def test_nonsense_is_refused_in_words_and_the_vf_goes_on(
     assert list(reply) == ["error"]
     assert reply["error"]
     assert tell(say, "status") | {"cpu_s": 0} == before | {"cpu_s": 0}
+    assert guest.device.interrupts.lost == 0
     guest.set_master(False)
     guest.set_master(True)
     assert guest.device.read(Register.VFLINKS) == Link.UP | Link.SPEED_10G
@@ -146,6 +151,7 @@ def test_the_newest_api_counts_from_the_next_reset(guest: Guest, say: Say) -> No
         (["true"], ""),
         (["sh", "-c", "echo no entry >&2"], "no entry"),
         (["/no/such/program"], "No such file or directory"),
+        (["sh", "-c", "printf '\\377' >&2"], "\N{REPLACEMENT CHARACTER}"),
     ],
 )
 def test_the_filter_falls_with_bus_master_enable(say: Say, argv: list[str], error: str) -> None:
@@ -159,6 +165,20 @@ def test_the_filter_falls_with_bus_master_enable(say: Say, argv: list[str], erro
     assert bool(released["data"]) == bool(error)
     assert tell(say, "status")["vf"]["mac"] == "00:00:00:00:00:00"
     assert not tell(say, "now")["command"] & Command.MASTER
+
+
+def test_who_asks_and_does_not_read_is_given_up(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The VF stands still while an answer cannot be got rid of."""
+    monkeypatch.setattr(control, "_READ_SECONDS", 0.01)
+    near, far = socket.socketpair()
+    connection = ControlConnection(far, Control(guest.device, lambda: True))
+    near.sendall(b'{"do": "status"}\n' * 2000)
+    while connection.serve():
+        pass
+    near.close()
+    connection.close()
 
 
 def test_an_announcement_is_a_reverse_arp_request_to_everybody(guest: Guest, say: Say) -> None:

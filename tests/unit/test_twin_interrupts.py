@@ -13,7 +13,7 @@ from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, PEER, frame_of
 from vfio_client import eventfds, signals
 
-from harness.uapi.ixgbe_vf import IVAR_VALID, VECTORS, Control, Message, Register
+from harness.uapi.ixgbe_vf import IVAR_VALID, VECTORS, Message, Register, VfControl
 from harness.waiting import wait_for
 
 RECEIVE, TRANSMIT, MAILBOX = range(3)
@@ -223,7 +223,7 @@ def test_a_reset_masks_all_and_forgets_causes(guest: Guest, ends: list[int]) -> 
     write(guest, Register.VTEIMC, 1 << RECEIVE)
     guest.hear(IN)
     write(guest, Register.VTEIAM, ALL)
-    write(guest, Register.VFCTRL, Control.RST)
+    write(guest, Register.VFCTRL, VfControl.RST)
     masks = [Register.VTEIMS, Register.VTEIAC, Register.VTEIAM]
     ways = [Register.VTIVAR, Register.VTIVAR_MISC, Register.VTEITR]
     assert [guest.device.read(register) for register in masks + ways] == [0] * 6
@@ -232,6 +232,25 @@ def test_a_reset_masks_all_and_forgets_causes(guest: Guest, ends: list[int]) -> 
     guest.start()
     guest.hear(IN)
     assert signals(*ends) == only(RECEIVE)
+
+
+def test_no_message_goes_out_without_bus_master_enable(guest: Guest, ends: list[int]) -> None:
+    """It is a write to memory like another; what is due is told once the bus may be had again."""
+    guest.set_master(False)
+    guest.device.port.set_link(False, 10_000)
+    guest.turn()
+    assert signals(*ends) == [0] * VECTORS
+    guest.set_master(True)
+    assert signals(*ends) == only(MAILBOX)
+
+
+def test_what_a_mask_held_back_is_forgotten_with_a_reset(guest: Guest, ends: list[int]) -> None:
+    """It would tell a driver that is just starting of what was before it."""
+    guest.device.interrupts.mask(MAILBOX, True)
+    guest.device.port.set_link(False, 10_000)
+    guest.device.reset()
+    guest.device.interrupts.mask(MAILBOX, False)
+    assert signals(*ends) == [0] * VECTORS
 
 
 # --- intervals ------------------------------------------------------------------------------

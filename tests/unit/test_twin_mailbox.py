@@ -21,10 +21,10 @@ from harness.uapi.ixgbe_vf import (
     QUEUES,
     SUCCESS,
     Api,
-    Control,
     Mailbox,
     Message,
     Register,
+    VfControl,
 )
 from harness.waiting import wait_for
 
@@ -103,6 +103,25 @@ def test_a_late_answer_is_seen_once_it_is_due(guest: Guest) -> None:
     assert said == Message.GET_LINK_STATE | YES
 
 
+def test_a_late_message_rings_when_it_is_there(guest: Guest) -> None:
+    """Late is late, and not lost as well: the driver looks when it is interrupted."""
+    rung: list[int] = []
+    guest.device.port.ring = lambda: rung.append(guest.device.port.mailbox.read_status())
+    guest.device.port.mailbox.late_ns = 1_000_000
+    guest.device.port.set_link(False, 10_000)
+    assert rung == []
+    wait_for("the ringing", lambda: guest.turn() or rung, within=5, every_s=0.001)
+    assert rung == [Mailbox.PFSTS]
+
+
+def test_a_silent_port_does_not_ring(guest: Guest) -> None:
+    rung: list[bool] = []
+    guest.device.port.ring = lambda: rung.append(True)
+    guest.device.port.mailbox.silent = True
+    guest.device.port.set_link(False, 10_000)
+    assert rung == []
+
+
 def test_a_late_answer_is_lost_where_the_port_is_reset_before(guest: Guest) -> None:
     """Delivered after it, it would tell the VF that it is still clear to send."""
     guest.device.port.mailbox.late_ns = LONG_NS
@@ -158,7 +177,7 @@ def test_a_reset_forgets_what_the_vf_asked_for(guest: Guest, how: str) -> None:
     guest.ask(Message.SET_MACVLAN | ADD, 0x02, 0x0900)
     guest.ask(Message.SET_MULTICAST | ADD, 0xFB0)
     reset: dict[str, Callable[[], object]] = {
-        "VFCTRL": lambda: guest.device.write(Register.VFCTRL, Control.RST),
+        "VFCTRL": lambda: guest.device.write(Register.VFCTRL, VfControl.RST),
         "message": lambda: guest.ask(Message.RESET),
         "FLR": guest.device.reset,
     }

@@ -16,7 +16,7 @@ from vfio_client import LENT, Asked, Client, memory_file, open_descriptors
 
 from harness.twin.channel import Channel, ClientGone, Message
 from harness.twin.config_space import ConfigSpace
-from harness.twin.dma_log import HEAD, RECORD, DmaLog, Kind
+from harness.twin.dma_log import HEAD, MISBEHAVED, RECORD, DmaLog, Kind
 from harness.twin.marking import mark
 from harness.twin.memory import DmaFault, GuestMemory, Refused
 from harness.twin.misbehaviour import Misbehaviour
@@ -99,6 +99,14 @@ def test_memory_without_a_descriptor_is_written_and_read_by_message(guest: Guest
     written, read = guest.client.asked
     assert written == Asked(Command.DMA_WRITE, BY_MESSAGE + 8, 4)
     assert read == Asked(Command.DMA_READ, BY_MESSAGE, 3)
+
+
+def test_what_is_more_than_was_agreed_on_goes_in_parts(guest: Guest) -> None:
+    """Both ways; the last part is what is left."""
+    guest.memory.largest_transfer = 16
+    guest.memory.write(BY_MESSAGE, bytes(range(40)), Kind.RX_DATA)
+    assert guest.memory.read(BY_MESSAGE, 40, Kind.TX_DATA) == bytes(range(40))
+    assert [asked.length for asked in guest.client.asked] == [16, 16, 8] * 2
 
 
 def test_tracked_writes_go_by_message_and_reads_do_not(guest: Guest) -> None:
@@ -214,7 +222,10 @@ def test_a_device_that_ignores_the_gate_is_told_by_its_log(guest: Guest) -> None
     guest.misbehaviour.ignores_bme = True
     guest.memory.write(SHARED, b"wrong", Kind.RX_DATA, queue=1)
     assert guest.shared[:5] == b"wrong"
-    assert guest.records() == [(SHARED, 5, Kind.RX_DATA, 1), (SHARED, 5, Kind.MISBEHAVED, 1)]
+    assert guest.records() == [
+        (SHARED, 5, Kind.RX_DATA, 1),
+        (SHARED, 5, Kind.RX_DATA | MISBEHAVED, 1),
+    ]
 
 
 def test_we_look_at_memory_without_being_the_device(guest: Guest) -> None:
@@ -310,6 +321,25 @@ def test_marking_is_not_the_devices_dma(guest: Guest) -> None:
     assert len(guest.records()) == 1
     guest.client.answers.append(_refused())
     with pytest.raises(DmaFault, match="the client refused: Bad address"):
+        mark(guest.memory, since=0)
+
+
+def test_a_write_that_was_refused_is_not_in_the_log(guest: Guest) -> None:
+    """It was not made: a page would be said to differ that the device never touched."""
+    guest.client.answers.append(_refused())
+    with pytest.raises(DmaFault, match="Bad address"):
+        guest.memory.write(BY_MESSAGE, b"data", Kind.RX_DATA)
+    assert guest.records() == []
+
+
+def test_nothing_is_marked_where_the_log_does_not_tell_all(guest: Guest) -> None:
+    """Some pages marked look like all of them: what is lost would be blamed on the order."""
+    for number in range(101):
+        guest.memory.write(SHARED + number, b"x", Kind.RX_DATA)
+    with pytest.raises(ValueError, match="the DMA log is full"):
+        mark(guest.memory, since=0)
+    guest.memory.log = None
+    with pytest.raises(ValueError, match="there is no DMA log"):
         mark(guest.memory, since=0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from errno import EINVAL, ENOSYS
+from errno import EINVAL, ENOSPC, ENOSYS
 
 import pytest
 from vfio_client import (
@@ -19,6 +19,7 @@ from vfio_client import (
 )
 
 from harness.twin.channel import LARGEST_MESSAGE
+from harness.twin.memory import MOST_REGIONS
 from harness.uapi import vfio_user
 from harness.uapi.ixgbe_vf import BAR_BYTES
 from harness.uapi.pci_regs import Command as PciCommand
@@ -61,6 +62,8 @@ REFUSED: dict[str, tuple[int, bytes, int]] = {
     "map: offset between pages": (Command.DMA_MAP, mapping(0, PAGE, offset=512), 1),
     "map: offset that is no offset": (Command.DMA_MAP, mapping(0, PAGE, offset=1 << 63), 1),
     "map: two descriptors": (Command.DMA_MAP, mapping(0, PAGE), 2),
+    "map: argsz": (Command.DMA_MAP, mapping(0, PAGE, argsz=31), 0),
+    "unmap: argsz": (Command.DMA_UNMAP, vfio_user.DMA_UNMAP.pack(23, 0, 0, PAGE), 0),
     "unmap: short": (Command.DMA_UNMAP, bytes(23), 0),
     "unmap: descriptor": (Command.DMA_UNMAP, bytes(24), 1),
     "unmap: flag": (Command.DMA_UNMAP, vfio_user.DMA_UNMAP.pack(24, 1, 0, PAGE), 0),
@@ -71,6 +74,7 @@ REFUSED: dict[str, tuple[int, bytes, int]] = {
     "region info: no such region": (Command.DEVICE_GET_REGION_INFO, INDEX_9, 0),
     "region info: descriptor": (Command.DEVICE_GET_REGION_INFO, INFO, 1),
     "irq info: none such": (Command.DEVICE_GET_IRQ_INFO, bytes(IrqInfo(argsz=16, index=5)), 0),
+    "irqs: argsz": (Command.DEVICE_SET_IRQS, irqs(1 | TRIGGER, argsz=19), 0),
     "irqs: short": (Command.DEVICE_SET_IRQS, irqs(EVENTFD)[:-1], 0),
     "irqs: no action": (Command.DEVICE_SET_IRQS, irqs(IrqSetFlag.DATA_NONE), 0),
     "irqs: no kind of data": (Command.DEVICE_SET_IRQS, irqs(TRIGGER), 0),
@@ -136,6 +140,27 @@ def test_nothing_is_done_before_the_version_is_agreed_on(twin: Twin, command: Co
     }  # fmt: skip
     assert reply.error == (EINVAL if command in handled else ENOSYS)
     assert twin.commanded == []
+
+
+@pytest.mark.parametrize("kind", [2, 7, 15])
+@pytest.mark.parametrize("command", [Command.DEVICE_RESET, Command.VERSION, 14])
+def test_what_is_neither_a_command_nor_a_reply_is_not_done(
+    twin: Twin, client: Client, kind: int, command: int
+) -> None:
+    """The type has four bits, of which two values are known: a reset must not come of another."""
+    client.write(CONFIG, ConfigRegister.COMMAND, PciCommand.MASTER, 2)
+    assert client.reply_to(client.send(command, flags=kind)).error == EINVAL
+    assert twin.commanded == [PciCommand.MASTER]
+
+
+def test_only_so_many_stretches_can_be_lent(client: Client) -> None:
+    """Each may keep a descriptor of ours; the next is welcome once one is given back."""
+    for number in range(MOST_REGIONS):
+        client.ask(Command.DMA_MAP, mapping(number * PAGE, PAGE))
+    one_more = mapping(MOST_REGIONS * PAGE, PAGE)
+    assert client.reply_to(client.send(Command.DMA_MAP, one_more)).error == ENOSPC
+    client.ask(Command.DMA_UNMAP, vfio_user.DMA_UNMAP.pack(24, 0, 0, PAGE))
+    client.ask(Command.DMA_MAP, one_more)
 
 
 def test_who_wants_no_reply_gets_none(twin: Twin, client: Client) -> None:

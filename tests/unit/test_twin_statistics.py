@@ -13,7 +13,7 @@ import pytest
 from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, PEER, frame_of
 
-from harness.uapi.ixgbe_vf import Control, Register
+from harness.uapi.ixgbe_vf import Register, VfControl
 
 COUNTERS = {
     Register.VFGPRC: 3,
@@ -70,7 +70,7 @@ def test_writing_changes_nothing(guest: Guest) -> None:
 def test_counters_go_on_over_a_reset(guest: Guest, how: str) -> None:
     """ixgbevf_init_last_counter_stats keeps what they are after a reset, and counts from there."""
     resets: dict[str, Callable[[], object]] = {
-        "VFCTRL": lambda: guest.device.write(Register.VFCTRL, Control.RST),
+        "VFCTRL": lambda: guest.device.write(Register.VFCTRL, VfControl.RST),
         "FLR": guest.device.reset,
         "port": guest.device.port.reset,
     }

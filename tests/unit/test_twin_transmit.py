@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, MEMORY, MEMORY_BYTES, PEER, TX_DATA, frame_of
+from vfio_client import eventfds, signals
 
+from harness.twin import offload
 from harness.twin.dma_log import Kind
 from harness.uapi.ixgbe_vf import (
+    POPTS_TXSM,
     TX_DESCRIPTOR,
     TX_TYPE_CONTEXT,
     TX_TYPE_DATA,
+    VECTORS,
     Message,
     QueueControl,
     QueueRegister,
@@ -151,11 +157,28 @@ def test_a_buffer_that_is_not_lent_stops_the_ring_there(guest: Guest) -> None:
     ring.put_frame(frame(60))
     word = TX_TYPE_DATA | TxCommand.EOP | TxCommand.RS | 60
     ring.put(TX_DESCRIPTOR.pack(MEMORY + MEMORY_BYTES - 59, word, 0))
-    ring.go()
+    with eventfds(VECTORS) as ends:
+        for vector, end in enumerate(ends):
+            guest.device.interrupts.connect(vector, os.dup(end))
+        ring.go()
+        assert signals(*ends) == [0, 1, 0]
+        guest.device.interrupts.disconnect()
     assert (guest.sent, ring.done(), ring.read(QueueRegister.HEAD)) == ([frame(60)], [0], 1)
     assert guest.device.memory.faults == 1
     guest.tx[1].send(frame(60, 1))
     assert guest.sent == [frame(60), frame(60, 1)]
+
+
+def test_what_no_frame_can_be_is_not_even_put_together(guest: Guest) -> None:
+    """A chain of descriptors could ask for gigabytes; the next frame is sent."""
+    ring, half = guest.tx[0], bytes(5000)
+    ring.send(half, half, options=POPTS_TXSM)
+    with patch.object(offload, "finished", wraps=offload.finished) as finished:
+        ring.send(half, half, options=POPTS_TXSM)
+    assert (guest.sent, finished.called) == ([], False)
+    assert guest.device.statistics.malformed == 2
+    ring.send(frame(60))
+    assert guest.sent == [frame(60)]
 
 
 @pytest.mark.parametrize(("head", "tail"), [(9, 3), (0, 9)])

@@ -62,7 +62,7 @@ class Guest:
     ) -> None:
         """ixgbevf_probe and ixgbevf_open: reset, mailbox, rings, interrupts."""
         self.set_master(True)
-        self.device.write(Register.VFCTRL, ixgbe_vf.Control.RST)
+        self.device.write(Register.VFCTRL, ixgbe_vf.VfControl.RST)
         self.ask(Message.RESET)
         self.ask(Message.API_NEGOTIATE, Api.V17)
         low, high = MAC[:4], MAC[4:]
@@ -118,8 +118,8 @@ class Guest:
             self.device.receiver.take(memoryview(frame))
         self.turn()
 
-    def turn(self) -> bool:
-        """One turn of the program's loop; whether an interrupt has to wait.
+    def turn(self) -> float:
+        """One turn of the program's loop; for how many seconds an interrupt has to wait.
 
         Ref: harness/twin/__main__.py.
         """

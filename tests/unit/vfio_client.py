@@ -85,10 +85,11 @@ def access(region: int, offset: int, count: int, data: bytes = b"") -> bytes:
 
 
 def irqs(
-    flags: int, *, index: int = PciIrq.MSIX, start: int = 0, count: int = 1, data: bytes = b""
-) -> bytes:
+    flags: int, *, index: int = PciIrq.MSIX, start: int = 0, count: int = 1, data: bytes = b"",
+    argsz: int = 20,
+) -> bytes:  # fmt: skip
     """The payload of DEVICE_SET_IRQS."""
-    head = IrqSet(argsz=20 + len(data), flags=flags, index=index, start=start, count=count)
+    head = IrqSet(argsz=argsz + len(data), flags=flags, index=index, start=start, count=count)
     return bytes(head) + data
 
 
@@ -164,9 +165,11 @@ class Client:
 
     # Commands.
 
-    def negotiate(self, *names: str, minor: int = 1) -> tuple[tuple[int, int], dict[str, Any]]:
+    def negotiate(
+        self, *, minor: int = 1, **offered: Any
+    ) -> tuple[tuple[int, int], dict[str, Any]]:
         """Propose capabilities; the version and the capabilities that are agreed on."""
-        proposed = json.dumps({"capabilities": dict.fromkeys(names, 1)}).encode() + b"\0"
+        proposed = json.dumps({"capabilities": offered}).encode() + b"\0"
         reply = self.ask(Command.VERSION, vfio_user.VERSION_HEAD.pack(0, minor) + proposed)
         major, agreed_minor = vfio_user.VERSION_HEAD.unpack_from(reply)
         text = json.loads(reply[vfio_user.VERSION_HEAD.size :].rstrip(b"\0"))

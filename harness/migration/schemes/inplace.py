@@ -39,7 +39,6 @@ from harness.host.twin import Twin
 from harness.migration import pacing, scheme
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.migration.scheme import Note, Outcome
-from harness.twin.dma_log import Kind
 from harness.waiting import Deadline, let_pass
 
 TOO_LATE_S = 0.5
@@ -213,7 +212,8 @@ class Inplace:
             "may_differ": int(pages["may_differ"].sum()),
             "must_differ": int(pages["must_differ"].sum()),
             "unexplained": [int(page) for page in lost[~lost["may_differ"]]["page"]],
-            "without_bme": int((log["kind"] == Kind.MISBEHAVED).sum()),
+            "misbehaved": int(log["misbehaved"].sum()),
+            "not_logged": log.attrs["dropped"],
         }
         self._note(MEMORY_COMPARED, f"{len(lost)} of {count} pages differ", data)
 
