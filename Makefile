@@ -8,7 +8,8 @@ DEMO   := tests/lab/test_instrument.py -k independent_capture
 ORDERS := tests/lab/test_inplace.py --lab twin \
           -k 'nothing-stopped or marked-then-stopped or stopped-then-marked]'
 # What of the suite runs on twins as well: what the emulated lab has no device for.
-TWINS  := --lab twin -m 'not nightly' tests/lab/test_inplace.py tests/lab/test_jumbo_rule.py
+TWINS  := --lab twin -m 'not nightly' tests/lab/test_inplace.py tests/lab/test_jumbo_rule.py \
+          tests/lab/test_port_side.py
 # A guest with the newest kernel, whose driver is another one, shows that it has its VF back too:
 NEWEST := --lab twin --guest-kernel backports tests/lab/test_inplace.py -m smoke
 # The program that measures the harness itself:
@@ -38,6 +39,10 @@ check: ## the same without browser and embedded lab: no root, under a minute
 	$(static)
 	$(PYTHON) -m pytest $(PURE)
 
+nightly: ## what takes an hour more, on twins: every order, every fault, the rest of the suite
+	@.ci/setup demo
+	.ci/as-root $(PYTHON) -m pytest --lab twin tests/lab
+
 lab: ## start the embedded lab and keep it up for work (`.venv/bin/vf-harness lab down` ends it)
 	@.ci/setup demo
 	@.ci/as-root .venv/bin/vf-harness lab up
@@ -63,4 +68,4 @@ define static
 .venv/bin/mypy
 endef
 
-.PHONY: help demo test check lab bench clean-machine lock
+.PHONY: help demo test check nightly lab bench clean-machine lock
