@@ -58,12 +58,13 @@ class Inplace:
 
     name = "inplace"
     has_vf = True
-    patience = scheme.Patience(attach_s=2, after_s=1, served_s=1)
-    """A VF that is dead at its destination stays so; nobody has to wait for it."""
 
     def __init__(self, plan: Plan, guest: GuestMachine, source: Twin, destination: Twin) -> None:
         plan.check()
         self.trigger = plan.quiesce.value
+        attach_s = 2 if plan.quiesce is Quiesce.ACPI_SUSPEND else 0.5
+        self.patience = scheme.Patience(attach_s=attach_s, after_s=1, served_s=1)
+        """A VF that no driver sets up anew is dead and stays so; nobody has to wait for it long."""
         self._plan = plan
         self._guest = guest
         self._source = source
