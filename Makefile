@@ -7,7 +7,7 @@ PYTHON := .venv/bin/python
 DEMO   := tests/lab/test_instrument.py -k independent_capture
 ORDERS := tests/lab/test_inplace.py --lab twin \
           -k 'nothing-stopped or marked-then-stopped or stopped-then-marked]'
-# What of the suite runs on twins as well: what the emulated lab has no device for.
+# What of the suite CI runs on twins: what the emulated lab has no device for, but for faults.
 TWINS  := --lab twin -m 'not nightly' tests/lab/test_inplace.py tests/lab/test_jumbo_rule.py \
           tests/lab/test_port_side.py tests/lab/test_queues.py
 # A guest with the newest kernel, whose driver is another one, shows that it has its VF back too:

@@ -24,10 +24,10 @@ MARKED, MARKING_REFUSED = "marked", "marking refused"
 MEMORY_COMPARED = "memory compared"
 """An event: what came of comparing both memories after the stop, in pages.
 
-{"pages", "differ", "may_differ", "must_differ", "unexplained", "misbehaved", "not_logged"}: how
-many there are, how many differ, how many could by the device's own log, how many had to, the
-numbers of those that differ and could not, how often the device wrote what it had no right to, and
-how many accesses its log had no room for.
+{"pages", "differ", "may_differ", "must_differ", "unexplained", "late_writes", "misbehaved",
+"not_logged"}: how many there are, how many differ, how many could by the device's own log, how many
+had to, the numbers of those that differ and could not, how often the device wrote after the last
+pass had begun, how often what it had no right to, and how many accesses its log had no room for.
 """
 
 ECHOES = "echoes counted"

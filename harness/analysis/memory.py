@@ -3,8 +3,9 @@
 Frames:
 
 * log: ``t_ns`` (int64, the host's monotonic clock), ``address`` (uint64, the guest's), ``length``
-  (uint32, bytes), ``kind`` (see ``harness.twin.dma_log.Kind``), ``queue``, ``writes`` (bool); in
-  the order in which the accesses were made.
+  (uint32, bytes), ``kind`` (see ``harness.twin.dma_log.Kind``), ``queue``, ``writes`` (bool),
+  ``misbehaved`` (bool: a write that the device had no right to make); in the order in which the
+  accesses were made.
 * pages: one row for each page that differs or was written by the device meanwhile, by ``page``
   (its number in the memory's file): ``differs``, ``written_ns`` (its last write by the device; 0
   for none), ``may_differ`` and ``must_differ`` (what follows from that for the copy).

@@ -1,7 +1,8 @@
 """Whether the device had stopped its DMA before the last pages were copied.
 
 The last dirty-page pass runs while the guest is stopped, so BME must read 0, or the VF be gone,
-before the source's STOP: what a VF writes later may miss the copy.
+before the source's STOP: what a VF writes later may miss the copy.  Where the device tells when it
+wrote, that decides: a driver can stop its DMA and leave BME set.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Literal
 
-from harness.analysis.measured import BmeSample, Event, Measured
+from harness.analysis.measured import MEMORY_COMPARED, BmeSample, Event, Measured
 from harness.analysis.phases import RELEASED, stopped
 
 
@@ -24,7 +25,9 @@ class Order:
 
 def dma_order(measured: Measured) -> list[Order]:
     """One entry per VF watched on the source; none where there is no VF or no STOP."""
-    stop = _before_last_pass(measured)
+    if told := [event for event in measured.events if event.name == MEMORY_COMPARED]:
+        return [_told_by_log(event) for event in told]
+    stop = stopped(measured)
     if stop is None or not measured.has_vf:
         return []
     ours = sorted(
@@ -35,18 +38,11 @@ def dma_order(measured: Measured) -> list[Order]:
     return found or _from_release(measured, stop) or [nobody]
 
 
-def _before_last_pass(measured: Measured) -> Event | None:
-    """The last moment before the last pass: STOP, or when QEMU went on after a pause there.
-
-    Ref: QEMU, migration capability ``pause-before-switchover``.
-    """
-    stop, paused = stopped(measured), False
-    for event in measured.events if stop else ():
-        if event.source == f"qmp:{measured.source}" and event.t_ns >= measured.asked_ns:
-            paused |= event.name == "MIGRATION pre-switchover"
-            if paused and event.name == "MIGRATION device":
-                return event
-    return stop
+def _told_by_log(compared: Event) -> Order:
+    late = compared.data["late_writes"]
+    if late:
+        return Order("broken", f"the device wrote {late} times after the last pass had begun")
+    return Order("kept", "the device's last write came before the last pass, by its own log")
 
 
 def _order_of(samples: list[BmeSample], stop: Event) -> Order:

@@ -82,12 +82,14 @@ class Twin:
         As on a port, frames for *mac* go there and nowhere else from then on, whoever sends with
         that address: the entry is sticky.
         """
-        old = self.control.ask("status")["vf"]["mac"]
-        if old != NO_MAC:
-            self.host.run(*self._forwarding("del", old), changes=True)
+        vf = self.control.ask("status")["vf"]
+        if vf["mac"] != NO_MAC:
+            self.host.run(*self._forwarding("del", vf["mac"]), changes=True)
         self.control.ask("set_mac", mac=mac)
         if mac != NO_MAC:
             self.host.run(*self._forwarding("replace", mac), changes=True)
+            if not vf["enabled"]:
+                self.control.ask("set_state", enabled=True)
 
     def misbehave(self, **faults: Any) -> None:
         """Be at fault from now on, in this way alone; good again without one.
@@ -125,14 +127,9 @@ class Twin:
         self.control.ask("set_tracked", on=on)
 
     def take_off_the_wire(self) -> None:
-        """No frame reaches it any more: neither by a filter, nor as a broadcast."""
+        """No frame reaches it any more, not as a broadcast either, until it has a filter again."""
         self.set_filter(NO_MAC)
         self.control.ask("set_state", enabled=False)
-
-    def put_on_the_wire(self, mac: MacAddress) -> None:
-        """Frames for *mac* reach it, and broadcasts, once its driver has set it up."""
-        self.control.ask("set_state", enabled=True)
-        self.set_filter(mac)
 
     def announce(self, mac: MacAddress) -> None:
         """Tell the wire that *mac* is here now, as QEMU does for its own interfaces.

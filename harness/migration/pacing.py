@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.guest.instance import Instance
+from harness.guest.machine import GuestMachine
 from harness.waiting import Deadline, wait_for
 
 DOWNTIME_MS = 300
@@ -17,6 +18,15 @@ DOWNTIME_MS = 300
 
 HELD_BYTES_PER_S = 1 << 20
 """How fast memory is copied while the guest takes a step: too slowly to come to an end."""
+
+SLOW_BYTES_PER_S = 32 << 20
+"""How fast while a whole pass is waited for: slower than the busy guest writes."""
+
+_BUSY = (
+    'touch "$1"; (while [ -e "$1" ]; do cat /usr/bin/python3 > "$1.data"; sleep 0.05; done; '
+    'rm "$1.data") >&- 2>&- <&- &'
+)
+"""Some megabytes again and again, and no zeroes, which would cost QEMU nothing to copy."""
 
 
 def pause_before_switchover(source: Instance) -> None:
@@ -26,7 +36,7 @@ def pause_before_switchover(source: Instance) -> None:
 
 
 def make_passes_without_end(source: Instance) -> None:
-    """One after the other until nothing is left to copy; a guest with traffic always has some."""
+    """One after the other until nothing at all is left to copy."""
     _set_parameter(source, "downtime-limit", 0)
 
 
@@ -52,10 +62,33 @@ def wait_for_half(source: Instance, deadline: Deadline) -> None:
 @contextmanager
 def held(source: Instance) -> Iterator[None]:
     """Do not let the migration, if one is under way, stop the guest while it takes a step."""
+    with _copying_at(source, HELD_BYTES_PER_S):
+        yield
+
+
+@contextmanager
+def kept_going(source: Instance, guest: GuestMachine) -> Iterator[None]:
+    """Have QEMU make pass after pass over the memory: the guest writes more than is copied.
+
+    A guest that is quiet, as one without its VF is, leaves nothing to copy, and QEMU would stop it.
+    """
+    busy = guest.scratch("busy")
+    guest.host.run("sh", "-c", _BUSY, "sh", busy)
+    try:
+        with _copying_at(source, SLOW_BYTES_PER_S):
+            yield
+    finally:
+        guest.host.unlink(busy)
+
+
+@contextmanager
+def _copying_at(source: Instance, bytes_per_s: int) -> Iterator[None]:
     usual = source.qmp.execute("query-migrate-parameters")["max-bandwidth"]
-    _set_parameter(source, "max-bandwidth", HELD_BYTES_PER_S)
-    yield
-    _set_parameter(source, "max-bandwidth", usual)
+    _set_parameter(source, "max-bandwidth", bytes_per_s)
+    try:
+        yield
+    finally:
+        _set_parameter(source, "max-bandwidth", usual)
 
 
 def wait_until_loaded(successor: Instance, deadline: Deadline) -> None:

@@ -91,7 +91,8 @@ class Plan:
     @property
     def words(self) -> str:
         """As a person says it."""
-        between = f", {self.passes} passes and {self.gap_s:g} s between" if self.passes else ""
+        passes = f"{self.passes} pass{'' if self.passes == 1 else 'es'}"
+        between = f", {passes} and {self.gap_s:g} s between" if self.passes or self.gap_s else ""
         return f"{self.quiesce.value} {self.when.value}, marked {self.marking.value}{between}"
 
     def check(self) -> None:
@@ -107,6 +108,12 @@ class Plan:
                 f"no pass lies between two steps at {self.when.value}",
                 because="passes over the memory are made during pre-copy",
                 fix="take the steps then, or leave passes out",
+            )
+        if self.passes and self.quiesce in (Quiesce.ACPI_SUSPEND, Quiesce.DEVICE_SUSPEND):
+            raise UsageError(
+                f"no pass lies between two steps of which one is {self.quiesce.value}",
+                because="a guest that stands writes nothing, and QEMU makes no pass over that",
+                fix="leave passes out, or stop the VF in another way",
             )
         if self.passes and self.marking not in (Marking.BEFORE, Marking.AFTER):
             raise UsageError(

@@ -54,8 +54,7 @@ class Outcome:
     *asked_ns* is our monotonic time when ``migrate`` was sent; *figures* is the source's whole
     ``query-migrate``, *status* and *reason* its ``status`` and ``error-desc``.  A state is GONE
     where QEMU itself ended, as the destination's does when a migration fails, and SILENT where it
-    does not answer.  What did not come
-    in time is a note, and the *reason* where QEMU gave none.
+    does not answer.  What did not come in time is a note, and the *reason* where QEMU gave none.
     """
 
     asked_ns: int
@@ -144,21 +143,25 @@ def move(
         else:
             stayed()
     except MigrationError as late:
-        return _given_up(late, asked, source, successor, stayed)
+        return given_up(late, asked, source, successor, stayed)
     return outcome(asked, source, successor)
 
 
-def _given_up(
+def given_up(
     late: MigrationError,
     asked: Asked,
     source: Instance,
     successor: Instance,
     stayed: Callable[[], None],
 ) -> Outcome:
+    """Cancel a migration that is *late*, and tell how far it came.
+
+    Raises *late* itself if the source's QEMU has ended.
+    """
     note = Note(time.monotonic_ns(), "gave up waiting", f"{late.what}; {late.because}")
     try:
         source.qmp.execute("migrate_cancel")  # does nothing to one that is over
-        source.qmp.wait_for("it to end", _is_ending, within=CANCEL_SECONDS, since=asked.since)
+        source.qmp.wait_for("it to end", is_ending, within=CANCEL_SECONDS, since=asked.since)
     except QemuGoneError:
         raise late from None
     ended = outcome(asked, source, successor)
@@ -186,7 +189,7 @@ def ask(source: Instance, successor: Instance, address: tuple[str, int]) -> Aske
 def wait_for_end(source: Instance, asked: Asked, deadline: Deadline) -> bool:
     """Wait until *source* says how it ended; whether it completed."""
     ending = source.qmp.wait_for(
-        "the migration to end", _is_ending, within=deadline, since=asked.since
+        "the migration to end", is_ending, within=deadline, since=asked.since
     )
     return bool(ending.data["status"] == "completed")
 
@@ -224,5 +227,6 @@ def state_of(instance: Instance) -> str:
         return SILENT
 
 
-def _is_ending(event: QmpEvent) -> bool:
+def is_ending(event: QmpEvent) -> bool:
+    """Whether QEMU says that the migration is over, well or not."""
     return event.name == "MIGRATION" and event.data["status"] in _ENDINGS

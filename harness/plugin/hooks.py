@@ -25,6 +25,9 @@ FAILED = pytest.StashKey[bool]()
 
 UNMET = pytest.StashKey[list[str]]()
 
+LAB_TESTS = "tests/lab"
+"""What is run for who names a lab and no file."""
+
 WORKER = "workerinput"
 """What a pytest config has in a worker of pytest-xdist only."""
 
@@ -44,6 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[FAILED] = False
+    names_lab = any(each.startswith("--lab") for each in config.invocation_params.args)
+    if names_lab and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        config.args = [str(config.rootpath / LAB_TESTS)]
     if config.stash[SETTINGS].dry_run:
         config.option.dist = "no"  # workers of pytest-xdist would run the tests
 

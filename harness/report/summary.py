@@ -29,12 +29,12 @@ def summary(results: Results, console: Console) -> None:
     if not console.is_terminal:
         console = Console(file=console.file, width=PIPE_WIDTH)
     console.print(_table(rows))
-    _print_inplace(results, console)
     for row in rows:
         if row.word in ("fail", "invalid"):
             for reason in reasons(row.migration) or ["the test's own assertions failed"]:
                 line = Text.assemble((row.word, STYLES[row.word]), f" {_name(row)}: {reason}")
                 console.print(line, soft_wrap=True)
+    _print_inplace(results, console)
 
 
 def _print_inplace(results: Results, console: Console) -> None:

@@ -75,6 +75,8 @@ class MovingGuest:
         source either: it shows what observing costs, and nothing else.  A guest that does not
         answer any more is replaced by another one first.
         """
+        if plan:
+            plan.check()
         self._find()
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)

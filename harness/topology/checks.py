@@ -123,6 +123,12 @@ def _connections(draft: Draft) -> Iterator[Fault]:
                 f'is missing, and transport is "{host.transport}"',
                 'an address, such as "192.0.2.11"',
             )
+        if host is not None and host.twin is not None and host.transport != "local":
+            yield Fault(
+                ("hosts", name, TWIN),
+                f'is there, and transport is "{host.transport}"',
+                "transport = \"local\": the device's own log is read by this machine's clock",
+            )
     peer = draft.peer
     if peer is not None and peer.transport == "ssh" and peer.management_address is None:
         yield Fault(

@@ -67,6 +67,7 @@ class Control:
             },
             "vf": {
                 "api": port.api,
+                "enabled": port.administered.enabled,
                 "clear_to_send": port.clear_to_send,
                 "receives": port.receives,
                 "mac": port.filters.mac.hex(":"),

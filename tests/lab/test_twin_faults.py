@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -11,6 +12,7 @@ from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.run.moving import MovingGuest
 from harness.run.record import Moved
 from harness.traffic.flow import Flow
+from harness.waiting import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.needs("two-hosts", "twin", "peer", "jumbo")]
 
@@ -64,11 +66,17 @@ def test_a_port_that_does_not_answer_its_vf_leaves_it_dead(
     assert moved.verdict.word == "fail", moved.why
 
 
-def test_a_second_guest_on_a_twin_is_refused(bare_guest: MovingGuest) -> None:
-    """It would take the VF from the first, or hang at its start."""
-    with pytest.raises(LabError, match="twin vf0 has a guest already"):
-        bare_guest.twin.check_free()
-    bare_guest.other_twin.check_free()
+def test_a_second_guest_on_a_twin_is_refused(
+    bare_guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+) -> None:
+    """It would take the VF from the first, or hang at its start; nothing of it is started."""
+    twin, here = bare_guest.other_twin, bare_guest.instance
+    with closing(twin.host.socket_to(f"{twin.folder}/vf")):
+        wait_for("the twin to have a guest", lambda: twin.control.ask("status")["client"], within=5)
+        with pytest.raises(LabError, match="twin vf0 has a guest already"):
+            migrate(bare_guest, flow(64), plan=DUYCKS_ORDER)
+    assert bare_guest.instance is here
+    assert bare_guest.stay(flow(64)).receiver.received > 0
 
 
 def test_a_lost_interrupt_is_an_outage(bare_guest: MovingGuest, flow: Callable[..., Flow]) -> None:

@@ -34,7 +34,7 @@ def test_passes_lie_between_two_steps_only_while_there_are_passes(when: When) ->
 
 def test_a_plan_is_recorded_in_words_and_in_data() -> None:
     plan = Plan(Quiesce.BME_CLEARED, When.PRECOPY, Marking.BEFORE, passes=1, gap_s=0.5)
-    assert plan.words == "bme-cleared pre-copy, marked before, 1 passes and 0.5 s between"
+    assert plan.words == "bme-cleared pre-copy, marked before, 1 pass and 0.5 s between"
     assert plan.data == {
         "quiesce": "bme-cleared", "when": "pre-copy", "marking": "before", "passes": 1,
         "gap_s": 0.5,

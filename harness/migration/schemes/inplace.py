@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,7 @@ from harness.analysis.memory import (
     read_log,
     written_pages,
 )
-from harness.errors import RemoteError
+from harness.errors import LabError, MigrationError, RemoteError
 from harness.guest.command_line import MEMORY
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
@@ -43,6 +44,9 @@ from harness.waiting import Deadline, let_pass
 
 TOO_LATE_S = 0.5
 """How long after the end a step *after the stop* is taken: DMA goes on until then."""
+
+_ATTACH_S = {Quiesce.ACPI_SUSPEND: 2.0, Quiesce.DEVICE_SUSPEND: 12.0}
+"""Where a driver's resume may come: pm_test has it come 5 s after, and a guest stands meanwhile."""
 
 PASS_SECONDS = 60
 ASLEEP_SECONDS = 30
@@ -60,9 +64,8 @@ class Inplace:
     has_vf = True
 
     def __init__(self, plan: Plan, guest: GuestMachine, source: Twin, destination: Twin) -> None:
-        plan.check()
         self.trigger = plan.quiesce.value
-        attach_s = 2 if plan.quiesce is Quiesce.ACPI_SUSPEND else 0.5
+        attach_s = _ATTACH_S.get(plan.quiesce, 0.5)
         self.patience = scheme.Patience(attach_s=attach_s, after_s=1, served_s=1)
         """A VF that no driver sets up anew is dead and stays so; nobody has to wait for it long."""
         self._plan = plan
@@ -75,11 +78,21 @@ class Inplace:
         self.tables: dict[str, pd.DataFrame] = {}
 
     def migrate(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
-        """Move the guest; the successor must have been started *paused*."""
-        deadline = scheme.deadline_for(source)
+        """Move the guest; the successor must have been started *paused*.
+
+        Raises LabError if QEMU stopped the guest before the plan's steps were taken: that would be
+        another experiment.
+        """
         self._note(IN_PLACE, self._plan.words, self._plan.data)
         self._log_at_start = self._source.log_position
         self._source.set_tracked(self._plan.marking is Marking.AS_WRITTEN)
+        try:
+            return self._move(source, successor, address)
+        finally:
+            self._source.set_tracked(False)
+
+    def _move(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
+        deadline = scheme.deadline_for(source)
         if self._plan.when is When.BEFORE:
             self._take_steps(source)
         pacing.pause_before_switchover(source)
@@ -88,16 +101,29 @@ class Inplace:
             pacing.make_passes_without_end(source)
         asked = scheme.ask(source, successor, address)
         self._asked_ns = asked.t_ns
+        try:
+            if not self._bring_over(source, successor, asked, deadline):
+                return scheme.outcome(asked, source, successor)
+        except MigrationError as late:
+            return scheme.given_up(late, asked, source, successor, lambda: None)
+        return replace(scheme.outcome(asked, source, successor), notes=tuple(self._notes))
+
+    def _bring_over(
+        self, source: Instance, successor: Instance, asked: scheme.Asked, deadline: Deadline
+    ) -> bool:
+        """Take the steps, and let the guest run on; whether the migration completed."""
         if self._plan.when is When.PRECOPY:
             pacing.wait_for_half(source, deadline)
             self._take_steps(source)
+            self._check_in_precopy(source)
             pacing.make_last_pass_soon(source)
-        self._wait_for(source, asked, "pre-switchover", deadline)
+        if not self._comes_to_switchover(source, asked, deadline):
+            return False
         if self._plan.when is When.PRE_SWITCHOVER:
             self._take_steps(source)
         source.qmp.execute("migrate-continue", {"state": "pre-switchover"})
         if not scheme.wait_for_end(source, asked, deadline):
-            return scheme.outcome(asked, source, successor)
+            return False
         if self._plan.when is When.AFTER_STOP:
             let_pass(TOO_LATE_S)
             self._take_steps(source)
@@ -106,32 +132,42 @@ class Inplace:
         here, there = self._digests(source, successor)
         self._resume(successor)
         self._explain(source, here, there)
-        return replace(scheme.outcome(asked, source, successor), notes=tuple(self._notes))
+        return True
 
-    def _wait_for(
-        self, source: Instance, asked: scheme.Asked, status: str, deadline: Deadline
-    ) -> None:
-        source.qmp.wait_for(
-            f"the migration to be {status}",
-            lambda event: event.title in (f"MIGRATION {status}", "MIGRATION failed"),
+    def _comes_to_switchover(
+        self, source: Instance, asked: scheme.Asked, deadline: Deadline
+    ) -> bool:
+        """Wait until QEMU has stopped the guest, or the migration has ended some other way."""
+        event = source.qmp.wait_for(
+            "the migration to be pre-switchover",
+            lambda event: event.title == "MIGRATION pre-switchover" or scheme.is_ending(event),
             within=deadline,
             since=asked.since,
         )
+        return bool(event.data["status"] == "pre-switchover")
+
+    def _check_in_precopy(self, source: Instance) -> None:
+        if any(event.name == "STOP" for event in source.qmp.events[self._since :]):
+            raise LabError(
+                f"{source.host.name}: QEMU stopped the guest before the plan's steps were taken",
+                because=f"the plan is {self._plan.words}: this was another one",
+                fix="give the lab's machine less to do beside it, and run it again",
+            )
 
     def _take_steps(self, source: Instance) -> None:
-        if self._plan.marking is Marking.BEFORE:
-            self._mark()
-            self._let_gap_pass(source)
-        self._quiesce(source)
-        if self._plan.marking is Marking.AFTER:
-            self._let_gap_pass(source)
-            self._mark()
+        with ExitStack() as going:
+            if self._plan.passes or (self._plan.gap_s and self._plan.when is When.PRECOPY):
+                going.enter_context(pacing.kept_going(source, self._guest))
+            if self._plan.marking is Marking.BEFORE:
+                self._mark()
+                self._let_gap_pass(source)
+            self._quiesce(source)
+            if self._plan.marking is Marking.AFTER:
+                self._let_gap_pass(source)
+                self._mark()
 
     def _let_gap_pass(self, source: Instance) -> None:
-        """Wait until so many whole passes were made, and that time; one under way is not whole.
-
-        QEMU makes no more of them once there is nothing left to copy.
-        """
+        """Wait until so many whole passes were made, and that time; one under way is not whole."""
         since = len(source.qmp.events)
 
         def enough(event: QmpEvent) -> bool:
@@ -213,10 +249,15 @@ class Inplace:
             "may_differ": int(pages["may_differ"].sum()),
             "must_differ": int(pages["must_differ"].sum()),
             "unexplained": [int(page) for page in lost[~lost["may_differ"]]["page"]],
+            "late_writes": int((log["writes"] & (log["t_ns"] > self._last_pass_ns(source))).sum()),
             "misbehaved": int(log["misbehaved"].sum()),
             "not_logged": log.attrs["dropped"],
         }
         self._note(MEMORY_COMPARED, f"{len(lost)} of {count} pages differ", data)
+
+    def _last_pass_ns(self, source: Instance) -> int:
+        """When QEMU went on to the last pass: what is written later may miss it."""
+        return _said_ns(source, "MIGRATION device")
 
     def _all_marked_ns(self, source: Instance) -> int | None:
         """Until when all that the device wrote is marked, for all that is known; None if nothing.
@@ -230,7 +271,7 @@ class Inplace:
     def _resume(self, successor: Instance) -> None:
         """Let the guest run on, wake it if it sleeps, and tell the wire where it is."""
         mac = successor.spec.mac
-        self._destination.put_on_the_wire(mac)
+        self._destination.set_filter(mac)
         successor.qmp.execute("cont")
         scheme.wait_for_resume(successor, Deadline(SWITCH_SECONDS))
         if self._plan.quiesce is Quiesce.ACPI_SUSPEND:
@@ -271,5 +312,5 @@ _IN_GUEST = {
     Quiesce.LINK_DOWN: f"{_VF_OF_GUEST} ip link set $(ls /sys/bus/pci/devices/$vf/net) down",
     Quiesce.UNBIND: f"{_VF_OF_GUEST} echo $vf > /sys/bus/pci/drivers/ixgbevf/unbind",
     Quiesce.DEVICE_SUSPEND: "echo devices > /sys/power/pm_test; (sleep 0.2; "
-    "echo mem > /sys/power/state) >&- 2>&- <&- &",
+    "echo mem > /sys/power/state; echo none > /sys/power/pm_test) >&- 2>&- <&- &",
 }
