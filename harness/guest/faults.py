@@ -5,14 +5,17 @@ from __future__ import annotations
 from harness.guest.machine import GuestMachine
 
 # Its interfaces first become fewer, as the VF goes, and then as many as before.
-_PANIC_AT_NEXT_VF = """
+_PANIC = """
 echo %d > /proc/sys/kernel/panic
 links() { ls /sys/class/net | wc -l; }
 all=$(links)
 (while [ $(links) -ge $all ]; do sleep 0.05; done
- while [ $(links) -lt $all ]; do sleep 0.05; done
+ %s
  echo c > /proc/sysrq-trigger) > /dev/null 2>&1 &
 """
+_UNTIL_THE_NEXT = "while [ $(links) -lt $all ]; do sleep 0.05; done"
+_AT_ONCE, _NEVER = -1, 0
+"""When it reboots after that.  Ref: Linux, kernel/panic.c, ``panic_timeout``."""
 
 
 def panic_at_next_vf(guest: GuestMachine, *, ends: bool) -> None:
@@ -20,5 +23,10 @@ def panic_at_next_vf(guest: GuestMachine, *, ends: bool) -> None:
 
     It hangs there, or its QEMU *ends* with it: a guest is started with ``-no-reboot``.
     """
-    seconds_to_reboot = -1 if ends else 0  # Linux, kernel/panic.c: at once, or never
-    guest.host.run("sh", "-c", _PANIC_AT_NEXT_VF % seconds_to_reboot)
+    reboots = _AT_ONCE if ends else _NEVER
+    guest.host.run("sh", "-c", _PANIC % (reboots, _UNTIL_THE_NEXT))
+
+
+def panic_without_vf(guest: GuestMachine) -> None:
+    """Let the guest's kernel panic, and its QEMU end, as soon as its VF has gone: where it is."""
+    guest.host.run("sh", "-c", _PANIC % (_AT_ONCE, ":"))

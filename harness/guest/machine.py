@@ -46,6 +46,11 @@ class GuestMachine:
             raise
         self.lost = ""
 
+    def lose(self, why: str) -> None:
+        """Do not ask it any more: it has ended."""
+        self.host.abandon()
+        self.lost = why
+
     def close(self) -> None:
         """End the connection; the agent stays with the guest."""
         self.host.abandon()

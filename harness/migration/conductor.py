@@ -29,7 +29,7 @@ BEFORE_S = 1.0
 """How long the flows run before the migration is asked for: what undisturbed looks like."""
 
 NOT_REACHED = "guest not reached"
-"""The note of a guest that is lost: it does not answer where it went."""
+"""The note of a guest that is lost: it does not answer where it went, or ended before."""
 
 REACH_SECONDS = 30
 
@@ -126,6 +126,8 @@ def _under_traffic(
         stopped = {each.flow: each.stop() for each in running if each.flow.at_peer}
         if outcome.status == "completed":
             _follow(ends.guest, successor, flows, outcome)
+        elif outcome.source_state == GONE:
+            _give_up(ends.guest, source, flows)
         stopped |= {each.flow: each.stop() for each in running if not each.flow.at_peer}
         return outcome, tuple(stopped[flow] for flow in flows)
 
@@ -184,6 +186,17 @@ def _follow(
             fix="see its console there; a flow that begins or ends in it has its record in it, and "
             "one that still returns is served by a guest that only its SSH server left",
         ) from None
+
+
+def _give_up(guest: GuestMachine, source: Instance, flows: Sequence[Flow]) -> None:
+    """Note that the guest has ended where it was.  Raises GuestError if records went with it."""
+    guest.lose(f"{source.host.name}: its QEMU has ended, and it never ran elsewhere")
+    if not all(flow.at_peer for flow in flows):
+        raise GuestError(
+            f"{source.host.name}: the guest ended while it was migrated",
+            because=source.last_words,
+            fix="see its console there; a flow that begins or ends in it has its record in it",
+        )
 
 
 def _lost_noted(outcome: Outcome, guest: GuestMachine, successor: Instance) -> Outcome:

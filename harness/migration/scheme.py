@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -131,8 +132,8 @@ def move(
     """Ask, wait for both ends, and do what is to be done where the guest runs then.
 
     A migration that does not end in time is cancelled: that it got stuck is its outcome, and
-    what was seen of it is worth the most.  Raises MigrationError if QEMU refuses it, or the
-    source's ends.
+    what was seen of it is worth the most.  So it is with one whose source ended.  Raises
+    MigrationError if QEMU refuses it.
     """
     deadline = deadline_for(source)
     asked = ask(source, successor, address)
@@ -154,16 +155,11 @@ def given_up(
     successor: Instance,
     stayed: Callable[[], None],
 ) -> Outcome:
-    """Cancel a migration that is *late*, and tell how far it came.
-
-    Raises *late* itself if the source's QEMU has ended.
-    """
+    """Cancel a migration that is *late*, and tell how far it came."""
     note = Note(time.monotonic_ns(), "gave up waiting", f"{late.what}; {late.because}")
-    try:
+    with suppress(QemuGoneError):  # which is an outcome, too
         source.qmp.execute("migrate_cancel")  # does nothing to one that is over
         source.qmp.wait_for("it to end", is_ending, within=CANCEL_SECONDS, since=asked.since)
-    except QemuGoneError:
-        raise late from None
     ended = outcome(asked, source, successor)
     if ended.status != "completed":
         stayed()
@@ -202,8 +198,13 @@ def wait_for_resume(successor: Instance, deadline: Deadline) -> QmpEvent:
 
 
 def outcome(asked: Asked, source: Instance, successor: Instance) -> Outcome:
-    """Ask both ends how it went."""
-    figures = source.qmp.execute("query-migrate")
+    """Ask both ends how it went.  It failed if the source's QEMU has ended, its guest with it."""
+    figures: Mapping[str, Any]
+    try:
+        figures = source.qmp.execute("query-migrate")
+    except QemuGoneError:
+        ended = f"{source.host.name}: the guest has ended at its source; {source.last_words}"
+        figures = {"status": "failed", "error-desc": ended}
     return Outcome(
         asked_ns=asked.t_ns,
         status=str(figures["status"]),

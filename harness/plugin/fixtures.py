@@ -181,7 +181,7 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
             except GuestError:  # what it recorded itself is lost with it
                 if not (left and guest.machine.lost):
                     raise
-            lab.progress("the guest was lost at its destination; this lab tries once more")
+            lab.progress("the guest was lost; this lab tries once more")
 
     def once(
         guest: MovingGuest,

@@ -72,7 +72,7 @@ class Moved:
 
     @property
     def lost_its_guest(self) -> bool:
-        """Whether the guest could not be logged in to where it went, and served nobody there."""
+        """Whether the guest ended on its way, or where it went cannot be logged in to."""
         return any(note.name == NOT_REACHED for note in self.conducted.outcome.notes)
 
     @property

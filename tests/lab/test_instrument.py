@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.guest.faults import panic_at_next_vf
+from harness.guest.faults import panic_at_next_vf, panic_without_vf
 from harness.migration.scheme import Patience
 from harness.migration.schemes.failover import Failover
 from harness.waiting import wait_for
@@ -104,6 +104,35 @@ def test_a_guest_that_its_lab_loses_is_measured_by_another(
     moved = migrate(guest, flow(64), tries=2)
     assert moved.verdict.word == "pass", moved.why
     assert [each.verdict.word for each in case.moved] == ["fail", "pass"]
+
+
+@pytest.mark.failover
+@pytest.mark.faults
+def test_a_guest_that_its_lab_loses_at_its_source_is_measured_by_another(
+    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow], case: Case
+) -> None:
+    """It took its QEMU with it before it had moved; what was seen of that is in the report."""
+    panic_without_vf(guest.machine)
+    moved = migrate(guest, flow(64), tries=2)
+    assert moved.verdict.word == "pass", moved.why
+    lost = case.moved[0]
+    assert (lost.verdict.word, lost.conducted.outcome.source_state) == ("fail", "gone")
+    assert "the guest has ended at its source" in lost.why
+    assert lost.migration.flows[0].longest_outage_ms is None, "it came back"
+
+
+@pytest.mark.failover
+@pytest.mark.faults
+@pytest.mark.nightly
+def test_a_guest_that_ends_with_its_record_is_measured_by_another(
+    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow], case: Case
+) -> None:
+    """What it sent is not known any more: that try has no row, and its logs are kept."""
+    panic_without_vf(guest.machine)
+    moved = migrate(guest, flow(64, "from-guest"), tries=2)
+    assert moved.verdict.word == "pass", moved.why
+    assert len(case.moved) == 1
+    assert list(case.folder.glob("*-broken-1.*"))
 
 
 @pytest.mark.failover

@@ -173,14 +173,16 @@ def test_a_migration_that_failed_before_is_not_this_one(ends: tuple[End, End]) -
     assert migrated(ends).check().status == "completed"
 
 
-def test_a_source_that_ends_is_an_error_at_once(ends: tuple[End, End]) -> None:
-    """It took the guest with it; there is no outcome, and the deadline is minutes."""
+def test_a_source_that_ends_is_an_outcome_at_once(ends: tuple[End, End]) -> None:
+    """It took the guest with it; the deadline is minutes."""
     source, _ = ends
     source.monitor.reacts["migrate"] = lambda _: source.monitor.then.append(source.monitor.end)
     began = time.monotonic()
-    with pytest.raises(MigrationError, match="waited up to 3 s for the migration to end") as ended:
-        migrated(ends)
-    assert "QEMU closed its connection" in ended.value.because
+    outcome = migrated(ends)
+    assert (outcome.status, outcome.source_state) == ("failed", GONE)
+    assert outcome.reason is not None
+    assert outcome.reason.startswith("alder: the guest has ended at its source; ")
+    assert "QEMU closed its connection" in outcome.notes[0].text
     assert time.monotonic() - began < 2
 
 
