@@ -7,22 +7,29 @@ Frames:
   ``misbehaved`` (bool: a write that the device had no right to make); in the order in which the
   accesses were made.
 * pages: one row for each page that differs or was written by the device meanwhile, by ``page``
-  (its number in the memory's file): ``differs``, ``written_ns`` (its last write by the device; 0
-  for none), ``may_differ`` and ``must_differ`` (what follows from that for the copy).
+  (its number in the memory's file): ``differs``; ``written_ns``, its last write by the device, and
+  ``copied_ns``, when QEMU began its last copy of it (0 for none), each with the pass over the
+  memory in which that was (``written_pass``, ``copied_pass``; 0 is before the first);
+  ``may_differ`` and ``must_differ``, what follows from the two.  Where both are the same for all
+  pages, the losses are predicted page for page.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from harness.analysis.copies import PAGE
 from harness.twin.dma_log import HEAD, MISBEHAVED, RECORD, WRITES
 
-PAGE = 4096
 DIGEST_BYTES = 8  # harness.agent.memory_digest
+
+DOUBT_NS = 2_000_000
+"""How far the times of a write and of a copy may be off: a write is logged before it is made."""
 
 _RECORD = np.dtype(
     [("t_ns", "<u8"), ("address", "<u8"), ("length", "<u4"), ("kind", "<u2"), ("queue", "<u2")]
@@ -64,6 +71,12 @@ def differing(here: bytes, there: bytes) -> np.ndarray:
     return np.flatnonzero(first != second)
 
 
+def all_zero(digests: bytes) -> np.ndarray:
+    """Numbers of the pages in which every byte is zero."""
+    zero = hashlib.blake2b(bytes(PAGE), digest_size=DIGEST_BYTES).digest()
+    return np.flatnonzero(np.frombuffer(digests, "<u8") == np.frombuffer(zero, "<u8"))
+
+
 def written_pages(log: pd.DataFrame, memory: Sequence[Lent]) -> pd.Series:
     """The last write of each page by the device: ``t_ns`` by page number in the memory's file."""
     writes = log[log["writes"]]
@@ -83,27 +96,31 @@ def written_pages(log: pd.DataFrame, memory: Sequence[Lent]) -> pd.Series:
 def explained(
     differs: np.ndarray,
     written: pd.Series,
+    copies: pd.DataFrame,
     *,
-    asked_ns: int,
-    copied_ns: int,
-    marked_ns: int | None,
+    zeroes: np.ndarray,
+    passes_ns: Sequence[int],
 ) -> pd.DataFrame:
-    """The pages frame: those that differ, and those that may by the device's log.
+    """The pages frame: those that differ, and those that the device wrote during the migration.
 
-    *asked_ns* is when the migration began: a page is copied at some time after that, so it may lack
-    what is written later.  *copied_ns* is when the last page was copied: what is written later did
-    not arrive.  *marked_ns* is when the pages written until then were marked, so that they are
-    copied after it; None where nobody did, or too late.
+    *copies* are those that QEMU made (see `read_copies`), *passes_ns* when each of its passes
+    began, *zeroes* the numbers of the pages that are all zeroes at the end: these were copied, if
+    they were, without a trace.  All times are of one clock.
     """
-    pages = np.union1d(differs, written.index[written > asked_ns])
+    pages = np.union1d(differs, written.index[written > passes_ns[0]])
     last = written.reindex(pages).fillna(0).astype("int64").to_numpy()
-    unmarked = last > (marked_ns or 0)
+    copy = copies.groupby("page").last().reindex(pages).fillna(0).astype("int64")
+    meanwhile = last > passes_ns[0]
+    begun, done = copy["t_ns"].to_numpy(), copy["done_ns"].to_numpy()
     return pd.DataFrame(
         {
             "page": pages,
             "differs": np.isin(pages, differs),
             "written_ns": last,
-            "may_differ": (last > asked_ns) & unmarked,
-            "must_differ": (last > copied_ns) & unmarked,
+            "written_pass": np.searchsorted(passes_ns, last, side="right"),
+            "copied_ns": begun,
+            "copied_pass": np.searchsorted(passes_ns, begun, side="right"),
+            "may_differ": meanwhile & (last > begun - DOUBT_NS),
+            "must_differ": meanwhile & (last > done + DOUBT_NS) & ~np.isin(pages, zeroes),
         }
     )

@@ -12,8 +12,11 @@ from harness.topology import GUEST_SSH_PORT
 STANDBY, VF = "net0", "vf0"
 """Ids of the two devices that share the guest's address, as QMP events name them."""
 
-MEMORY = "memory-backend-memfd"
-"""What a guest's memory is where it is shared; QEMU calls its file so."""
+MEMORY, MEMORY_ID = "memory-backend-memfd", "ram"
+"""What a guest's memory is where it is shared, which is what QEMU calls its file, and its id."""
+
+TRACE = "trace.log"
+"""In the folder of a guest with shared memory: the trace of what QEMU was told to trace."""
 
 MANAGEMENT_MAC = "52:54:00:82:57:ff"
 MANAGEMENT_ADDRESS = "10.0.2.15"
@@ -35,7 +38,7 @@ def command_line(spec: GuestSpec, place: Place) -> list[str]:
         "-accel", place.accelerator, "-cpu", CPU[place.accelerator],
         "-smp", str(spec.cpus), *_hotplug(spec.trigger),
         "-kernel", place.kernel, "-initrd", place.initramfs, "-append", kernel_line(spec),
-        "-serial", f"file:{place.folder}/console.log",
+        "-serial", f"file:{place.folder}/console.log", *_trace(place),
         "-qmp", f"unix:{place.folder}/qmp,server=on,wait=off",
         *_slots(3),
         "-netdev", f"user,id=management,restrict=on,hostfwd=tcp:127.0.0.1:{GUEST_SSH_PORT}-:22",
@@ -90,8 +93,15 @@ def _machine(spec: GuestSpec, place: Place) -> list[str]:
     size = str(spec.memory_mib)
     if not place.shared_memory:
         return ["-M", "q35", "-m", size]
-    memory = f"{MEMORY},id=ram,size={size}M,share=on"
-    return ["-M", "q35,memory-backend=ram", "-m", size, "-object", memory]
+    memory = f"{MEMORY},id={MEMORY_ID},size={size}M,share=on"
+    return ["-M", f"q35,memory-backend={MEMORY_ID}", "-m", size, "-object", memory]
+
+
+def _trace(place: Place) -> list[str]:
+    """Where a trace is written, each line with its time."""
+    if not place.shared_memory:
+        return []
+    return ["-msg", "timestamp=on", "-D", f"{place.folder}/{TRACE}"]
 
 
 def _standby(spec: GuestSpec, place: Place) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from harness.errors import MigrationError, RemoteError
+from harness.errors import HarnessError, MigrationError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.qmp import QemuGoneError, QmpEvent
 from harness.waiting import Deadline
@@ -149,7 +149,7 @@ def move(
 
 
 def given_up(
-    late: MigrationError,
+    late: HarnessError,
     asked: Asked,
     source: Instance,
     successor: Instance,

@@ -94,13 +94,15 @@ def _marked(migration: Migration, plan: Mapping[str, Any]) -> str:
 
 
 def _explained(pages: Mapping[str, Any]) -> str:
-    """What the device's own log says of the pages that are lost."""
+    """What the device's log and QEMU's trace of its copies say of the pages that are lost."""
     if not pages["differ"]:
         return ""
     unexplained = len(pages["unexplained"])
     if unexplained:
-        return f"{unexplained} are not explained by the DMA log"
-    return f"all written by the device after their last copy could be made ({pages['may_differ']})"
+        return f"{unexplained} were not written by the device after their last copy"
+    must, may = pages["must_differ"], pages["may_differ"]
+    predicted = str(must) if must == may else f"{must} to {may}"
+    return f"all written by the device after their last copy; predicted: {predicted}"
 
 
 def _outages(migration: Migration) -> str:

@@ -45,12 +45,14 @@ def _print_inplace(results: Results, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
     for column in ("DMA stopped by", "when", "marked"):
         table.add_column(column, overflow="fold")
-    table.add_column("pages lost", justify="right", no_wrap=True)
+    for column in ("pages lost", "frames lost"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("BME", no_wrap=True)
     table.add_column("VF afterwards", overflow="fold")
     for row in rows:
         lost = Text("0", STYLES["pass"]) if row.all_kept else Text(row.lost_pages, STYLES["fail"])
-        table.add_row(row.stopped, row.when, row.marked, lost, row.bme, row.afterwards)
+        frames = str(row.lost_frames)
+        table.add_row(row.stopped, row.when, row.marked, lost, frames, row.bme, row.afterwards)
     console.print(table)
 
 

@@ -21,14 +21,14 @@ LOSING = {
     "nothing-stopped": Plan(Quiesce.NOTHING),
     "never-marked": Plan(Quiesce.BME_CLEARED),
     "marked-then-stopped": Plan(
-        Quiesce.BME_CLEARED, When.PRECOPY, Marking.BEFORE, passes=1, gap_s=1
+        Quiesce.BME_CLEARED, When.PRECOPY, Marking.BEFORE, passes=1, gap_s=0.5
     ),
     "too-late": Plan(Quiesce.BME_CLEARED, When.AFTER_STOP, Marking.AFTER),
     "marked-as-written": Plan(Quiesce.NOTHING, marking=Marking.AS_WRITTEN),
 }
 KEEPING = {
     "stopped-then-marked": Plan(
-        Quiesce.BME_CLEARED, When.PRECOPY, Marking.AFTER, passes=1, gap_s=1
+        Quiesce.BME_CLEARED, When.PRECOPY, Marking.AFTER, passes=1, gap_s=0.5
     ),
     "stopped-and-marked-as-written": Plan(
         Quiesce.BME_CLEARED, When.PRE_SWITCHOVER, Marking.AS_WRITTEN
@@ -44,12 +44,12 @@ def test_a_wrong_order_loses_pages(
 ) -> None:
     """What is written after a page's last copy is lost, whatever was marked before.
 
-    The device's own log must name every page that differs; what it wrote after the last copy must
-    be among them.
+    The device's log and QEMU's trace of its copies predict it page for page: what must differ
+    does, and nothing does that may not.
     """
     moved = migrate(bare_guest, flow(9014), plan=plan)
     pages = moved.conducted.tables["memory"]
-    assert moved.memory["differ"] > 0, moved.why
+    assert moved.memory["must_differ"] > 0, moved.why
     assert moved.memory["unexplained"] == [], moved.why
     assert pages["differs"][pages["must_differ"]].all(), moved.why
 
@@ -74,7 +74,7 @@ def test_without_bus_master_enable_nobody_takes_a_mark_from_the_device(
     moved = migrate(bare_guest, flow(9014), plan=Plan(Quiesce.UNBIND, When.PRECOPY, Marking.AFTER))
     refused = [e for e in moved.conducted.measured.events if e.name == MARKING_REFUSED]
     assert len(refused) == 1, moved.why
-    assert moved.memory["differ"] > 0, moved.why
+    assert moved.memory["must_differ"] > 0, moved.why
     assert moved.memory["unexplained"] == [], moved.why
 
 

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.agent import memory_digest
+from harness.analysis.copies import IN_ONE_GO, PAGE, read_copies
 from harness.analysis.memory import (
     DIGEST_BYTES,
-    PAGE,
     Lent,
+    all_zero,
     differing,
     explained,
     read_log,
@@ -23,6 +24,7 @@ from harness.analysis.memory import (
 )
 from harness.twin.dma_log import DmaLog, Kind
 
+MS = 1_000_000
 LOW, HIGH = Lent(0, 8 * PAGE, 0), Lent(1 << 32, 8 * PAGE, 8 * PAGE)
 
 
@@ -73,31 +75,87 @@ def test_the_last_write_of_a_page_counts(tmp_path: Path) -> None:
     assert written_pages(log, [LOW])[0] == log["t_ns"][1]
 
 
+def traced(*lines: tuple[int, str, int]) -> pd.DataFrame:
+    """QEMU's trace of copies: (microsecond, block, page); all was sent a minute later."""
+    text = "".join(
+        f"1970-01-01T00:00:00.{us:06d}Z ram_save_page {block}: offset: {page * PAGE:#x} host: 0\n"
+        for us, block, page in lines
+    )
+    return read_copies(text.encode(), "ram", end_ns=60 * 10**9)
+
+
+def test_a_copy_is_over_when_no_more_can_be_waiting_to_be_sent() -> None:
+    """QEMU gathers pages and reads them as it sends them; those of other blocks count, too."""
+    copies = traced(*((us, "pc.bios" if us % 2 else "ram", us) for us in range(100)))
+    assert copies["page"].tolist() == list(range(0, 100, 2))
+    assert copies["t_ns"].tolist() == [us * 1000 for us in range(0, 100, 2)]
+    assert copies["done_ns"][3] == (6 + IN_ONE_GO) * 1000
+    assert copies["done_ns"].iloc[-1] == 60 * 10**9
+
+
+def test_what_was_printed_beside_the_copies_is_none_of_them() -> None:
+    lines = b"2026-11-27T05:31:09.757942Z migration_bitmap_sync_end dirty_pages 4\nwarning: x\n"
+    assert read_copies(lines, "ram", end_ns=1).empty
+
+
+PASSES_NS = [100 * MS, 300 * MS]
+COPIES = pd.DataFrame(
+    {
+        "page": [1, 2, 1],
+        "t_ns": [110 * MS, 120 * MS, 310 * MS],
+        "done_ns": [115 * MS, 140 * MS, 320 * MS],
+    }
+)
+
+
+def row_of(page: int, written_ms: int, *, differs: bool = False, zero: bool = False) -> pd.Series:
+    pages = explained(
+        np.array([page] if differs else [], dtype="int64"),
+        pd.Series({page: written_ms * MS}),
+        COPIES,
+        zeroes=np.array([page] if zero else [], dtype="int64"),
+        passes_ns=PASSES_NS,
+    )
+    return pages[pages["page"] == page].iloc[0]
+
+
 @pytest.mark.parametrize(
-    ("written_ns", "marked_ns", "may", "must"),
+    ("page", "written_ms", "may", "must"),
     [
-        (50, None, False, False),
-        (150, None, True, False),
-        (150, 120, True, False),
-        (150, 160, False, False),
-        (250, None, True, True),
-        (250, 160, True, True),
+        pytest.param(1, 200, False, False, id="copied once more"),
+        pytest.param(1, 315, True, False, id="while it was copied"),
+        pytest.param(1, 309, True, False, id="logged, but not yet made"),
+        pytest.param(1, 330, True, True, id="after its last copy"),
+        pytest.param(2, 200, True, True, id="copied in the first pass alone"),
+        pytest.param(3, 200, True, True, id="copied as zeroes, if at all"),
     ],
 )
-def test_what_may_and_what_must_differ_follows_from_the_last_write(
-    written_ns: int, marked_ns: int | None, may: bool, must: bool
+def test_what_may_and_what_must_differ_follows_from_last_write_and_last_copy(
+    page: int, written_ms: int, may: bool, must: bool
 ) -> None:
-    """Asked at 100, the last page copied at 200; a mark saves what was written until then."""
-    pages = explained(
-        np.array([4]), pd.Series({4: written_ns}), asked_ns=100, copied_ns=200, marked_ns=marked_ns
-    )
-    row = pages[pages["page"] == 4].iloc[0]
-    assert (row["may_differ"], row["must_differ"], row["differs"]) == (may, must, True)
+    """Both are seen as they happen: a loss is predicted, not only excused."""
+    row = row_of(page, written_ms)
+    assert (row["may_differ"], row["must_differ"], row["differs"]) == (may, must, False)
 
 
-def test_a_page_that_the_device_never_wrote_is_in_the_table_and_unexplained() -> None:
+def test_a_page_of_zeroes_was_copied_without_a_trace() -> None:
+    """The guest wiped it after the device's write: its last copy may be later than the trace's."""
+    row = row_of(2, 200, zero=True)
+    assert (row["may_differ"], row["must_differ"]) == (True, False)
+
+
+def test_each_write_and_copy_is_told_by_its_pass() -> None:
+    """A mark saves what was written until then: which pass took it with it shows that."""
+    row = row_of(1, 200, differs=True)
+    assert (row["written_pass"], row["copied_pass"], row["copied_ns"]) == (1, 2, 310 * MS)
+
+
+def test_a_page_that_the_device_did_not_write_meanwhile_is_in_the_table_and_unexplained() -> None:
     """That one is the news: QEMU lost it, or we did."""
-    pages = explained(
-        np.array([7]), pd.Series(dtype="int64"), asked_ns=100, copied_ns=200, marked_ns=None
-    )
-    assert pages[["page", "written_ns", "may_differ"]].to_numpy().tolist() == [[7, 0, False]]
+    row = row_of(2, 50, differs=True)
+    assert (row["differs"], row["may_differ"], row["written_pass"]) == (True, False, 0)
+
+
+def test_a_page_of_zeroes_is_told_by_its_digest() -> None:
+    pages = [bytes(PAGE), b"\1" + bytes(PAGE - 1), bytes(PAGE)]
+    assert all_zero(digests(*pages)).tolist() == [0, 2]

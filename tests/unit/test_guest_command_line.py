@@ -65,6 +65,9 @@ REST = """
 -netdev user,id=management,restrict=on,hostfwd=tcp:127.0.0.1:2222-:22
 -device virtio-net-pci,netdev=management,bus=slot0,mac=52:54:00:82:57:ff,romfile=
 """
+TRACED = REST.replace(
+    "/console.log", "/console.log -msg timestamp=on -D /run/vf-harness/guest-0/trace.log"
+)
 STANDBY = (
     "-netdev tap,id=standby,ifname=vfh0-guest,script=no,downscript=no "
     "-device virtio-net-pci,netdev=standby,id=net0,bus=slot1,mac=52:54:00:12:34:56,"
@@ -90,11 +93,11 @@ GOLDEN = {
     ),
     "no VF": (SPEC, WITHOUT_VF, f"{MACHINE} {REST} {STANDBY}"),
     "incoming": (SPEC, replace(SOURCE, incoming=True), f"{MACHINE} {REST} {PAIR} -incoming defer"),
-    "a twin": (replace(SPEC, standby=False), TWIN, f"{SHARED} {REST} {ALONE}"),
+    "a twin": (replace(SPEC, standby=False), TWIN, f"{SHARED} {TRACED} {ALONE}"),
     "a twin, paused": (
         replace(SPEC, standby=False),
         replace(TWIN, incoming=True, paused=True),
-        f"{SHARED} {REST} {ALONE} -incoming defer -S",
+        f"{SHARED} {TRACED} {ALONE} -incoming defer -S",
     ),
 }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -23,24 +22,17 @@ from harness.analysis.measured import (
     QUIESCE,
     QUIESCED,
 )
-from harness.analysis.memory import (
-    DIGEST_BYTES,
-    Lent,
-    differing,
-    explained,
-    read_log,
-    written_pages,
-)
+from harness.analysis.memory import Lent, read_log
 from harness.errors import LabError, MigrationError, RemoteError
-from harness.guest.command_line import MEMORY
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
 from harness.host.twin import Twin
-from harness.migration import pacing, scheme
+from harness.migration import memory, pacing, scheme
 from harness.migration.plan import Marking, Plan, Quiesce, When
+from harness.migration.quiescing import stop_dma
 from harness.migration.scheme import Note, Outcome
-from harness.waiting import Deadline, let_pass
+from harness.waiting import Deadline, WaitError, let_pass
 
 TOO_LATE_S = 0.5
 """How long after the end a step *after the stop* is taken: DMA goes on until then."""
@@ -49,7 +41,6 @@ _ATTACH_S = {Quiesce.ACPI_SUSPEND: 2.0, Quiesce.DEVICE_SUSPEND: 12.0}
 """Where a driver's resume may come: pm_test has it come 5 s after, and a guest stands meanwhile."""
 
 PASS_SECONDS = 60
-ASLEEP_SECONDS = 30
 SWITCH_SECONDS = 60
 
 
@@ -73,8 +64,7 @@ class Inplace:
         self._source = source
         self._destination = destination
         self._notes: list[Note] = []
-        self._log_at_start = self._asked_ns = self._since = 0
-        self._marked_ns: int | None = None
+        self._log_at_start = self._since = 0
         self.tables: dict[str, pd.DataFrame] = {}
 
     def migrate(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
@@ -99,40 +89,39 @@ class Inplace:
         self._since = len(source.qmp.events)
         if self._plan.when is When.PRECOPY:
             pacing.make_passes_without_end(source)
+        memory.trace_copies(source)
         asked = scheme.ask(source, successor, address)
-        self._asked_ns = asked.t_ns
         try:
-            if not self._bring_over(source, successor, asked, deadline):
-                return scheme.outcome(asked, source, successor)
-        except MigrationError as late:
-            return scheme.given_up(late, asked, source, successor, lambda: None)
-        return replace(scheme.outcome(asked, source, successor), notes=tuple(self._notes))
+            self._bring_over(source, successor, asked, deadline)
+            ended = scheme.outcome(asked, source, successor)
+        except (MigrationError, WaitError) as late:
+            ended = scheme.given_up(late, asked, source, successor, lambda: None)
+        return replace(ended, notes=(*self._notes, *ended.notes))
 
     def _bring_over(
         self, source: Instance, successor: Instance, asked: scheme.Asked, deadline: Deadline
-    ) -> bool:
-        """Take the steps, and let the guest run on; whether the migration completed."""
+    ) -> None:
+        """Take the steps, and let the guest run on; less, if the migration ends before."""
         if self._plan.when is When.PRECOPY:
             pacing.wait_for_half(source, deadline)
             self._take_steps(source)
             self._check_in_precopy(source)
             pacing.make_last_pass_soon(source)
         if not self._comes_to_switchover(source, asked, deadline):
-            return False
+            return
         if self._plan.when is When.PRE_SWITCHOVER:
             self._take_steps(source)
         source.qmp.execute("migrate-continue", {"state": "pre-switchover"})
         if not scheme.wait_for_end(source, asked, deadline):
-            return False
+            return
         if self._plan.when is When.AFTER_STOP:
             let_pass(TOO_LATE_S)
             self._take_steps(source)
         self._source.take_off_the_wire()  # its guest has gone
         pacing.wait_until_loaded(successor, deadline)
-        here, there = self._digests(source, successor)
+        both = self._digests(source, successor)
         self._resume(successor)
-        self._explain(source, here, there)
-        return True
+        self._explain(source, both)
 
     def _comes_to_switchover(
         self, source: Instance, asked: scheme.Asked, deadline: Deadline
@@ -185,88 +174,33 @@ class Inplace:
         if how is Quiesce.NOTHING:
             return
         self._note(QUIESCE, how.value)
-        if how is Quiesce.BME_CLEARED:
-            self._source.control.ask("clear_bus_master")
-        else:
-            with pacing.held(source):
-                self._quiesce_in_guest(source)
+        stop_dma(how, self._source, self._guest, source)
         self._note(QUIESCED, how.value)
-
-    def _quiesce_in_guest(self, source: Instance) -> None:
-        if self._plan.quiesce is Quiesce.ACPI_SUSPEND:
-            self._suspend(source)
-        else:
-            self._guest.host.run("sh", "-c", _IN_GUEST[self._plan.quiesce], seconds=ASLEEP_SECONDS)
-            self._source.wait_until_quiet(ASLEEP_SECONDS)
-
-    def _suspend(self, source: Instance) -> None:
-        """Let the guest fall asleep a moment after it was asked: the asking would not return."""
-        since = len(source.qmp.events)
-        self._guest.host.run("sh", "-c", _FALL_ASLEEP)
-        source.qmp.wait_for(
-            "the guest to fall asleep",
-            lambda event: event.name == "SUSPEND",
-            within=ASLEEP_SECONDS,
-            since=since,
-        )
 
     def _mark(self) -> None:
         try:
-            self._marked_ns = time.monotonic_ns()
             marked = self._source.control.ask("mark", since=self._log_at_start)
             self._note(MARKED, f"{marked} pages", {"pages": marked})
         except RemoteError as refused:
-            self._marked_ns = None
             self._note(MARKING_REFUSED, refused.because)
 
-    def _digests(self, source: Instance, successor: Instance) -> tuple[bytes, bytes]:
-        """Digest both memories while both stand still; the guest waits for that."""
-        began = time.monotonic()
-        with ThreadPoolExecutor() as pool:
-            both = pool.map(_digest, (source, successor))
-        here, there = both
-        took_ms = (time.monotonic() - began) * 1e3
+    def _digests(self, source: Instance, successor: Instance) -> memory.Digests:
+        both = memory.digests(source, successor)
+        took_ms = both.took_ms
         self._note("memory digested", f"in {took_ms:.0f} ms", {"took_ms": took_ms})
-        return here, there
+        return both
 
-    def _explain(self, source: Instance, here: bytes, there: bytes) -> None:
-        """Compare the memories, and look each difference up in the device's own log."""
+    def _explain(self, source: Instance, both: memory.Digests) -> None:
+        """Look each difference up in the device's own log, and in QEMU's trace of its copies."""
         log = read_log(self._source.dma_log())
         lent = [Lent(**each) for each in self._source.control.ask("status")["memory"]]
-        pages = explained(
-            differing(here, there),
-            written_pages(log, lent),
-            asked_ns=self._asked_ns,
-            copied_ns=_said_ns(source, "MIGRATION completed"),
-            marked_ns=self._all_marked_ns(source),
-        )
+        pages = memory.pages_explained(source, both, log, lent, since=self._since)
         self.tables = {"dma": log, "memory": pages}
-        lost = pages[pages["differs"]]
-        count = len(here) // DIGEST_BYTES
-        data = {
-            "pages": count,
-            "differ": len(lost),
-            "may_differ": int(pages["may_differ"].sum()),
-            "must_differ": int(pages["must_differ"].sum()),
-            "unexplained": [int(page) for page in lost[~lost["may_differ"]]["page"]],
-            "late_writes": int((log["writes"] & (log["t_ns"] > self._last_pass_ns(source))).sum()),
-            "misbehaved": int(log["misbehaved"].sum()),
-            "not_logged": log.attrs["dropped"],
-        }
-        self._note(MEMORY_COMPARED, f"{len(lost)} of {count} pages differ", data)
-
-    def _last_pass_ns(self, source: Instance) -> int:
-        """When QEMU went on to the last pass: what is written later may miss it."""
-        return _said_ns(source, "MIGRATION device")
-
-    def _all_marked_ns(self, source: Instance) -> int | None:
-        """Until when all that the device wrote is marked, for all that is known; None if nothing.
-
-        What is marked after the last pass is not copied any more.
-        """
-        if self._plan.marking is Marking.AS_WRITTEN:
-            return _said_ns(source, "STOP")
-        return None if self._plan.when is When.AFTER_STOP else self._marked_ns
+        last_pass = next(
+            event for event in reversed(source.qmp.events) if event.title == "MIGRATION device"
+        )
+        data = memory.summary(both, pages, log, memory.said_ns(last_pass))
+        self._note(MEMORY_COMPARED, f"{data['differ']} of {both.pages} pages differ", data)
 
     def _resume(self, successor: Instance) -> None:
         """Let the guest run on, wake it if it sleeps, and tell the wire where it is."""
@@ -280,37 +214,3 @@ class Inplace:
 
     def _note(self, name: str, text: str, data: Mapping[str, Any] | None = None) -> None:
         self._notes.append(Note(time.monotonic_ns(), name, text, data or {}))
-
-
-def _digest(of: Instance) -> bytes:
-    return of.host.digest_memory(of.pid, MEMORY)
-
-
-def _said_ns(source: Instance, title: str) -> int:
-    """When the source's QEMU last said that, by this machine's monotonic clock.
-
-    Source and harness are on one machine where twins are, so QEMU's wall clock is ours.
-    """
-    said = next(event for event in reversed(source.qmp.events) if event.title == title)
-    return said.realtime_ns - time.time_ns() + time.monotonic_ns()
-
-
-_FALL_ASLEEP = (
-    "lpc=/sys/bus/pci/devices/0000:00:1f.0/config; kept=/run/acpi-base; "
-    "dd if=$lpc of=$kept bs=4 skip=16 count=2 2>&-; "
-    "(sleep 0.2; echo mem > /sys/power/state; dd if=$kept of=$lpc bs=4 seek=16) >&- 2>&- <&- &"
-)
-"""Sleep, and put back where ACPI's registers are, which waking resets: a guest without them cannot
-sleep a second time.
-
-Ref: waking resets the ICH9 with everything else (QEMU, hw/southbridge/ich9.h: ICH9_LPC_PMBASE and
-ICH9_LPC_ACPI_CTRL, 40h and 44h), and SeaBIOS puts back only a PIIX4's (src/fw/pciinit.c,
-pci_resume()).
-"""
-_VF_OF_GUEST = "vf=$(basename $(dirname $(ls -d /sys/bus/pci/drivers/ixgbevf/0*/net))); "
-_IN_GUEST = {
-    Quiesce.LINK_DOWN: f"{_VF_OF_GUEST} ip link set $(ls /sys/bus/pci/devices/$vf/net) down",
-    Quiesce.UNBIND: f"{_VF_OF_GUEST} echo $vf > /sys/bus/pci/drivers/ixgbevf/unbind",
-    Quiesce.DEVICE_SUSPEND: "echo devices > /sys/power/pm_test; (sleep 0.2; "
-    "echo mem > /sys/power/state; echo none > /sys/power/pm_test) >&- 2>&- <&- &",
-}
