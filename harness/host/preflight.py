@@ -100,7 +100,8 @@ def _twin_faults(host: Host, entry: HostEntry, twin: TwinEntry) -> list[str]:
         if asked.status:
             faults.append(
                 f"{entry.qemu} has no {VFIO_USER}, by which a guest is given a twin: QEMU has it "
-                "from 10.1 on; leave `qemu` out of the topology, and the lab image's own is used"
+                "from 10.1 on; name one in the topology, or, where it has [emulation], none: the "
+                "lab image's own is used then"
             )
     return faults
 

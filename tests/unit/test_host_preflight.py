@@ -20,7 +20,7 @@ from made_up_host import (
 
 from harness.errors import HarnessError, LabError
 from harness.host.preflight import check, preflight, preflight_peer
-from harness.topology import PeerEntry
+from harness.topology import PeerEntry, TwinEntry
 
 
 @pytest.fixture
@@ -178,6 +178,20 @@ def test_tcg_needs_no_kvm(machine: Machine) -> None:
 
     emulated = ENTRY.model_copy(update={"accelerator": "tcg"})
     assert preflight(made_up_host(machine), emulated) == []
+
+
+def test_a_qemu_that_knows_no_twins_is_told_with_the_version_that_does(machine: Machine) -> None:
+    """Debian 13's own is one: without a word of it the guest would end before its first."""
+    knows = machine.programs["qemu-system-x86_64"]
+    no_device = (1, "'vfio-user-pci' is not a valid device model name")
+    machine.programs["qemu-system-x86_64"] = lambda argv: (
+        no_device if "vfio-user-pci,help" in argv else knows(argv)
+    )
+    twin = TwinEntry(interface=INTERFACE)
+    lends_twins = ENTRY.model_copy(update={"ports": {}, "twin": twin})
+    (fault,) = preflight(made_up_host(machine), lends_twins)
+    assert fault.startswith("qemu-system-x86_64 has no vfio-user-pci, by which a guest is given a")
+    assert "QEMU has it from 10.1 on" in fault
 
 
 def test_a_qemu_is_looked_for_by_its_whole_name(machine: Machine) -> None:

@@ -291,6 +291,19 @@ def test_results_that_could_not_be_written_are_told_in_words(project: Project) -
     assert "Traceback" not in ran.text
 
 
+def test_who_names_a_lab_and_no_file_means_the_tests_of_the_lab(project: Project) -> None:
+    """Two thousand tests without a lab, and their imports, would come before the first of it."""
+    for name in ("lab", "unit"):
+        (project.folder / "tests" / name).mkdir(parents=True)
+        project.write(f"tests/{name}/test_{name}.py", f"def test_of_{name}(): pass\n")
+    project.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
+    asked = ("--lab", "twin", "--collect-only", "-q")
+    named, unnamed = project.pytest(*asked), project.pytest(*asked[2:])
+    chosen = project.pytest(*asked, "tests/unit")
+    assert ["test_of_lab" in ran.text for ran in (named, unnamed, chosen)] == [True, True, False]
+    assert ["test_of_unit" in ran.text for ran in (named, unnamed, chosen)] == [False, True, True]
+
+
 def test_iterations_run_each_test_of_the_lab_so_often(project: Project) -> None:
     """What happens once in twenty is looked for with this."""
     project.write("conftest.py", MADE_UP_LAB)

@@ -120,6 +120,7 @@ SLIPS = [
     ('transport = "local"', "", "[peer]", "peer.management_address", '"192.0.2.13"'),
     ('transport = "local"', 'transport = "telnet"', "telnet", "peer.transport", '"local"'),
     (ALDER, f'{ALDER}\nnamespace = "x"', 'ce = "x', "hosts.alder.namespace", '"local"'),
+    (ALDER, f'{ALDER}\ntwin.interface = "p0"', "twin.", "hosts.alder.twin", "local"),
     ("hosts.birch", "hosts.Birch", "hosts.Birch", "hosts.Birch", "such as alder"),
     ("hosts.alder", 'hosts."a b"', '."a b"]', 'hosts."a b"', "such as alder"),
     ("[limits]", "[hosts]\ncedar = 5\n[limits]", "cedar", "hosts.cedar", "table of the keys"),
