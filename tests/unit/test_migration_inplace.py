@@ -1,0 +1,131 @@
+"""Scheme ``inplace`` where it does not come to its end: QEMUs as over QMP, twins as they are."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+from qmp_server import Arguments, connected
+from test_migration_scheme import ADDRESS, End
+from test_migration_scheme import ends as ends
+
+from harness.errors import LabError
+from harness.guest.machine import GuestMachine
+from harness.host.twin import Twin
+from harness.host.twin_control import TwinControl
+from harness.migration import scheme
+from harness.migration.plan import Marking, Plan, Quiesce, When
+from harness.migration.scheme import GONE, Outcome
+from harness.migration.schemes.inplace import Inplace
+from harness.twin.control import Control, ControlConnection
+from harness.twin.device import Device
+from harness.twin.dma_log import DmaLog
+from harness.twin.port import Port
+
+TRACKED = Plan(when=When.BEFORE, marking=Marking.AS_WRITTEN)
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> Iterator[list[Device]]:
+    """The devices of two twins, that of the source first."""
+    logs = [DmaLog(str(tmp_path / f"{number}.log"), 8) for number in range(2)]
+    yield [Device(port=Port(mtu=9000), send=lambda _: True, log=log) for log in logs]
+    for log in logs:
+        log.close()
+
+
+@contextmanager
+def twin_of(end: End, device: Device) -> Iterator[Twin]:
+    near, far = socket.socketpair()
+    connection = ControlConnection(far, Control(device, lambda: False))
+
+    def serve() -> None:
+        while connection.serve():
+            pass
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    try:
+        yield Twin(end.instance.host, "vf0", "/run/vf0", "vfh0-vf0", TwinControl("vf0", near))
+    finally:
+        near.close()
+        serving.join(5)
+        connection.close()
+    assert not serving.is_alive()
+
+
+def migrated(ends: tuple[End, End], devices: list[Device], plan: Plan = TRACKED) -> Outcome:
+    with ExitStack() as stack:
+        twins = [
+            stack.enter_context(twin_of(end, device))
+            for end, device in zip(ends, devices, strict=True)
+        ]
+        way = Inplace(plan, cast("GuestMachine", None), *twins)
+        return way.migrate(ends[0].instance, ends[1].instance, ADDRESS)
+
+
+def steps_of(outcome: Outcome) -> list[str]:
+    return [note.name for note in outcome.notes]
+
+
+def test_one_that_fails_is_an_outcome_with_what_was_planned(
+    ends: tuple[End, End], devices: list[Device]
+) -> None:
+    """The plan stands in the report; and the twin, which the guest keeps, writes as before."""
+    source, destination = ends
+    connected(source.monitor, destination.monitor, fails="Broken pipe")
+    outcome = migrated(ends, devices)
+    assert (outcome.status, outcome.reason) == ("failed", "Broken pipe")
+    assert steps_of(outcome) == ["in place"]
+    assert not devices[0].memory.tracked
+    assert "migrate-continue" not in source.asked
+
+
+def test_one_that_gets_stuck_is_cancelled(
+    ends: tuple[End, End], devices: list[Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that writes faster than QEMU copies never comes to its last pass."""
+    monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
+    monitor = ends[0].monitor
+    monitor.reacts["migrate"] = lambda _: monitor.then.append(lambda: monitor.step("active"))
+    monitor.reacts["migrate_cancel"] = lambda _: monitor.then.append(
+        lambda: monitor.step("cancelled")
+    )
+    outcome = migrated(ends, devices)
+    assert outcome.status == "cancelled"
+    assert outcome.reason is not None
+    assert "for the migration to be pre-switchover" in outcome.reason
+    assert steps_of(outcome) == ["in place", "gave up waiting"]
+    assert not devices[0].memory.tracked
+
+
+def test_a_source_that_ends_is_an_outcome(ends: tuple[End, End], devices: list[Device]) -> None:
+    """So does a guest that panics as its VF is stopped."""
+    monitor = ends[0].monitor
+    monitor.reacts["migrate"] = lambda _: monitor.then.append(monitor.end)
+    outcome = migrated(ends, devices)
+    assert (outcome.status, outcome.source_state) == ("failed", GONE)
+    assert steps_of(outcome) == ["in place", "gave up waiting"]
+
+
+def test_steps_that_came_after_the_stop_are_another_experiment(
+    ends: tuple[End, End], devices: list[Device]
+) -> None:
+    """A machine that copied faster than the step was taken; in the table it would be a lie."""
+    monitor = ends[0].monitor
+
+    def migrate(_: Arguments) -> object:
+        monitor.step("active")
+        monitor.emit("STOP")
+        monitor.migration = {"status": "active", "ram": {"dirty-sync-count": 2}}
+        return {}
+
+    monitor.reacts["migrate"] = migrate
+    with pytest.raises(LabError, match="QEMU stopped the guest before the plan's steps") as other:
+        migrated(ends, devices, Plan(Quiesce.BME_CLEARED, When.PRECOPY, Marking.NONE))
+    assert "bme-cleared pre-copy, marked none" in other.value.because
