@@ -21,6 +21,9 @@ IN_PLACE = "in place"
 
 MARKED, MARKING_REFUSED = "marked", "marking refused"
 
+DIGESTED = "memory digested"
+"""An event: digests of both memories were made, {"took_ms"}; the guest stood still meanwhile."""
+
 MEMORY_COMPARED = "memory compared"
 """An event: what came of comparing both memories after the stop, in pages.
 

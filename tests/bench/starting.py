@@ -27,7 +27,7 @@ def demonstrating(topology: Topology, say: Callable[[str], None]) -> list[Row]:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         ours = {"VF_HARNESS_CACHE": f"{folder}/cache", "PIP_NO_CACHE_DIR": "1"}
-        variables = _environment() | ours
+        variables = environment() | ours
 
         def demo() -> None:
             done = subprocess.run(
@@ -68,7 +68,7 @@ def starting(topology: Topology, say: Callable[[str], None]) -> list[Row]:
     collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/lab"]
     collected = [
         _seconds(
-            lambda: subprocess.run(collect, check=True, capture_output=True, env=_environment())
+            lambda: subprocess.run(collect, check=True, capture_output=True, env=environment())
         )
         for _ in range(RUNS)
     ]
@@ -80,7 +80,7 @@ def starting(topology: Topology, say: Callable[[str], None]) -> list[Row]:
     ]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, but that Python keeps what it compiled, as it does for a user."""
     return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 

@@ -13,7 +13,7 @@ from fuzz.twin_server import fuzz
 
 from bench.dma_log import log_cost
 from bench.rows import Row
-from harness.analysis.measured import MEMORY_COMPARED
+from harness.analysis.measured import DIGESTED, MEMORY_COMPARED
 from harness.guest.spec import GuestSpec
 from harness.lab.use import ready
 from harness.migration.conductor import Conducted
@@ -128,7 +128,7 @@ def _register() -> Row:
 def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row:
     """Migrations of one scheme: what users felt, what QEMU says, and pages lost."""
     plan = Plan(Quiesce.ACPI_SUSPEND, When.BEFORE) if scheme == "inplace" else None
-    felt, said, lost = [], [], 0
+    felt, said, compared, lost = [], [], [], 0
     for number in range(MIGRATIONS):
         say(f"{scheme}, {number + 1} of {MIGRATIONS}")
         flow = Flow(f"{scheme}-{number}", "round-trip", 9014, 300, 930 + number)
@@ -140,8 +140,11 @@ def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row
         entry = migration_result(conducted.measured, limits_of(lab.topology)).migration
         felt.append(entry.flows[0].longest_outage_ms or float("inf"))
         said.append(entry.qemu.downtime_ms or 0.0)
-        lost += _lost_pages(conducted)
-    pages = f", {lost} pages lost" if plan else ""
+        compared += _data(conducted, DIGESTED, "took_ms")
+        lost += int(sum(_data(conducted, MEMORY_COMPARED, "differ")))
+    pages = ""
+    if plan:
+        pages = f", {statistics.median(compared):.0f} ms was for comparing; {lost} pages lost"
     return Row(
         f"`{scheme}` under 9014-byte round trips, 512 MiB",
         f"users felt {statistics.median(felt):.0f} ms, QEMU says {statistics.median(said):.0f} ms"
@@ -151,6 +154,6 @@ def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row
     )
 
 
-def _lost_pages(conducted: Conducted) -> int:
-    events = conducted.measured.events
-    return sum(int(e.data["differ"]) for e in events if e.name == MEMORY_COMPARED)
+def _data(conducted: Conducted, name: str, key: str) -> list[float]:
+    """What each event of that name says."""
+    return [each.data[key] for each in conducted.measured.events if each.name == name]

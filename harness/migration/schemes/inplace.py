@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.measured import (
+    DIGESTED,
     IN_PLACE,
     MARKED,
     MARKING_REFUSED,
@@ -187,7 +188,7 @@ class Inplace:
     def _digests(self, source: Instance, successor: Instance) -> memory.Digests:
         both = memory.digests(source, successor)
         took_ms = both.took_ms
-        self._note("memory digested", f"in {took_ms:.0f} ms", {"took_ms": took_ms})
+        self._note(DIGESTED, f"in {took_ms:.0f} ms", {"took_ms": took_ms})
         return both
 
     def _explain(self, source: Instance, both: memory.Digests) -> None:
