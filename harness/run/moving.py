@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import GuestError, RemoteError, UsageError
@@ -15,10 +14,7 @@ from harness.guest.command_line import shares_memory
 from harness.guest.instance import Instance, instance, put_image
 from harness.guest.machine import GuestMachine
 from harness.guest.spec import GuestSpec, Place
-from harness.host.bridge import STANDBY, bridged, interface_up, tap
-from harness.host.port import Port, find_port, port_up
-from harness.host.sriov import virtual_functions
-from harness.host.twin import Twin, twins
+from harness.host.twin import Twin
 from harness.host.vf import NO_MAC, Vf
 from harness.migration.conductor import Conducted, Ends, conduct
 from harness.migration.handoff import HandOff
@@ -28,23 +24,13 @@ from harness.migration.scheme import Scheme, deadline_for
 from harness.migration.schemes.failover import Failover
 from harness.migration.schemes.inplace import Inplace
 from harness.migration.schemes.plain import Plain
-from harness.remote import Host
+from harness.run.berth import Berth, berth_on
 from harness.run.lab import Lab
-from harness.topology import HostEntry
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import start
 from harness.waiting import let_pass
 
 ANSWER_SECONDS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Berth:
-    """What a host lends the guest: a tap for its standby and a VF, as far as it is to have them."""
-
-    host: str
-    tap: str | None
-    vf: Vf | None
 
 
 class MovingGuest:
@@ -256,50 +242,5 @@ def moving_guest(lab: Lab, spec: GuestSpec, logs: Path, *, has_vf: bool) -> Iter
         berths = {}
         for name in lab.pair():
             lab.progress(f"preparing {name}")
-            berths[name] = stack.enter_context(_berth(lab, name, spec, has_vf=has_vf))
+            berths[name] = stack.enter_context(berth_on(lab, name, spec, has_vf=has_vf))
         yield MovingGuest(lab, spec, berths, stack, logs)
-
-
-@contextmanager
-def _berth(lab: Lab, name: str, spec: GuestSpec, *, has_vf: bool) -> Iterator[Berth]:
-    host, entry = lab.hosts[name], lab.topology.hosts[name]
-    with ExitStack() as stack:
-        interface = stack.enter_context(_way_out(host, entry, mtu=spec.mtu))
-        stack.enter_context(bridged(host, interface, mtu=_carries(host, interface)))
-        standby = spec.standby or not has_vf
-        wire = stack.enter_context(tap(host, STANDBY, mtu=spec.mtu)) if standby else None
-        vf = stack.enter_context(_vf(host, entry, mtu=spec.mtu)) if has_vf else None
-        yield Berth(name, wire, vf)
-
-
-@contextmanager
-def _way_out(host: Host, entry: HostEntry, *, mtu: int) -> Iterator[str]:
-    """The interface that leads to the wire, up: the port's, or that of the host's twins."""
-    if entry.twin:
-        with interface_up(host, entry.twin.interface):
-            yield entry.twin.interface
-        return
-    port = _port(host, entry)
-    with port_up(port, mtu=mtu):
-        yield port.interface
-
-
-@contextmanager
-def _vf(host: Host, entry: HostEntry, *, mtu: int) -> Iterator[Vf]:
-    """One VF, from whichever provider the host has."""
-    if entry.twin:
-        wire_mtu = _carries(host, entry.twin.interface)
-        with twins(host, entry.twin, 1, port_mtu=mtu, wire_mtu=wire_mtu) as (twin,):
-            yield twin
-        return
-    with virtual_functions(_port(host, entry), 1) as (vf,):
-        yield vf
-
-
-def _port(host: Host, entry: HostEntry) -> Port:
-    name, port = next(iter(entry.ports.items()))
-    return find_port(host, name, port)
-
-
-def _carries(host: Host, interface: str) -> int:
-    return int(host.read_text(f"/sys/class/net/{interface}/mtu"))

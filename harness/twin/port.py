@@ -9,17 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable
 
-from harness.twin.filters import NO_MAC, VLAN_IDS, Filters
+from harness.twin.filters import NO_MAC, Filters
 from harness.twin.mailbox import MailboxRegisters
+from harness.twin.requests import LEAST_FRAME_BYTES, LEGACY_FRAME_BYTES, grant
 from harness.uapi import ixgbe_vf
-from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Api, Message, Xcast
+from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Api, Message
 
 ETH_DATA_LEN = 1500
 _HEADER_BYTES = 14
-_LEGACY_FRAME_BYTES = ETH_DATA_LEN + _HEADER_BYTES  # ETH_FRAME_LEN
-_LEAST_FRAME_BYTES = 68  # ETH_MIN_MTU, which the driver holds a frame against
 _LARGEST_MTU = ixgbe_vf.MAX_FRAME_BYTES - _HEADER_BYTES - ixgbe_vf.CHECKSUM_BYTES
-_MULTICAST_ENTRIES = 30  # IXGBE_MAX_VF_MC_ENTRIES
 
 
 @dataclass
@@ -60,6 +58,11 @@ class Port:
     @property
     def mtu(self) -> int:
         return self._mtu
+
+    @property
+    def is_jumbo(self) -> bool:
+        """Whether its MTU is above the standard one."""
+        return self._mtu + _HEADER_BYTES > LEGACY_FRAME_BYTES
 
     def links(self) -> int:
         """What the VF's VFLINKS reads."""
@@ -106,7 +109,7 @@ class Port:
 
     def set_mtu(self, mtu: int) -> None:
         """ixgbe_change_mtu, which resets the port.  Raises ValueError for one it cannot have."""
-        if not _LEAST_FRAME_BYTES <= mtu <= _LARGEST_MTU:
+        if not LEAST_FRAME_BYTES <= mtu <= _LARGEST_MTU:
             raise ValueError(f"a port has no MTU of {mtu}")
         self._mtu = mtu
         self.reset()
@@ -150,7 +153,7 @@ class Port:
     def _set_receive_transmit(self) -> None:
         """ixgbe_set_vf_rx_tx: on a jumbo port the VF receives once it has said its frame size."""
         self.transmits = self.administered.enabled
-        if self._is_jumbo:
+        if self.is_jumbo:
             self.receives = False
         else:
             self.receives = self.administered.enabled
@@ -159,10 +162,6 @@ class Port:
     def _own_frame_bytes(self) -> int:
         """ixgbe_set_rx_buffer_len: a standard frame at least."""
         return max(self._mtu, ETH_DATA_LEN) + _HEADER_BYTES
-
-    @property
-    def _is_jumbo(self) -> bool:
-        return self._mtu + _HEADER_BYTES > _LEGACY_FRAME_BYTES
 
     def _ping(self) -> None:
         """ixgbe_ping_vf."""
@@ -183,9 +182,7 @@ class Port:
         elif not self.clear_to_send:
             self.mailbox.send([words[0] | FAILURE])
         else:
-            handler = _HANDLERS.get(words[0] & 0xFFFF)
-            done = handler is not None and handler(self, words)
-            words[0] |= (SUCCESS if done else FAILURE) | CLEAR_TO_SEND
+            words[0] |= (SUCCESS if grant(self, words) else FAILURE) | CLEAR_TO_SEND
             self.mailbox.send(words)
 
     def _reset_message(self) -> None:
@@ -200,127 +197,3 @@ class Port:
             Message.RESET | result, int.from_bytes(low, "little"), int.from_bytes(high, "little"),
             ixgbe_vf.MULTICAST_FILTER_TYPE,
         ])  # fmt: skip
-
-    def _set_mac_addr(self, words: list[int]) -> bool:
-        """ixgbe_set_vf_mac_addr: what an administrator gave is not overridden."""
-        mac = _mac(words)
-        if mac[0] & 1 or mac == NO_MAC:
-            return False
-        given = self.administered
-        if given.mac not in (NO_MAC, mac) and not given.trusted:
-            return False
-        if given.mac != NO_MAC:
-            given.mac = mac  # the driver keeps one address of a VF, whoever set it last
-        self.filters.mac = mac
-        return True
-
-    def _set_multicast(self, words: list[int]) -> bool:
-        """ixgbe_set_vf_multicasts: positions in the table, two to a word."""
-        entries = min(_info(words), _MULTICAST_ENTRIES)
-        halves = [half for word in words[1:] for half in (word & 0xFFFF, word >> 16)]
-        self.filters.multicast = {half & 0xFFF for half in halves[:entries]}
-        return True
-
-    def _set_vlan(self, words: list[int]) -> bool:
-        """ixgbe_set_vf_vlan_msg; VLAN 0 cannot be removed."""
-        vlan = words[1] & VLAN_IDS
-        if self.administered.vlan:
-            return False
-        if _info(words):
-            self.filters.vlans.add(vlan)
-        elif vlan:
-            self.filters.vlans.discard(vlan)
-        return True
-
-    def _set_lpe(self, words: list[int]) -> bool:
-        """ixgbe_set_vf_lpe: the 82599 cannot mix jumbo frames and others."""
-        frame_bytes = words[1]  # its checksum counted
-        if not _LEAST_FRAME_BYTES <= frame_bytes <= ixgbe_vf.MAX_FRAME_BYTES:
-            return False
-        new_mailbox = self.api >= Api.V11 and self.api != Api.V20
-        wants_jumbo = frame_bytes > _LEGACY_FRAME_BYTES + ixgbe_vf.CHECKSUM_BYTES
-        allowed = (new_mailbox and self._is_jumbo) or not (self._is_jumbo or wants_jumbo)
-        self.receives = allowed
-        if allowed:
-            largest = frame_bytes - ixgbe_vf.CHECKSUM_BYTES
-            self.largest_frame = max(self.largest_frame, largest)
-        return allowed
-
-    def _set_macvlan(self, words: list[int]) -> bool:
-        """ixgbe_set_vf_macvlan_msg: index 0 clears, 1 begins a new list."""
-        index, mac = _info(words), _mac(words)
-        given = self.administered
-        if index and given.mac != NO_MAC and not given.trusted:
-            return False
-        if index and (mac[0] & 1 or mac == NO_MAC):
-            return False
-        if index <= 1:
-            self.filters.macvlans.clear()
-        if index:
-            self.filters.macvlans.add(mac)
-        return True
-
-    def _negotiate(self, words: list[int]) -> bool:
-        """ixgbe_negotiate_vf_api."""
-        api = words[1]
-        if api in (Api.V20, Api.V15) or api > self.administered.api:
-            return False
-        self.api = api
-        return True
-
-    def _get_queues(self, words: list[int]) -> bool:
-        """ixgbe_get_vf_queues."""
-        if self.api < Api.V20:
-            return False
-        transparent_vlan = bool(self.administered.vlan)
-        words[1:5] = [ixgbe_vf.QUEUES, ixgbe_vf.QUEUES, transparent_vlan, 0]
-        return True
-
-    def _update_xcast(self, words: list[int]) -> bool:
-        """ixgbe_update_vf_xcast_mode; the 82599 knows no promiscuous VF."""
-        mode = words[1]
-        if self.api < Api.V12 or (self.api == Api.V12 and mode == Xcast.PROMISC):
-            return False
-        if mode > Xcast.MULTI and not self.administered.trusted:
-            mode = int(Xcast.MULTI)
-        if mode >= Xcast.PROMISC:
-            return False
-        self.filters.xcast = words[1] = mode
-        return True
-
-    def _get_link_state(self, words: list[int]) -> bool:
-        """ixgbe_get_vf_link_state."""
-        if self.api < Api.V12:
-            return False
-        words[1] = int(self.administered.enabled)
-        return True
-
-    def _negotiate_features(self, words: list[int]) -> bool:
-        """ixgbe_negotiate_vf_features; IPsec would be one, and is not modelled."""
-        if self.api < Api.V17:
-            return False
-        words[1] = 0
-        return True
-
-
-_HANDLERS: dict[int, Callable[[Port, list[int]], bool]] = {
-    Message.SET_MAC_ADDR: Port._set_mac_addr,
-    Message.SET_MULTICAST: Port._set_multicast,
-    Message.SET_VLAN: Port._set_vlan,
-    Message.SET_LPE: Port._set_lpe,
-    Message.SET_MACVLAN: Port._set_macvlan,
-    Message.API_NEGOTIATE: Port._negotiate,
-    Message.GET_QUEUES: Port._get_queues,
-    Message.UPDATE_XCAST_MODE: Port._update_xcast,
-    Message.GET_LINK_STATE: Port._get_link_state,
-    Message.FEATURES_NEGOTIATE: Port._negotiate_features,
-}
-"""What is answered; RETA and RSS key are refused as on a port where nobody turned the query on."""
-
-
-def _info(words: list[int]) -> int:
-    return words[0] >> ixgbe_vf.INFO_SHIFT & ixgbe_vf.INFO_MASK
-
-
-def _mac(words: list[int]) -> bytes:
-    return words[1].to_bytes(4, "little") + (words[2] & 0xFFFF).to_bytes(2, "little")
