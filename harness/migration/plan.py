@@ -62,6 +62,14 @@ class Marking(Enum):
     """Each write goes through QEMU, which marks it: as hardware would that tracks its writes."""
 
 
+def between(passes: int, gap_s: float) -> str:
+    """What lies between stopping and marking, as a person goes on to say it; empty for nothing."""
+    made = f"{passes} pass{'' if passes == 1 else 'es'}" if passes else ""
+    gap = f"{gap_s:g} s" if gap_s else ""
+    both = " and ".join(each for each in (made, gap) if each)
+    return f", {both} between" if both else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One experiment.
@@ -91,9 +99,8 @@ class Plan:
     @property
     def words(self) -> str:
         """As a person says it."""
-        passes = f"{self.passes} pass{'' if self.passes == 1 else 'es'}"
-        between = f", {passes} and {self.gap_s:g} s between" if self.passes or self.gap_s else ""
-        return f"{self.quiesce.value} {self.when.value}, marked {self.marking.value}{between}"
+        order = f"{self.quiesce.value} {self.when.value}, marked {self.marking.value}"
+        return order + between(self.passes, self.gap_s)
 
     def check(self) -> None:
         """Raise UsageError for one that cannot be done."""

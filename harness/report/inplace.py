@@ -14,6 +14,7 @@ from harness.analysis.measured import (
     NOT_TAKEN_UP,
 )
 from harness.analysis.phases import NAMES
+from harness.migration.plan import between
 from harness.report.results import Migration, Results
 from harness.report.words import duration, felt_in
 
@@ -87,8 +88,7 @@ def _marked(migration: Migration, plan: Mapping[str, Any]) -> str:
     if _data(migration, MARKING_REFUSED) is not None:
         return "refused: without BME QEMU takes no mark from a device"
     words = MARKS.get(plan["marking"], str(plan["marking"]))
-    if plan["passes"]:
-        words += f", {plan['passes']} pass and {plan['gap_s']:g} s between"
+    words += between(plan["passes"], plan["gap_s"])
     marked = _data(migration, MARKED)
     return f"{words} ({marked['pages']} pages)" if marked else words
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from harness.errors import UsageError
-from harness.migration.plan import Marking, Plan, Quiesce, When
+from harness.migration.plan import Marking, Plan, Quiesce, When, between
 
 STOPPED = (When.PRE_SWITCHOVER, When.AFTER_STOP)
 BY_HOST = (Quiesce.NOTHING, Quiesce.BME_CLEARED)
@@ -30,6 +30,17 @@ def test_a_guest_whose_processors_are_stopped_is_asked_for_nothing(
 def test_passes_lie_between_two_steps_only_while_there_are_passes(when: When) -> None:
     with pytest.raises(UsageError, match="no pass lies between two steps"):
         Plan(Quiesce.BME_CLEARED, when, Marking.AFTER, passes=1).check()
+
+
+@pytest.mark.parametrize(
+    ("passes", "gap_s", "words"),
+    [(0, 0.0, ""), (1, 0.0, ", 1 pass between"), (0, 0.5, ", 0.5 s between"),
+     (2, 1.0, ", 2 passes and 1 s between")],
+)  # fmt: skip
+def test_what_lies_between_two_steps_is_said_if_there_is_something(
+    passes: int, gap_s: float, words: str
+) -> None:
+    assert between(passes, gap_s) == words
 
 
 def test_a_plan_is_recorded_in_words_and_in_data() -> None:
