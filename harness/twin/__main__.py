@@ -25,8 +25,8 @@ _IDLE_SECONDS = 1.0
 _SOON_SECONDS = 0.001
 
 
-class Twin:
-    """The event loop: client, wire and control, whichever has something."""
+class EventLoop:
+    """Client, wire and control, whichever has something."""
 
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self._log = DmaLog(options.dma_log) if options.dma_log else None
@@ -181,12 +181,12 @@ def main() -> int:
     options = _options(sys.argv[1:])
     with ExitStack() as stack:
         try:
-            twin = Twin(options, stack)
+            loop = EventLoop(options, stack)
         except OSError as missing:
             _say(f"it cannot be started: {missing}")
             return 1
-        signal.signal(signal.SIGTERM, twin.end)
-        twin.run()
+        signal.signal(signal.SIGTERM, loop.end)
+        loop.run()
     return 0
 
 
