@@ -29,7 +29,10 @@ from harness.twin.dma_log import HEAD, MISBEHAVED, RECORD, WRITES
 DIGEST_BYTES = 8  # harness.agent.memory_digest
 
 DOUBT_NS = 2_000_000
-"""How far the times of a write and of a copy may be off: a write is logged before it is made."""
+"""How far the times of a write and of a copy may be off.
+
+A write is logged just before it is made, one by message just after the client's answer.
+"""
 
 _RECORD = np.dtype(
     [("t_ns", "<u8"), ("address", "<u8"), ("length", "<u4"), ("kind", "<u2"), ("queue", "<u2")]
@@ -53,6 +56,7 @@ def read_log(data: bytes) -> pd.DataFrame:
     """
     count, dropped, _ = HEAD.unpack_from(data)
     assert _RECORD.itemsize == RECORD.size
+    count = min(count, (len(data) - HEAD.size) // RECORD.size)  # it grew while it was read
     records = np.frombuffer(data, _RECORD, count, HEAD.size)
     log = pd.DataFrame({name: records[name] for name in _RECORD.names or ()})
     log["t_ns"] = log["t_ns"].astype("int64")

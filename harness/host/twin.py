@@ -62,6 +62,10 @@ class Twin:
             )
         return int(records)
 
+    def check_logged(self) -> None:
+        """Raise UsageError unless its DMA is logged."""
+        _ = self.log_position
+
     @property
     def cpu_s(self) -> float:
         """Processor time that its program has used."""

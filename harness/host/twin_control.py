@@ -28,6 +28,7 @@ class TwinControl:
             self._connection.sendall(json.dumps({"do": word, **arguments}).encode() + b"\n")
             answer = self._line()
         except OSError as gone:
+            self._connection.close()  # a late answer would be taken for that to the next question
             raise RemoteError(
                 f"{self._name}: the twin did not answer to {word!r}: {gone}",
                 because="its program has ended, or hangs",

@@ -122,9 +122,21 @@ class Plan:
                 because="a guest that stands writes nothing, and QEMU makes no pass over that",
                 fix="leave passes out, or stop the VF in another way",
             )
-        if self.passes and self.marking not in (Marking.BEFORE, Marking.AFTER):
+        if self.gap_s < 0:
             raise UsageError(
-                f"no pass lies between stopping and marking, which is {self.marking.value}",
+                f"{self.gap_s:g} s cannot lie between two steps",
+                because="the order of the steps is the plan's `marking`",
+                fix="swap them there, and give a gap of 0 or more",
+            )
+        if self.gap_s and not self.passes and self.when is When.PRECOPY:
+            raise UsageError(
+                f"{self.gap_s:g} s alone do not part two steps in pre-copy",
+                because="what is marked is copied in the next pass, however late that comes",
+                fix="have at least one pass between them",
+            )
+        if (self.passes or self.gap_s) and self.marking not in (Marking.BEFORE, Marking.AFTER):
+            raise UsageError(
+                f"nothing lies between stopping and marking, which is {self.marking.value}",
                 because="marking is no step of its own then",
-                fix="mark before or after the stop, or leave passes out",
+                fix="mark before or after the stop, or leave passes and gap_s out",
             )

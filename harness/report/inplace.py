@@ -85,8 +85,8 @@ def _data(migration: Migration, name: str) -> dict[str, Any] | None:
 
 
 def _marked(migration: Migration, plan: Mapping[str, Any]) -> str:
-    if _data(migration, MARKING_REFUSED) is not None:
-        return "refused: without BME QEMU takes no mark from a device"
+    if (refused := _data(migration, MARKING_REFUSED)) is not None:
+        return f"refused: {refused['text']}"
     words = MARKS.get(plan["marking"], str(plan["marking"]))
     words += between(plan["passes"], plan["gap_s"])
     marked = _data(migration, MARKED)

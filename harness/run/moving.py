@@ -63,6 +63,7 @@ class MovingGuest:
         """
         if plan:
             plan.check()
+            self.twin.check_logged()
         self._find()
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)

@@ -1,22 +1,28 @@
-"""The checksums of IPv4, IPv6, TCP and UDP that the device computes and checks.
+"""The checksums of IPv4, IPv6, TCP and UDP that the device computes and checks, and SCTP's.
 
 Ref: RFC 1071.  A ones' complement sum of 16-bit words is their number's remainder by 65535, so
-Python's long integers do a frame in a few microseconds.
+Python's long integers do a frame in a few microseconds.  SCTP has a CRC (RFC 9260, appendix A).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Union
 
 Bytes = Union[bytes, bytearray, memoryview]
 
-TCP, UDP = 6, 17
+TCP, UDP, SCTP = 6, 17, 132
 _IPV4, _IPV6, _VLAN = 0x0800, 0x86DD, 0x8100
 _ETHERNET_BYTES, _TAG_BYTES, _IPV6_BYTES = 14, 4, 40
 _MORE_OR_OFFSET = 0x3FFF
 CHECKSUM_AT = {TCP: 16, UDP: 6}
 """Where a transport's checksum is in its header."""
+
+HEADER_BYTES = {TCP: 18, UDP: 8, SCTP: 12}
+"""How much of a transport's header there is up to the end of its checksum."""
+
+_CRC32C = 0x82F63B78  # the polynomial, lowest power first
 
 
 def total(data: Bytes) -> int:
@@ -104,10 +110,33 @@ def put_network(frame: bytearray, at: int, length: int) -> None:
 def put_transport(frame: bytearray, at: int, transport: int) -> None:
     """Finish the checksum of the segment *at*, which has its pseudo header's sum in place.
 
-    So the driver leaves it; see Linux, Documentation/networking/checksum-offloads.rst.
+    So the driver leaves it; see Linux, Documentation/networking/checksum-offloads.rst.  SCTP's has
+    no pseudo header.
     """
+    if transport == SCTP:
+        frame[at + 8 : at + 12] = bytes(4)
+        frame[at + 8 : at + 12] = crc32c(frame[at:]).to_bytes(4, "little")
+        return
     place = at + CHECKSUM_AT[transport]
     value = complement(total(frame[at:]))
     if transport == UDP and value == 0:
         value = 0xFFFF
     frame[place : place + 2] = value.to_bytes(2, "big")
+
+
+def crc32c(data: Bytes) -> int:
+    """The CRC of Castagnoli's polynomial."""
+    table, value = _crc_table(), 0xFFFFFFFF
+    for each in data:
+        value = value >> 8 ^ table[(value ^ each) & 0xFF]
+    return value ^ 0xFFFFFFFF
+
+
+@cache
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (_CRC32C if value & 1 else 0)
+        table.append(value)
+    return tuple(table)

@@ -149,11 +149,17 @@ class Control:
         """Clear BME as a host does through VFIO; the guest's driver is told nothing."""
         self._device.config.clear_master()
 
-    def mark(self, since: int = 0) -> int:
-        """Mark the pages written from that record of the DMA log on; how many."""
+    def mark(self, since: int = 0) -> dict[str, Any]:
+        """Mark the *pages* written from that record of the DMA log on, or say why it was *refused*.
+
+        The client refuses; what is wrong with the twin itself is an error.
+        """
         if since < 0:
             raise ValueError(f"there is no record {since}")
-        return mark(self._device.memory, since)
+        try:
+            return {"pages": mark(self._device.memory, since), "refused": None}
+        except DmaFault as refused:
+            return {"pages": 0, "refused": str(refused)}
 
     def misbehave(self, **faults: float) -> None:
         """Be at fault from now on, in this way alone; without a fault, be good again.
@@ -212,7 +218,7 @@ class ControlConnection:
                 return {"error": f"there is no {word!r}"}
             _check(method, request)
             return {"ok": method(**request)}
-        except (ValueError, TypeError, RecursionError, DmaFault) as wrong:
+        except (ValueError, TypeError, RecursionError) as wrong:
             return {"error": str(wrong)}
 
 

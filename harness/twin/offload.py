@@ -17,6 +17,11 @@ VLAN_TYPE = b"\x81\x00"
 _ADDRESSES = 12
 _IPV4_BYTES, _IPV6_BYTES, _TCP_BYTES = 20, 40, 20
 _LARGEST_PACKET = 0xFFFF
+_PROTOCOLS = {
+    ixgbe_vf.TUCMD_L4T_TCP: checksum.TCP,
+    ixgbe_vf.TUCMD_L4T_UDP: checksum.UDP,
+    ixgbe_vf.TUCMD_L4T_SCTP: checksum.SCTP,
+}
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 
 
@@ -36,13 +41,12 @@ class Context:
     def of(cls, first: int, kind: int, lengths: int) -> Context:
         """From a descriptor's first 64 bits and the two words after them."""
         l4 = kind & ixgbe_vf.TUCMD_L4T_MASK
-        known = {ixgbe_vf.TUCMD_L4T_TCP: checksum.TCP, ixgbe_vf.TUCMD_L4T_UDP: checksum.UDP}
         return cls(
             mac=first >> 9 & 0x7F,
             network=first & 0x1FF,
             transport=lengths >> 8 & 0xFF,
             segment=lengths >> 16,
-            protocol=known.get(l4, 0),
+            protocol=_PROTOCOLS.get(l4, 0),
             ipv4=bool(kind & ixgbe_vf.TUCMD_IPV4),
             vlan=first >> 16 & 0xFFFF,
         )
@@ -63,7 +67,7 @@ def finished(data: bytes, command: int, options: int, context: Context) -> Itera
     if options & POPTS_IXSM and context.ipv4:
         checksum.put_network(frame, network_at, context.network)
     if options & POPTS_TXSM and context.protocol:
-        if transport_at + checksum.CHECKSUM_AT[context.protocol] + 2 > len(data):
+        if transport_at + checksum.HEADER_BYTES[context.protocol] > len(data):
             raise ValueError("the transport's header is cut short")
         checksum.put_transport(frame, transport_at, context.protocol)
     yield frame

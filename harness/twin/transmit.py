@@ -29,6 +29,7 @@ _HEADER_BYTES = 14
 _LEAST_BYTES = 60
 """Of a frame without its checksum: the port pads shorter ones (HLREG0.TXPADEN)."""
 
+_MOST_PARTS = 64  # of a frame; writev(2) takes 1024, padding included
 _LARGEST_BYTES = ixgbe_vf.MAX_FRAME_BYTES - ixgbe_vf.CHECKSUM_BYTES
 _LARGEST_TAGGED = _LARGEST_BYTES + ixgbe_vf.TAG_BYTES
 _LARGEST_SEGMENTED = 1 << 18  # PAYLEN has 18 bits (IXGBE_ADVTXD_PAYLEN_SHIFT is 14)
@@ -151,7 +152,7 @@ class Transmitter:
 
     def _put(self, parts: list[Part]) -> None:
         length = sum(map(len, parts))
-        if len(parts[0]) < _HEADER_BYTES:
+        if len(parts[0]) < _HEADER_BYTES or len(parts) > _MOST_PARTS:
             parts = [b"".join(parts)]
         largest = _LARGEST_BYTES
         if length > largest and bytes(parts[0][12:14]) == offload.VLAN_TYPE:

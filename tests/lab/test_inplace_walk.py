@@ -33,8 +33,11 @@ def can_be_done(plan: Plan) -> bool:
 
 
 def planned(quiesce: Quiesce, when: When, marking: Marking) -> Plan:
-    """Marked first, the VF goes on for a while: whether it writes in a moment is luck."""
-    return Plan(quiesce, when, marking, gap_s=0.5 if marking is Marking.BEFORE else 0)
+    """Marked first, the VF goes on for another pass, where the guest goes on that long."""
+    apart = Plan(quiesce, when, marking, passes=1, gap_s=0.5)
+    return (
+        apart if marking is Marking.BEFORE and can_be_done(apart) else Plan(quiesce, when, marking)
+    )
 
 
 PLANS = [
@@ -56,6 +59,19 @@ def keeps_all(plan: Plan) -> bool:
     return plan.marking is Marking.AFTER and plan.quiesce is not Quiesce.UNBIND
 
 
+def loses_some(plan: Plan) -> bool:
+    """Whether something must be lost.
+
+    Otherwise it is luck: whether the VF writes in the moment between mark and stop, and whether the
+    guest, once it stands, has left it a buffer to write to.
+    """
+    if plan.when is When.AFTER_STOP:
+        return True
+    if plan.quiesce is Quiesce.NOTHING:
+        return plan.when is not When.PRE_SWITCHOVER or plan.marking is Marking.NONE
+    return not keeps_all(plan) and (plan.marking is not Marking.BEFORE or plan.passes > 0)
+
+
 @pytest.mark.parametrize(
     "plan", PLANS, ids=lambda plan: plan.words.replace(",", "").replace(" ", "-")
 )
@@ -67,7 +83,10 @@ def test_the_wrong_orders_lose_the_pages_that_are_predicted_and_the_right_ones_n
     pages = moved.conducted.tables["memory"]
     assert moved.memory["unexplained"] == [], moved.why
     assert pages["differs"][pages["must_differ"]].all(), moved.why
-    assert bool(moved.memory["differ"]) is not keeps_all(plan), moved.why
+    if keeps_all(plan):
+        assert moved.memory["differ"] == 0, moved.why
+    if loses_some(plan):
+        assert moved.memory["must_differ"] > 0, moved.why
 
 
 @pytest.mark.parametrize("run", range(1, 11))

@@ -53,6 +53,16 @@ def test_a_plan_is_recorded_in_words_and_in_data() -> None:
 
 
 @pytest.mark.parametrize("marking", [Marking.NONE, Marking.AS_WRITTEN])
-def test_no_pass_lies_between_the_stop_and_what_is_no_step(marking: Marking) -> None:
+@pytest.mark.parametrize(("when", "passes", "gap_s"), [(When.PRECOPY, 1, 0), (When.BEFORE, 0, 1)])
+def test_nothing_lies_between_the_stop_and_what_is_no_step(
+    marking: Marking, when: When, passes: int, gap_s: float
+) -> None:
     with pytest.raises(UsageError, match=f"stopping and marking, which is {marking.value}"):
-        Plan(Quiesce.BME_CLEARED, When.PRECOPY, marking, passes=1).check()
+        Plan(Quiesce.BME_CLEARED, when, marking, passes, gap_s).check()
+
+
+@pytest.mark.parametrize(("gap_s", "words"), [(0.5, "do not part two steps"), (-1, "cannot lie")])
+def test_time_alone_parts_no_steps_in_pre_copy(gap_s: float, words: str) -> None:
+    """A mark saves all that is written until the next pass, half a second later as well."""
+    with pytest.raises(UsageError, match=words):
+        Plan(Quiesce.BME_CLEARED, When.PRECOPY, Marking.BEFORE, gap_s=gap_s).check()

@@ -110,7 +110,10 @@ def test_the_table_has_a_row_for_each_order_and_the_worst_first() -> None:
         samples=(STAYS, CLEARED),
         cuts=(Cut(1500, 99_000),),
     )
-    refused = moved(event(1400, "conductor", "marking refused"), samples=(STAYS, BACK))
+    refused = moved(
+        event(1400, "conductor", "marking refused", text="the client refused"),
+        samples=(STAYS, BACK),
+    )
     runs = [reported(each).migration for each in (refused, wrong)]
     first, second = inplace_rows(run_of(*runs), {id(runs[1]): "m2"})
     assert (first.key, first.stopped, first.when) == ("m2", "BME cleared by the host", "pre-copy")
@@ -118,7 +121,7 @@ def test_the_table_has_a_row_for_each_order_and_the_worst_first() -> None:
     assert (first.lost_pages, first.all_kept) == ("24 of 131072", False)
     assert first.explained.endswith("predicted: 23 to 25")
     assert (first.bme, first.afterwards) == ("0 at +1.50 s", "dead, though set up there")
-    assert second.marked.startswith("refused")
+    assert second.marked == "refused: the client refused"
     assert (second.bme, second.all_kept) == ("stays 1", True)
     assert second.afterwards == "back 400 ms after the guest ran on"
 

@@ -65,6 +65,16 @@ def test_a_frame_is_put_together_from_several_buffers(guest: Guest) -> None:
     assert guest.tx[0].done() == [3]
 
 
+def test_a_frame_of_more_buffers_than_the_host_takes_at_once_leaves(guest: Guest) -> None:
+    """A driver may cut a frame as finely as its ring allows; writev(2) takes 1024 parts."""
+    guest.start(descriptors=2048)
+    data = frame(1100)
+    guest.tx[0].send(data[:14], *(data[at : at + 1] for at in range(14, 1100)))
+    assert guest.sent == [data]
+    guest.tx[0].send(frame(30)[:15], *(frame(30)[at : at + 1] for at in range(15, 30)))
+    assert guest.sent[1:] == [frame(30).ljust(60, b"\0")]
+
+
 def test_without_rs_nothing_is_written_back(guest: Guest) -> None:
     """The driver asks for a report where it wants one; the head moves all the same."""
     guest.tx[0].send(frame(60), command=0)

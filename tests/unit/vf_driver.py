@@ -7,6 +7,7 @@ ixgbevf_main.c, mbx.c and vf.c; the names of its functions stand at ours.
 from __future__ import annotations
 
 import mmap
+import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,7 @@ class Guest:
             self.device.write(register, (1 << ixgbe_vf.VECTORS) - 1)
 
     def _send(self, parts: list[Part]) -> bool:
+        assert len(parts) <= os.sysconf("SC_IOV_MAX"), "writev(2) refuses that"
         if self.takes:
             self.sent.append(b"".join(parts))
         return self.takes

@@ -24,7 +24,7 @@ from harness.analysis.measured import (
     QUIESCED,
 )
 from harness.analysis.memory import Lent, read_log
-from harness.errors import LabError, MigrationError, RemoteError
+from harness.errors import LabError, MigrationError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
@@ -47,6 +47,9 @@ SWITCH_SECONDS = 60
 
 class Inplace:
     """Move a guest together with its twin.
+
+    What has been done to stop its DMA is not undone where the migration fails: the VF of a guest
+    that stays is as the plan left it.
 
     After `migrate`, *tables* has the source's DMA log (``dma``) and what became of each page
     (``memory``); see ``analysis.memory``.
@@ -106,7 +109,6 @@ class Inplace:
         if self._plan.when is When.PRECOPY:
             pacing.wait_for_half(source, deadline)
             self._take_steps(source)
-            self._check_in_precopy(source)
             pacing.make_last_pass_soon(source)
         if not self._comes_to_switchover(source, asked, deadline):
             return
@@ -137,7 +139,9 @@ class Inplace:
         return bool(event.data["status"] == "pre-switchover")
 
     def _check_in_precopy(self, source: Instance) -> None:
-        if any(event.name == "STOP" for event in source.qmp.events[self._since :]):
+        if self._plan.when is When.PRECOPY and any(
+            event.name == "STOP" for event in source.qmp.events[self._since :]
+        ):
             raise LabError(
                 f"{source.host.name}: QEMU stopped the guest before the plan's steps were taken",
                 because=f"the plan is {self._plan.words}: this was another one",
@@ -146,7 +150,7 @@ class Inplace:
 
     def _take_steps(self, source: Instance) -> None:
         with ExitStack() as going:
-            if self._plan.passes or (self._plan.gap_s and self._plan.when is When.PRECOPY):
+            if self._plan.passes:
                 going.enter_context(pacing.kept_going(source, self._guest))
             if self._plan.marking is Marking.BEFORE:
                 self._mark()
@@ -155,6 +159,7 @@ class Inplace:
             if self._plan.marking is Marking.AFTER:
                 self._let_gap_pass(source)
                 self._mark()
+            self._check_in_precopy(source)
 
     def _let_gap_pass(self, source: Instance) -> None:
         """Wait until so many whole passes were made, and that time; one under way is not whole."""
@@ -179,11 +184,11 @@ class Inplace:
         self._note(QUIESCED, how.value)
 
     def _mark(self) -> None:
-        try:
-            marked = self._source.control.ask("mark", since=self._log_at_start)
-            self._note(MARKED, f"{marked} pages", {"pages": marked})
-        except RemoteError as refused:
-            self._note(MARKING_REFUSED, refused.because)
+        marked = self._source.control.ask("mark", since=self._log_at_start)
+        if marked["refused"]:
+            self._note(MARKING_REFUSED, marked["refused"])
+        else:
+            self._note(MARKED, f"{marked['pages']} pages", {"pages": marked["pages"]})
 
     def _digests(self, source: Instance, successor: Instance) -> memory.Digests:
         both = memory.digests(source, successor)
