@@ -14,13 +14,17 @@ _BROADCAST = b"\xff" * 6
 
 @dataclass
 class Filters:
-    """What the VF is to get: its address, and what it asked for beside; *multicast* are hashes."""
+    """What the VF is to get: its address, and what it asked for beside.
+
+    *multicast* are hashes, which count while *by_hash* (ROMPE) is set.
+    """
 
     mac: bytes
     vlans: set[int]
     macvlans: set[bytes] = field(default_factory=set)
     multicast: set[int] = field(default_factory=set)
     xcast: int = Xcast.NONE
+    by_hash: bool = False
 
     def accept(self, frame: memoryview, *, tagged_only: bool) -> bool:
         """Whether *frame* is the VF's, by VLAN and by address."""
@@ -34,7 +38,7 @@ class Filters:
             return (mac == self.mac and mac != NO_MAC) or mac in self.macvlans
         if mac == _BROADCAST or self.xcast >= Xcast.ALLMULTI:
             return True
-        return multicast_hash(mac) in self.multicast
+        return self.by_hash and multicast_hash(mac) in self.multicast
 
 
 def multicast_hash(mac: bytes) -> int:

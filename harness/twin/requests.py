@@ -52,6 +52,7 @@ def _set_multicast(port: Port, words: list[int]) -> bool:
     entries = min(_info(words), _MULTICAST_ENTRIES)
     halves = [half for word in words[1:] for half in (word & 0xFFFF, word >> 16)]
     port.filters.multicast = {half & 0xFFF for half in halves[:entries]}
+    port.filters.by_hash = True
     return True
 
 
@@ -124,6 +125,8 @@ def _update_xcast(port: Port, words: list[int]) -> bool:
         mode = int(Xcast.MULTI)
     if mode >= Xcast.PROMISC:
         return False
+    if mode != port.filters.xcast:
+        port.filters.by_hash = mode >= Xcast.MULTI
     port.filters.xcast = words[1] = mode
     return True
 

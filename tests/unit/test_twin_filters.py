@@ -247,6 +247,20 @@ def test_a_list_is_as_long_as_a_message(guest: Guest) -> None:
 # --- modes ----------------------------------------------------------------------------------
 
 
+def test_a_vf_that_wants_no_groups_has_a_list_that_does_not_count(guest: Guest) -> None:
+    """ROMPE: mode NONE clears it, another mode sets it, a list sets it whatever the mode is.
+
+    A mode that is the same as before changes nothing.
+    """
+    said(guest, Message.SET_MULTICAST, GROUPS[MDNS], info=1)
+    heard = [reaches(guest, MDNS)]
+    for mode in (Xcast.NONE, Xcast.MULTI, Xcast.NONE):
+        said(guest, Message.UPDATE_XCAST_MODE, mode)
+        heard.append(reaches(guest, MDNS))
+    said(guest, Message.SET_MULTICAST, GROUPS[MDNS], info=1)
+    assert [*heard, reaches(guest, MDNS)] == [True, True, True, False, True]
+
+
 @pytest.mark.parametrize(
     ("trusted", "version", "mode", "granted"),
     [
