@@ -76,7 +76,7 @@ class Device:
         self.released.clear()
 
     def reset(self) -> None:
-        """A function level reset, or VFIO's: the VF as it was powered on, and off the bus."""
+        """A function level reset, or VFIO's: the VF begins anew, off the bus; BARs stay."""
         self.config.clear()
         self._reset_vf()
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import errno
 import json
-import os
 import random
 import socket
 import sys
@@ -29,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vfio_client import Client, Said, Twin, access, packed
-from vfio_messages import DESCRIPTOR, ODD, PAGE, PAGES, WHILE_ASKED, spoilt, wanted
+from vfio_messages import DESCRIPTOR, ODD, WHILE_ASKED, Files, spoilt, wanted
 
 from harness.twin import channel as channel_module
 from harness.twin.channel import Channel, ClientGone
@@ -122,31 +121,6 @@ class Guest:
 
 
 # --- a run ----------------------------------------------------------------------------------
-
-
-class Files:
-    """What can be sent along: Memory, Eventfds, Pipes, Nothing at all, and Directories."""
-
-    def __init__(self) -> None:
-        self._memory = os.memfd_create("guest")
-        for _ in range(PAGES):
-            os.write(self._memory, DESCRIPTOR * (PAGE // len(DESCRIPTOR)))
-        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK)
-        reading, self._pipe = os.pipe()
-        os.close(reading)
-        self._null = os.open("/dev/null", os.O_RDONLY)
-        self._directory = os.open("/", os.O_PATH)
-        self._by_kind = {
-            "m": self._memory, "e": self._eventfd, "p": self._pipe,
-            "n": self._null, "d": self._directory,
-        }  # fmt: skip
-
-    def of(self, kinds: str) -> list[int]:
-        return [self._by_kind[kind] for kind in kinds]
-
-    def close(self) -> None:
-        for each in self._by_kind.values():
-            os.close(each)
 
 
 class Run:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing, suppress
 from errno import EEXIST, EINVAL, ENOENT, ENOSYS
 from pathlib import Path
+from random import Random
+from socket import SHUT_WR
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from vfio_client import (
     Client,
     Refusal,
@@ -19,6 +24,7 @@ from vfio_client import (
     packed,
     served_twin,
 )
+from vfio_messages import Files, spoilt, wanted
 
 from harness.twin.channel import MAX_DESCRIPTORS
 from harness.twin.memory import MOST_REGIONS
@@ -232,6 +238,24 @@ def test_a_reset_resets_the_device_and_not_what_is_lent_to_it(twin: Twin, client
     assert client.read(BAR0, Register.VTEIMS) == 0
     assert twin.commanded == [PciCommand.MASTER, 0]
     assert len(twin.device.memory.regions) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(chance=st.randoms(use_true_random=False), count=st.integers(1, 30))
+def test_no_few_messages_end_the_server(chance: Random, count: int) -> None:
+    """Whatever a client says before it hangs up, the next one is served; a failure is made small.
+
+    Its messages are those of tests/fuzz, which sends a million.
+    """
+    messages = [spoilt(chance, wanted(chance)) for _ in range(count)]
+    with closing(Files()) as files, Twin() as twin:
+        client = twin.connect()
+        with suppress(OSError):  # it was hung up on
+            for data, kinds in messages:
+                client.send_bytes(data, *files.of(kinds))
+            client.socket.shutdown(SHUT_WR)
+        twin.served()
+        assert twin.connect().read(CONFIG, ConfigRegister.VENDOR_ID, 2) == 0x8086
 
 
 def test_random_messages_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:

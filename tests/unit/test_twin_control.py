@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, PEER, frame_of
 
+from harness.errors import RemoteError
+from harness.host import twin_control
 from harness.twin import control
 from harness.twin.control import Control, ControlConnection
 from harness.uapi.ixgbe_vf import LINK_OF_MBIT, Api, Link, Message, Register
@@ -42,6 +45,21 @@ def say(guest: Guest) -> Iterator[Say]:
     near.close()
     assert not connection.serve()
     connection.close()
+
+
+def test_an_answer_that_comes_too_late_is_not_that_to_the_next_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Marking can take long; its number of pages would be a port's MTU, or the DMA log's length."""
+    monkeypatch.setattr(twin_control, "ANSWER_SECONDS", 0.05)
+    near, far = socket.socketpair()
+    with closing(far), closing(twin_control.TwinControl("alder: vf0", near)) as asking:
+        with pytest.raises(RemoteError, match="alder: vf0: the twin did not answer to 'mark'"):
+            asking.ask("mark")
+        with suppress(BrokenPipeError):
+            far.sendall(b'{"ok": 7}\n')
+        with pytest.raises(RemoteError, match="the twin did not answer to 'now'"):
+            asking.ask("now")
 
 
 def tell(say: Say, word: str, **arguments: Any) -> Any:

@@ -289,6 +289,7 @@ class Twin:
             channel.close()
 
     def _send(self, parts: list[Part]) -> bool:
+        assert len(parts) <= os.sysconf("SC_IOV_MAX"), "writev(2) refuses that"
         self.sent.append(b"".join(parts))
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 
@@ -27,6 +28,31 @@ RING = [
 
 Wanted = tuple[int, bytes, str]
 """A command, its payload, and the kinds of descriptors that go with it, a letter each."""
+
+
+class Files:
+    """What can be sent along: Memory, Eventfds, Pipes, Nothing at all, and Directories."""
+
+    def __init__(self) -> None:
+        self._memory = os.memfd_create("guest")
+        for _ in range(PAGES):
+            os.write(self._memory, DESCRIPTOR * (PAGE // len(DESCRIPTOR)))
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK)
+        reading, self._pipe = os.pipe()
+        os.close(reading)
+        self._null = os.open("/dev/null", os.O_RDONLY)
+        self._directory = os.open("/", os.O_PATH)
+        self._by_kind = {
+            "m": self._memory, "e": self._eventfd, "p": self._pipe,
+            "n": self._null, "d": self._directory,
+        }  # fmt: skip
+
+    def of(self, kinds: str) -> list[int]:
+        return [self._by_kind[kind] for kind in kinds]
+
+    def close(self) -> None:
+        for each in self._by_kind.values():
+            os.close(each)
 
 
 # --- messages that a client would send ------------------------------------------------------
