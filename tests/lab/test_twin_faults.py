@@ -13,7 +13,7 @@ from harness.run.moving import MovingGuest
 from harness.run.record import Moved
 from harness.traffic.flow import Flow
 from harness.traffic.running import start
-from harness.waiting import WaitError, wait_for
+from harness.waiting import WaitError, let_pass, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.needs("two-hosts", "twin", "peer", "jumbo")]
 
@@ -89,6 +89,7 @@ def test_a_lost_interrupt_is_an_outage(bare_guest: MovingGuest, flow: Callable[.
     with start(flow(64), ends.peer_end, ends.guest_end) as running:
         running.wait_until_served(5)
         bare_guest.twin.misbehave(loses=1)
+        let_pass(0.5)  # what arrived before that is written by then
         with pytest.raises(WaitError, match="frames of flow round-trip-64 to arrive"):
             running.wait_until_served(1)
 
