@@ -1,12 +1,32 @@
-"""The twin as a program: what it needs and has not is said in one line."""
+"""The twin as a program: whom it serves, how it ends, and what it says of what it has not."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from vfio_client import Client, packed
+from wire import ROOT, laid
+
+from harness.host.twin_control import TwinControl
+from harness.uapi.pci_regs import Register
+from harness.uapi.vfio import PciRegion
+from harness.uapi.vfio_user import Command
+from harness.waiting import wait_for
+
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None,
+    reason="needs root and iproute2: it makes network namespaces",
+)
 
 
 def run(folder: Path, **options: str) -> subprocess.CompletedProcess[str]:
@@ -37,3 +57,85 @@ def test_what_is_missing_is_said_in_one_line(
     assert said in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "vf").exists()
+
+
+@dataclass
+class Running:
+    """A twin that runs on a tap in a namespace of its own; *folder* has its sockets."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        client = Client(connected(self.folder / "vf"))
+        try:
+            yield client
+        finally:
+            client.hang_up()
+
+    def status(self) -> dict[str, object]:
+        with closing(TwinControl("vf0", connected(self.folder / "control"))) as control:
+            return dict(control.ask("status"))
+
+
+def connected(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(path))
+    return connection
+
+
+def vendor(client: Client) -> int:
+    return client.read(PciRegion.CONFIG, Register.VENDOR_ID, 2)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    with laid(tmp_path) as wire:
+        wire.near.ip("tuntap", "add", "vf0", "mode", "tap")
+        wire.near.ip("link", "set", "vf0", "up")
+        argv = [
+            "ip", "netns", "exec", wire.near.name, sys.executable, "-m", "harness.twin",
+            f"--socket={tmp_path}/vf", f"--control={tmp_path}/control", "--tap=vf0",
+            f"--bme={tmp_path}/bme.jsonl", f"--dma-log={tmp_path}/dma.log",
+        ]  # fmt: skip
+        process = subprocess.Popen(argv, cwd=ROOT, text=True, stderr=subprocess.PIPE)
+        wait_for("the twin to listen", (tmp_path / "control").exists, within=10)
+        try:
+            yield Running(process, tmp_path)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@needs_namespaces
+def test_a_second_client_is_hung_up_on_and_the_first_is_served_on(running: Running) -> None:
+    with running.client() as first:
+        first.negotiate()
+        with running.client() as second, pytest.raises((EOFError, ConnectionError)):
+            second.negotiate()
+        assert vendor(first) == 0x8086
+        assert running.status()["client"] is True
+
+
+@needs_namespaces
+def test_a_client_that_vanishes_in_the_middle_of_a_message_makes_room(running: Running) -> None:
+    """QEMU is killed as it writes: the next guest is to have the VF."""
+    with running.client() as first:
+        first.negotiate()
+        first.send_bytes(packed(1, Command.REGION_READ, bytes(16))[:20])
+    wait_for("the twin to be free", lambda: running.status()["client"] is False, within=5)
+    with running.client() as next_one:
+        next_one.negotiate()
+        assert vendor(next_one) == 0x8086
+
+
+@needs_namespaces
+def test_it_ends_at_once_when_it_is_told_to(running: Running) -> None:
+    """With a client that says nothing, and somebody who asks: nobody is waited for."""
+    with running.client() as client:
+        client.negotiate()
+        with closing(connected(running.folder / "control")):
+            running.process.send_signal(signal.SIGTERM)
+            _, said = running.process.communicate(timeout=5)
+    assert (running.process.returncode, said) == (0, "")
