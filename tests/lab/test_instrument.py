@@ -91,6 +91,7 @@ def test_a_guest_that_panics_at_its_destination_is_measured_and_replaced(
 
 @pytest.mark.failover
 @pytest.mark.faults
+@pytest.mark.nightly
 def test_a_guest_that_its_lab_loses_is_measured_by_another(
     guest: MovingGuest,
     migrate: Callable[..., Moved],
