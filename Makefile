@@ -34,7 +34,7 @@ test: ## all tests that need no hardware: format, lint, types, unit, recorded, b
 	.ci/as-root $(PYTHON) -m pytest $(NEWEST)
 	.ci/as-root $(PYTHON) -m pytest -m 'not nightly' tests/lab
 
-check: ## the same without browser and embedded lab: no root, under a minute
+check: ## the same without browser and embedded lab: no root, a minute or two
 	@.ci/setup check
 	$(static)
 	$(PYTHON) -m pytest $(PURE)
