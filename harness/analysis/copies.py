@@ -24,10 +24,12 @@ def read_copies(trace: bytes, block: str, *, end_ns: int) -> pd.DataFrame:
     *page* is the page's number in the block; it was read at some time from *t_ns* to *done_ns*
     (int64, wall clock).  The last copy was made by *end_ns*.
     """
-    saved = [line.split() for line in trace.splitlines() if b" ram_save_page " in line]
+    whole = trace.split(b"\n")[:-1]
+    saved = [line.split() for line in whole if b" ram_save_page " in line]
     stamps = pd.to_datetime([line[0].decode() for line in saved], utc=True, format="ISO8601")
     t_ns = stamps.as_unit("ns").asi8
-    done_ns = np.append(t_ns[IN_ONE_GO:], [end_ns] * min(IN_ONE_GO, len(saved)))
+    last_ns = np.full(min(IN_ONE_GO, len(saved)), end_ns, dtype="int64")
+    done_ns = np.concatenate([t_ns[IN_ONE_GO:], last_ns])
     ours = np.array([line[2] == f"{block}:".encode() for line in saved], dtype=bool)
     pages = np.array([int(line[4], 16) // PAGE for line in saved], dtype="int64")
     return pd.DataFrame({"page": pages[ours], "t_ns": t_ns[ours], "done_ns": done_ns[ours]})

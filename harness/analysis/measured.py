@@ -27,10 +27,11 @@ DIGESTED = "memory digested"
 MEMORY_COMPARED = "memory compared"
 """An event: what came of comparing both memories after the stop, in pages.
 
-{"pages", "differ", "may_differ", "must_differ", "unexplained", "late_writes", "misbehaved",
-"not_logged"}: how many there are, how many differ, how many could by the device's own log, how many
-had to, the numbers of those that differ and could not, how often the device wrote after the last
-pass had begun, how often what it had no right to, and how many accesses its log had no room for.
+{"pages", "differ", "may_differ", "must_differ", "not_lost", "unexplained", "late_writes",
+"misbehaved", "not_logged"}: how many there are, how many differ, how many could by the device's log
+and QEMU's trace of its copies, how many had to, how many of these do not, the numbers of those that
+differ and could not, how often the device wrote after the last pass had begun, how often what it
+had no right to, and how many accesses its log had no room for.
 """
 
 ECHOES = "echoes counted"

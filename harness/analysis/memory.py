@@ -1,4 +1,4 @@
-"""Guest memory on both sides, page by page; and what the device's DMA log says of each difference.
+"""Guest memory on both sides, page by page; which pages had to be lost, by log and by trace.
 
 Frames:
 

@@ -126,10 +126,17 @@ def _instrument_doubts(flows: Sequence[FlowFigures], limits: Limits) -> Iterable
 
 def _log_doubts(measured: Measured) -> Iterable[str]:
     for event in measured.events:
-        if event.name == MEMORY_COMPARED and event.data["not_logged"]:
+        if event.name != MEMORY_COMPARED:
+            continue
+        if event.data["not_logged"]:
             yield (
                 f"the device's log had no room for {event.data['not_logged']} accesses: no page can"
                 " be explained by it; boot another guest for each migration, or send less"
+            )
+        if event.data["not_lost"]:
+            yield (
+                f"{event.data['not_lost']} pages arrived that had to be lost by the device's log "
+                "and QEMU's trace of its copies: one of the two is wrong"
             )
 
 
@@ -195,7 +202,7 @@ def _attachment_faults(measured: Measured) -> Iterable[str]:
 
 
 def _memory_faults(measured: Measured) -> Iterable[str]:
-    """Memory that did not arrive; where the device's own log does not say why, that too."""
+    """Memory that did not arrive; where log and trace do not say why, that too."""
     for event in measured.events:
         if event.name != MEMORY_COMPARED:
             continue

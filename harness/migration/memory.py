@@ -22,6 +22,7 @@ from harness.analysis.memory import (
     explained,
     written_pages,
 )
+from harness.errors import MeasurementError
 from harness.guest.command_line import MEMORY, MEMORY_ID, TRACE
 from harness.guest.instance import Instance
 from harness.guest.qmp import QmpEvent
@@ -63,12 +64,19 @@ def pages_explained(
 ) -> pd.DataFrame:
     """The pages frame of ``analysis.memory``, from the device's *log* and from QEMU's trace.
 
-    *since* is the number of the source's first event of this migration.
+    *since* is the number of the source's first event of this migration.  Raises MeasurementError
+    for a trace that cannot be read.
     """
     events = source.qmp.events[since:]
     completed = next(each for each in reversed(events) if each.title == "MIGRATION completed")
     trace = source.host.fetch(f"{source.place.folder}/{TRACE}")
     copies = read_copies(trace, MEMORY_ID, end_ns=completed.realtime_ns)
+    if copies.empty:
+        raise MeasurementError(
+            f"{source.host.name}: QEMU's trace has no copy of the guest's memory",
+            because="without it nobody knows which pages had to be lost",
+            fix=f"see {TRACE} in the guest's folder there: this reads what QEMU 11.1 writes",
+        )
     copies[["t_ns", "done_ns"]] += _monotonic_ns(0)
     return explained(
         differing(both.here, both.there),
@@ -89,6 +97,7 @@ def summary(
         "differ": len(lost),
         "may_differ": int(pages["may_differ"].sum()),
         "must_differ": int(pages["must_differ"].sum()),
+        "not_lost": int((pages["must_differ"] & ~pages["differs"]).sum()),
         "unexplained": [int(page) for page in lost[~lost["may_differ"]]["page"]],
         "late_writes": int((log["writes"] & (log["t_ns"] > last_pass_ns)).sum()),
         "misbehaved": int(log["misbehaved"].sum()),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -157,11 +156,14 @@ def given_up(
 ) -> Outcome:
     """Cancel a migration that is *late*, and tell how far it came."""
     note = Note(time.monotonic_ns(), "gave up waiting", f"{late.what}; {late.because}")
-    with suppress(QemuGoneError):  # which is an outcome, too
+    try:
         source.qmp.execute("migrate_cancel")  # does nothing to one that is over
         source.qmp.wait_for("it to end", is_ending, within=CANCEL_SECONDS, since=asked.since)
+    except (QemuGoneError, MigrationError):
+        if state_of(source) != GONE:  # that it ended is an outcome, too
+            raise
     ended = outcome(asked, source, successor)
-    if ended.status != "completed":
+    if ended.status != "completed" and ended.source_state != GONE:
         stayed()
     return replace(ended, reason=ended.reason or note.text, notes=(note,))
 

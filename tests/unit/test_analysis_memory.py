@@ -95,7 +95,14 @@ def test_a_copy_is_over_when_no_more_can_be_waiting_to_be_sent() -> None:
 
 def test_what_was_printed_beside_the_copies_is_none_of_them() -> None:
     lines = b"2026-11-27T05:31:09.757942Z migration_bitmap_sync_end dirty_pages 4\nwarning: x\n"
-    assert read_copies(lines, "ram", end_ns=1).empty
+    copies = read_copies(lines, "ram", end_ns=1)
+    assert copies.empty
+    assert {str(each) for each in copies.dtypes} == {"int64"}
+
+
+def test_a_line_that_is_still_being_written_is_none_yet() -> None:
+    line = b"2026-11-27T05:31:09.757942Z ram_save_page ram: offset: 0x1000 host: 0x7f\n"
+    assert len(read_copies(line + line[:40], "ram", end_ns=1)) == 1
 
 
 PASSES_NS = [100 * MS, 300 * MS]

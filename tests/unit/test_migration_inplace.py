@@ -113,6 +113,18 @@ def test_a_source_that_ends_is_an_outcome(ends: tuple[End, End], devices: list[D
     assert steps_of(outcome) == ["in place", "gave up waiting"]
 
 
+def test_a_source_that_ends_while_a_step_is_taken_is_an_outcome(
+    ends: tuple[End, End], devices: list[Device]
+) -> None:
+    """It is asked how far it has come, and is not there any more."""
+    monitor = ends[0].monitor
+    monitor.reacts["migrate"] = lambda _: monitor.step("active")
+    monitor.reacts["query-migrate"] = lambda _: monitor.end()
+    outcome = migrated(ends, devices, Plan(Quiesce.BME_CLEARED, When.PRECOPY, Marking.NONE))
+    assert (outcome.status, outcome.source_state) == ("failed", GONE)
+    assert steps_of(outcome) == ["in place", "gave up waiting"]
+
+
 def test_steps_that_came_after_the_stop_are_another_experiment(
     ends: tuple[End, End], devices: list[Device]
 ) -> None:

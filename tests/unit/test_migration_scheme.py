@@ -173,6 +173,20 @@ def test_a_migration_that_failed_before_is_not_this_one(ends: tuple[End, End]) -
     assert migrated(ends).check().status == "completed"
 
 
+def test_a_source_that_ends_as_it_is_cancelled_is_an_outcome(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guest panics meanwhile; nobody is there for the filter to be given back to."""
+    monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
+    source, destination = ends
+    monitor = source.monitor
+    monitor.reacts["migrate"] = lambda _: monitor.then.append(lambda: monitor.step("wait-unplug"))
+    monitor.reacts["migrate_cancel"] = lambda _: monitor.then.append(monitor.end)
+    outcome = migrated(ends, Failover(HandOff(source.vf, destination.vf, MAC)))
+    assert (outcome.status, outcome.source_state) == ("failed", GONE)
+    assert (filters_set(source), filters_set(destination)) == ([], [])
+
+
 def test_a_source_that_ends_is_an_outcome_at_once(ends: tuple[End, End]) -> None:
     """It took the guest with it; the deadline is minutes."""
     source, _ = ends

@@ -24,7 +24,7 @@ from harness.analysis.measured import (
     QUIESCED,
 )
 from harness.analysis.memory import Lent, read_log
-from harness.errors import LabError, MigrationError
+from harness.errors import LabError, MigrationError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
@@ -98,7 +98,9 @@ class Inplace:
         try:
             self._bring_over(source, successor, asked, deadline)
             ended = scheme.outcome(asked, source, successor)
-        except (MigrationError, WaitError) as late:
+        except (MigrationError, WaitError, RemoteError) as late:
+            if isinstance(late, RemoteError) and scheme.state_of(source) != scheme.GONE:
+                raise
             ended = scheme.given_up(late, asked, source, successor, lambda: None)
         return replace(ended, notes=(*self._notes, *ended.notes))
 
