@@ -16,11 +16,8 @@ TCP, UDP, SCTP = 6, 17, 132
 _IPV4, _IPV6, _VLAN = 0x0800, 0x86DD, 0x8100
 _ETHERNET_BYTES, _TAG_BYTES, _IPV6_BYTES = 14, 4, 40
 _MORE_OR_OFFSET = 0x3FFF
-CHECKSUM_AT = {TCP: 16, UDP: 6}
+CHECKSUM_AT = {TCP: slice(16, 18), UDP: slice(6, 8), SCTP: slice(8, 12)}
 """Where a transport's checksum is in its header."""
-
-HEADER_BYTES = {TCP: 18, UDP: 8, SCTP: 12}
-"""How much of a transport's header there is up to the end of its checksum."""
 
 _CRC32C = 0x82F63B78  # the polynomial, lowest power first
 
@@ -93,7 +90,7 @@ def network_is_right(frame: Bytes, parsed: Parsed) -> bool:
 def transport_is_right(frame: Bytes, parsed: Parsed) -> bool:
     """Whether TCP or UDP sums up; a UDP checksum of 0 says that there is none."""
     segment = frame[parsed.transport_at : parsed.end]
-    if len(segment) < CHECKSUM_AT[parsed.transport] + 2:
+    if len(segment) < CHECKSUM_AT[parsed.transport].stop:
         return False
     if parsed.transport == UDP and not (segment[6] or segment[7]):
         return True
@@ -113,15 +110,16 @@ def put_transport(frame: bytearray, at: int, transport: int) -> None:
     So the driver leaves it; see Linux, Documentation/networking/checksum-offloads.rst.  SCTP's has
     no pseudo header.
     """
+    within = CHECKSUM_AT[transport]
+    place = slice(at + within.start, at + within.stop)
     if transport == SCTP:
-        frame[at + 8 : at + 12] = bytes(4)
-        frame[at + 8 : at + 12] = crc32c(frame[at:]).to_bytes(4, "little")
+        frame[place] = bytes(4)
+        frame[place] = crc32c(frame[at:]).to_bytes(4, "little")
         return
-    place = at + CHECKSUM_AT[transport]
     value = complement(total(frame[at:]))
     if transport == UDP and value == 0:
         value = 0xFFFF
-    frame[place : place + 2] = value.to_bytes(2, "big")
+    frame[place] = value.to_bytes(2, "big")
 
 
 def crc32c(data: Bytes) -> int:

@@ -67,7 +67,7 @@ def finished(data: bytes, command: int, options: int, context: Context) -> Itera
     if options & POPTS_IXSM and context.ipv4:
         checksum.put_network(frame, network_at, context.network)
     if options & POPTS_TXSM and context.protocol:
-        if transport_at + checksum.HEADER_BYTES[context.protocol] > len(data):
+        if transport_at + checksum.CHECKSUM_AT[context.protocol].stop > len(data):
             raise ValueError("the transport's header is cut short")
         checksum.put_transport(frame, transport_at, context.protocol)
     yield frame

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from ipaddress import IPv4Interface
@@ -73,6 +73,13 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[End,
 def migrated(ends: tuple[End, End], way: scheme.Scheme | None = None) -> Outcome:
     source, destination = ends
     return (way or Plain()).migrate(source.instance, destination.instance, ADDRESS)
+
+
+def gets_stuck(end: End, *, until_cancelled: Callable[[], None]) -> None:
+    """Let a migration from this end wait for its guest's VF until it is cancelled."""
+    monitor = end.monitor
+    monitor.reacts["migrate"] = lambda _: monitor.then.append(lambda: monitor.step("wait-unplug"))
+    monitor.reacts["migrate_cancel"] = lambda _: monitor.then.append(until_cancelled)
 
 
 def filters_set(end: End) -> list[str]:
@@ -179,9 +186,7 @@ def test_a_source_that_ends_as_it_is_cancelled_is_an_outcome(
     """Its guest panics meanwhile; nobody is there for the filter to be given back to."""
     monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
     source, destination = ends
-    monitor = source.monitor
-    monitor.reacts["migrate"] = lambda _: monitor.then.append(lambda: monitor.step("wait-unplug"))
-    monitor.reacts["migrate_cancel"] = lambda _: monitor.then.append(monitor.end)
+    gets_stuck(source, until_cancelled=source.monitor.end)
     outcome = migrated(ends, Failover(HandOff(source.vf, destination.vf, MAC)))
     assert (outcome.status, outcome.source_state) == ("failed", GONE)
     assert (filters_set(source), filters_set(destination)) == ([], [])
@@ -287,11 +292,7 @@ def test_a_migration_that_gets_stuck_is_cancelled_and_has_an_outcome(
     """A guest that never lets its VF go: QEMU waits for ever, and the next test could not begin."""
     monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
     source, destination = ends
-    monitor = source.monitor
-    monitor.reacts["migrate"] = lambda _: monitor.then.append(lambda: monitor.step("wait-unplug"))
-    monitor.reacts["migrate_cancel"] = lambda _: monitor.then.append(
-        lambda: monitor.step("cancelled")
-    )
+    gets_stuck(source, until_cancelled=lambda: source.monitor.step("cancelled"))
     hand_off = HandOff(source.vf, destination.vf, MAC)
     outcome = migrated(ends, Failover(hand_off))
     assert outcome.status == "cancelled"

@@ -100,8 +100,8 @@ def running(tmp_path: Path) -> Iterator[Running]:
             f"--bme={tmp_path}/bme.jsonl", f"--dma-log={tmp_path}/dma.log",
         ]  # fmt: skip
         process = subprocess.Popen(argv, cwd=ROOT, text=True, stderr=subprocess.PIPE)
-        wait_for("the twin to listen", (tmp_path / "control").exists, within=10)
         try:
+            wait_for("the twin to listen", (tmp_path / "control").exists, within=10)
             yield Running(process, tmp_path)
         finally:
             process.kill()
