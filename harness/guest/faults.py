@@ -30,3 +30,10 @@ def panic_at_next_vf(guest: GuestMachine, *, ends: bool) -> None:
 def panic_without_vf(guest: GuestMachine) -> None:
     """Let the guest's kernel panic, and its QEMU end, as soon as its VF has gone: where it is."""
     guest.host.run("sh", "-c", _PANIC % (_AT_ONCE, ":"))
+
+
+def refuse_sleep(guest: GuestMachine) -> None:
+    """Let nobody in the guest send it to sleep: the file by which that is asked is read-only."""
+    power = "/sys/power"
+    guest.host.run("mount", "-o", "bind", power, power)
+    guest.host.run("mount", "-o", "remount,bind,ro", power)

@@ -53,7 +53,7 @@ def _suspend(guest: GuestMachine, source: Instance) -> None:
 _FALL_ASLEEP = (
     "lpc=/sys/bus/pci/devices/0000:00:1f.0/config; kept=/run/acpi-base; "
     "dd if=$lpc of=$kept bs=4 skip=16 count=2 2>&-; "
-    "(sleep 0.2; echo mem > /sys/power/state; dd if=$kept of=$lpc bs=4 seek=16) "
+    "(sleep 0.2; echo mem > /sys/power/state; dd if=$kept of=$lpc bs=4 seek=16 2>&-) "
     f">&- 2> {_REFUSAL} <&- &"
 )
 """Sleep, and put back where ACPI's registers are, which waking resets: a guest without them cannot

@@ -7,7 +7,9 @@ from contextlib import closing
 
 import pytest
 
-from harness.errors import LabError, RemoteError
+from harness.errors import LabError, MigrationError, RemoteError
+from harness.guest.faults import refuse_sleep
+from harness.migration import quiescing
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.run.moving import MovingGuest
 from harness.run.record import Moved
@@ -67,6 +69,20 @@ def test_a_port_that_does_not_answer_its_vf_leaves_it_dead(
     assert moved.memory["differ"] == 0, moved.why
     assert moved.migration.flows[0].longest_outage_ms is None, moved.why
     assert moved.verdict.word == "fail", moved.why
+
+
+def test_a_guest_that_will_not_sleep_says_why(
+    bare_guest: MovingGuest,
+    flow: Callable[..., Flow],
+    migrate: Callable[..., Moved],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A device that is busy refuses, and QEMU is told nothing: only the guest knows."""
+    monkeypatch.setattr(quiescing, "ASLEEP_SECONDS", 3)
+    refuse_sleep(bare_guest.machine)
+    with pytest.raises(MigrationError, match="did not fall asleep within 3 s") as awake:
+        migrate(bare_guest, flow(64), plan=Plan(Quiesce.ACPI_SUSPEND, When.BEFORE))
+    assert "Read-only file system" in awake.value.because
 
 
 def test_a_second_guest_on_a_twin_is_refused(
