@@ -34,6 +34,9 @@ differ and could not, how often the device wrote after the last pass had begun, 
 had no right to, and how many accesses its log had no room for.
 """
 
+LATE_WRITES = "late_writes"
+"""In the data of MEMORY_COMPARED where the device itself told when it wrote; see there."""
+
 ECHOES = "echoes counted"
 """An event: what the guest's kernel got and sent while the flows ran, {"requests", "replies"}."""
 

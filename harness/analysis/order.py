@@ -1,89 +1,145 @@
 """Whether the device had stopped its DMA before the last pages were copied.
 
-The last dirty-page pass runs while the guest is stopped, so BME must read 0, or the VF be gone,
-before the source's STOP: what a VF writes later may miss the copy.  Where the device tells when it
+The order that loses nothing is: BME reads 0 or the VF is gone, then the last pass over the dirty
+pages, then STOP.  QEMU announces each pass but the one that it makes with the guest stopped, so
+what is held against the VF is the last pass announced before STOP.  Where the device tells when it
 wrote, that decides: a driver can stop its DMA and leave BME set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Literal
 
-from harness.analysis.measured import MEMORY_COMPARED, BmeSample, Event, Measured
+from harness.analysis.excerpt import excerpt
+from harness.analysis.measured import LATE_WRITES, MEMORY_COMPARED, BmeSample, Event, Measured
 from harness.analysis.phases import RELEASED, stopped
+
+BROKEN = "DMA order broken"
+"""The name of this failure; a verdict's reason begins with it."""
+
+_PASS, _FIRST_PASS = "MIGRATION_PASS", "MIGRATION active"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """*kept*, *broken*, or *unknown* for a VF of the source, and a sentence that says why."""
+    """*kept*, *broken*, or *unknown* for a VF of the source, and a sentence that says why.
+
+    *excerpt* has the lines of the timeline that it is about, unless it was kept.
+    """
 
     outcome: Literal["kept", "broken", "unknown"]
     why: str
+    excerpt: tuple[str, ...] = ()
 
 
 def dma_order(measured: Measured) -> list[Order]:
     """One entry per VF watched on the source; none where there is no VF or no STOP."""
-    if told := [event for event in measured.events if event.name == MEMORY_COMPARED]:
-        return [_told_by_log(event) for event in told]
+    if told := [e for e in measured.events if e.name == MEMORY_COMPARED and LATE_WRITES in e.data]:
+        return [_told_by_log(measured, event) for event in told]
     stop = stopped(measured)
     if stop is None or not measured.has_vf:
         return []
     ours = sorted(
         (s for s in measured.bme if s.host == measured.source), key=lambda s: (s.vf, s.t_ns)
     )
-    found = [_order_of(list(samples), stop) for _, samples in groupby(ours, key=lambda s: s.vf)]
+    last_pass = _last_pass(measured, stop)
+    found = [
+        _order_of(measured, list(samples), last_pass, stop)
+        for _, samples in groupby(ours, key=lambda s: s.vf)
+    ]
     nobody = Order("unknown", "nobody looked at BME of the source's VF, nor at its release")
-    return found or _from_release(measured, stop) or [nobody]
+    return found or _from_release(measured, last_pass, stop) or [nobody]
 
 
-def _told_by_log(compared: Event) -> Order:
-    late = compared.data["late_writes"]
-    if late:
-        return Order("broken", f"the device wrote {late} times after the last pass had begun")
+def _last_pass(measured: Measured, stop: Event) -> Event:
+    """The beginning of the last pass that was announced before *stop*; *stop* without any."""
+    ours = [
+        event
+        for event in measured.events
+        if event.source == stop.source and measured.asked_ns <= event.t_ns <= stop.t_ns
+    ]
+    passes = [event for event in ours if event.name.startswith(_PASS)]
+    passes = passes or [event for event in ours if event.name == _FIRST_PASS]
+    return max(passes, key=lambda event: event.t_ns, default=stop)
+
+
+def _told_by_log(measured: Measured, compared: Event) -> Order:
+    if late := compared.data[LATE_WRITES]:
+        why = f"the device wrote {late} times after the last pass had begun"
+        ends = [e.t_ns for e in measured.events if e.name in ("STOP", "MIGRATION device")]
+        return Order("broken", why, excerpt(measured, ends))
     return Order("kept", "the device's last write came before the last pass, by its own log")
 
 
-def _order_of(samples: list[BmeSample], stop: Event) -> Order:
+def _order_of(measured: Measured, samples: list[BmeSample], last_pass: Event, stop: Event) -> Order:
     vf = f"VF {samples[0].vf} of {samples[0].host}"
-    earlier = [s for s in samples if s.t_ns <= stop.t_ns]
-    later = [s for s in samples if s.t_ns > stop.t_ns]
-    change = _nearest_change(samples, stop)
-    if change is not None and abs(change.t_ns - stop.t_ns) <= _doubt(change, stop):
-        return Order(
-            "unknown",
-            f"{vf}: its BME changed within {_ms(_doubt(change, stop))} ms of STOP,"
-            " too close for the clocks to tell which came first",
+    limit = _named(last_pass)
+
+    def shown(*others: BmeSample | None) -> tuple[str, ...]:
+        moments = [last_pass.t_ns, stop.t_ns, *(other.t_ns for other in others if other)]
+        return excerpt(measured, moments)
+
+    change = _nearest_change(samples, last_pass)
+    if change is not None and abs(change.t_ns - last_pass.t_ns) <= _doubt(change, last_pass):
+        doubt = _ms(_doubt(change, last_pass))
+        why = (
+            f"{vf}: its BME changed within {doubt} ms of {limit}, too close for the clocks to tell"
         )
+        return Order("unknown", f"{why} which came first", shown(change))
+    earlier = [s for s in samples if s.t_ns <= last_pass.t_ns]
+    later = [s for s in samples if s.t_ns > last_pass.t_ns]
     if not earlier:
-        return Order("unknown", f"{vf}: nobody looked at its BME before STOP")
+        return Order("unknown", f"{vf}: nobody looked at its BME before {limit}", shown())
     if not earlier[-1].masters:
-        return Order("kept", f"{vf}: BME was 0 or the VF gone before STOP")
+        risen = next(
+            (s for s in later if s.masters and s.t_ns <= stop.t_ns + _doubt(s, stop)), None
+        )
+        if risen is None:
+            return Order("kept", f"{vf}: BME was 0 or the VF gone before {limit}")
+        too_close = risen.t_ns >= stop.t_ns - _doubt(risen, stop)
+        why = f"{vf}: BME was 1 again {'about when the guest stopped' if too_close else 'by STOP'}"
+        return Order("unknown" if too_close else "broken", why, shown(risen))
     if not later:
-        return Order("unknown", f"{vf}: its BME was 1 when last seen, before STOP")
+        return Order("unknown", f"{vf}: its BME was 1 when last seen, before {limit}", shown())
     cleared = next((s for s in later if not s.masters), None)
-    then = f"first seen 0 {_ms(cleared.t_ns - stop.t_ns)} ms later" if cleared else "and stayed so"
-    return Order("broken", f"{vf}: BME was still 1 at the end of pre-copy, {then}")
+    late = (
+        f"first seen 0 {_ms(cleared.t_ns - last_pass.t_ns)} ms later" if cleared else "to the end"
+    )
+    return Order("broken", f"{vf}: BME was still 1 at {limit}, {late}", shown(cleared))
 
 
-def _nearest_change(samples: list[BmeSample], stop: Event) -> BmeSample | None:
+def _nearest_change(samples: list[BmeSample], moment: Event) -> BmeSample | None:
     changes = [now for was, now in pairwise(samples) if was.masters != now.masters]
-    return min(changes, key=lambda s: abs(s.t_ns - stop.t_ns), default=None)
+    return min(changes, key=lambda s: abs(s.t_ns - moment.t_ns), default=None)
 
 
-def _from_release(measured: Measured, stop: Event) -> list[Order]:
+def _from_release(measured: Measured, last_pass: Event, stop: Event) -> list[Order]:
     """Without an observer the conductor's own event still says whether the VF was gone."""
     gone = [event for event in measured.events if event.name == RELEASED]
     if not gone:
         return []
-    first = min(gone, key=lambda event: event.t_ns)
-    if abs(first.t_ns - stop.t_ns) <= _doubt(first, stop):
-        return [Order("unknown", "the VF was released too close to STOP for the clocks to tell")]
-    if first.t_ns < stop.t_ns:
-        return [Order("kept", "the VF was released before STOP")]
-    late = _ms(first.t_ns - stop.t_ns)
-    return [Order("broken", f"the VF was released {late} ms after the guest was stopped")]
+    first, limit = min(gone, key=lambda event: event.t_ns), _named(last_pass)
+    shown = excerpt(measured, [first.t_ns, last_pass.t_ns, stop.t_ns])
+    if abs(first.t_ns - last_pass.t_ns) <= _doubt(first, last_pass):
+        why = f"the VF was released too close to {limit} for the clocks to tell which came first"
+        return [Order("unknown", why, shown)]
+    if first.t_ns < last_pass.t_ns:
+        return [Order("kept", f"the VF was released before {limit}")]
+    late = _ms(first.t_ns - last_pass.t_ns)
+    return [Order("broken", f"the VF was released {late} ms after {limit}", shown)]
+
+
+def reasons(orders: Iterable[Order], outcome: Literal["broken", "unknown"]) -> Iterable[str]:
+    """A sentence for each of *orders* that came out so; what is broken by its name."""
+    named = f"{BROKEN}: " if outcome == "broken" else ""
+    return (named + order.why for order in orders if order.outcome == outcome)
+
+
+def _named(last_pass: Event) -> str:
+    return "STOP" if last_pass.name == "STOP" else "the last pass before STOP"
 
 
 def _doubt(one: BmeSample | Event, other: Event) -> int:

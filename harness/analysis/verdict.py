@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from harness.analysis.measured import MEMORY_COMPARED, Direction, Measured
-from harness.analysis.order import dma_order
+from harness.analysis.order import dma_order, reasons
 from harness.analysis.phases import ATTACHED
 
 Word = Literal["pass", "fail", "invalid"]
@@ -21,7 +21,8 @@ class Limits:
 
     longest_outage_ms, total_outage_ms, lost   of each flow
     status                 how QEMU must have ended; a test that cancels expects "cancelled"
-    dma_order              whether BME must be 0 before STOP; an experiment may break it by intent
+    dma_order              whether BME must be 0 before the last pass, and that before STOP; an
+                           experiment may break it by intent
     sender_late_max_ms     how late the peer's sender may ever be; later and an outage may be ours
     clock_uncertainty_ms   of any event that bounds a phase, without the time for which nobody
                            looked, and of the receiver's own stamps
@@ -76,10 +77,14 @@ class FlowFigures:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict in one word and, unless it is a pass, why, one sentence each."""
+    """The verdict in one word and, unless it is a pass, why, one sentence each.
+
+    *excerpt* has the lines of the timeline that a sentence on the order of DMA is about.
+    """
 
     word: Word
     reasons: tuple[str, ...] = ()
+    excerpt: tuple[str, ...] = ()
 
 
 def judge(
@@ -91,15 +96,16 @@ def judge(
     doubts += _unrest_before(flows)
     doubts += _log_doubts(measured)
     orders = dma_order(measured) if limits.dma_order else []
-    doubts += [order.why for order in orders if order.outcome == "unknown"]
+    shown = tuple(line for order in orders for line in order.excerpt)
+    doubts += reasons(orders, "unknown")
     if doubts:
-        return Verdict("invalid", tuple(doubts))
+        return Verdict("invalid", tuple(doubts), shown)
     faults = [*_status_faults(measured, limits)]
     faults += [fault for flow in flows for fault in _flow_faults(flow, limits)]
-    faults += [order.why for order in orders if order.outcome == "broken"]
+    faults += reasons(orders, "broken")
     faults += _attachment_faults(measured)
     faults += _memory_faults(measured)
-    return Verdict("fail", tuple(faults)) if faults else Verdict("pass")
+    return Verdict("fail", tuple(faults), shown) if faults else Verdict("pass")
 
 
 def worst(words: Iterable[Word]) -> Word | None:

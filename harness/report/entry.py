@@ -112,6 +112,7 @@ def _entry(measured: Measured, analysis: Analysis) -> Migration:
             )
             for event in sorted(measured.events, key=lambda event: event.t_ns)
         ],
+        excerpt=analysis.verdict.excerpt,
     )
 
 

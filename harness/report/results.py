@@ -108,7 +108,10 @@ class TimelineEvent(Model):
 
 
 class Migration(Model):
-    """*status* is QEMU's word; *reason* says why this is not a pass, null if it is one."""
+    """*status* is QEMU's word; *reason* says why this is not a pass, null if it is one.
+
+    *excerpt* has the lines of the timeline that a broken order of DMA is about.
+    """
 
     scheme: str
     trigger: str | None
@@ -121,6 +124,7 @@ class Migration(Model):
     phases: list[Phase]
     bme: list[Bme]
     events: list[TimelineEvent]
+    excerpt: tuple[str, ...] = ()
 
 
 class CaseResult(Model):

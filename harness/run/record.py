@@ -77,10 +77,13 @@ class Moved:
 
     @property
     def why(self) -> str:
-        """The reasons of the verdict, and whatever else did not come in time, a line each."""
+        """The reasons of the verdict, and whatever else did not come in time, a line each.
+
+        Of a broken order of DMA also the lines of the timeline that it is about.
+        """
         outcome = self.conducted.outcome
         notes = [f"{n.name}: {n.text}" for n in outcome.notes if n.text != outcome.reason]
-        return "\n".join([*self.verdict.reasons, *notes])
+        return "\n".join([*self.verdict.reasons, *self.verdict.excerpt, *notes])
 
 
 @dataclass(slots=True)

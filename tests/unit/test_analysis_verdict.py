@@ -1,4 +1,4 @@
-"""Pass, fail, invalid, and the order of DMA and STOP."""
+"""Pass, fail, invalid: what the figures say, and whether they may."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from synthetic import (
     FAILOVER_CUTS,
     FAILOVER_EVENTS,
     Cut,
-    bme,
     event,
     failover,
     flow,
@@ -20,7 +19,6 @@ from synthetic import (
 
 from harness.analysis.measured import Measured
 from harness.analysis.migration import analyse
-from harness.analysis.order import dma_order
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.errors import MeasurementError
 
@@ -208,61 +206,3 @@ def test_the_worst_verdict_is_the_tests() -> None:
     assert worst(["pass", "invalid", "fail"]) == "invalid"
     assert worst(["pass", "fail"]) == "fail"
     assert worst([]) is None
-
-
-WITHOUT_RELEASE = tuple(e for e in FAILOVER_EVENTS if e.name != "vf released")
-
-
-def test_a_vf_whose_bme_is_1_at_stop_breaks_the_order() -> None:
-    """DMA must be off first.  The VF wrote into pages that were already copied."""
-    late = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103)]
-    verdict = judged(failover(bme=late))
-    assert verdict.word == "fail"
-    assert verdict.reasons == (
-        "VF 0000:01:10.0 of alder: BME was still 1 at the end of pre-copy,"
-        " first seen 0 77 ms later",
-    )
-    assert judged(failover(bme=late), dma_order=False).word == "pass"
-
-
-def test_a_vf_whose_bme_is_never_cleared_breaks_the_order() -> None:
-    never = [bme(-900, "alder", 0x0507), bme(4700, "alder", 0x0507)]
-    assert [o.outcome for o in dma_order(failover(bme=never))] == ["broken"]
-
-
-def test_each_vf_is_judged_by_itself() -> None:
-    """One quiet VF must not answer for another that still writes."""
-    two = [*FAILOVER_BME, bme(-900, "alder", 0x0507, vf="b"), bme(4700, "alder", 0x0507, vf="b")]
-    assert [o.outcome for o in dma_order(failover(bme=two))] == ["kept", "broken"]
-
-
-def test_a_change_too_close_to_stop_is_unknown_and_invalid() -> None:
-    """The clocks of two machines cannot tell 0.3 ms; a guess either way would be a claim."""
-    close = [bme(-900, "alder", 0x0507), bme(4522.7, "alder", 0x0103)]
-    assert [o.outcome for o in dma_order(failover(bme=close))] == ["unknown"]
-    assert judged(failover(bme=close)).word == "invalid"
-
-
-def test_an_observer_that_ended_before_stop_knows_nothing() -> None:
-    """Its last word was 1, long before STOP; silence since then is not a broken order."""
-    ended = [bme(-900, "alder", 0x0507), bme(1000, "alder", 0x0507)]
-    assert [o.outcome for o in dma_order(failover(bme=ended))] == ["unknown"]
-
-
-def test_a_vf_that_is_gone_has_stopped() -> None:
-    """All ones has the bit of BME set; it means that no function answered."""
-    gone = [bme(-900, "alder", 0x0507), bme(400, "alder", 0xFFFF)]
-    assert [o.outcome for o in dma_order(failover(bme=gone))] == ["kept"]
-
-
-def test_without_an_observer_the_release_is_the_evidence() -> None:
-    late = [*WITHOUT_RELEASE, event(4700, "conductor", "vf released")]
-    assert [o.outcome for o in dma_order(failover(bme=()))] == ["kept"]
-    assert [o.outcome for o in dma_order(failover(bme=(), events=late))] == ["broken"]
-
-
-def test_without_any_evidence_nothing_is_claimed() -> None:
-    """A migration whose VF nobody watched must not pass as one whose DMA stopped in time."""
-    (order,) = dma_order(failover(bme=(), events=WITHOUT_RELEASE))
-    assert order.outcome == "unknown"
-    assert dma_order(failover(scheme="plain")) == []

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
-from synthetic import FAILOVER_CUTS, FAILOVER_EVENTS, Cut, event, failover, flow
+from synthetic import FAILOVER_CUTS, FAILOVER_EVENTS, Cut, bme, event, failover, flow
 from test_report_results import run_of
 
 from harness.analysis.measured import ECHOES, Measured
@@ -166,6 +166,14 @@ def test_an_invalid_migration_is_called_no_result(tmp_path: Path) -> None:
     page = write_page(tmp_path).read_text()
     assert "Why there is no result" in page
     assert "Not a result: Users were cut off" in page
+
+
+def test_a_broken_order_is_shown_by_the_lines_of_its_timeline(tmp_path: Path) -> None:
+    samples = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103)]
+    recorded_run(tmp_path, failover(bme=samples))
+    page = write_page(tmp_path).read_text()
+    assert "DMA order broken: VF 0000:01:10.0" in page
+    assert "+4600.0 ms ±0.4   bme:alder        0000:01:10.0 COMMAND 0x0103" in page
 
 
 def test_a_run_without_migrations_has_a_page_too(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ KEYS = {
     "provenance.hosts.alder": "kernel qemu pf_driver pf_device firmware",
     "tests.0": "nodeid outcome verdict artifacts migrations",
     "tests.0.migrations.0": "scheme trigger source destination status reason qemu flows phases"
-    " bme events",
+    " bme events excerpt",
     "tests.0.migrations.0.qemu": "downtime_ms total_ms setup_ms transferred_bytes passes",
     "tests.0.migrations.0.flows.0": "name direction frame_bytes rate_pps sent received lost"
     " duplicated reordered corrupted resolution_ms longest_outage_ms total_outage_ms outages"

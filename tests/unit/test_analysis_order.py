@@ -1,0 +1,112 @@
+"""The order of DMA, the last pass and STOP: kept, broken by name, or not to be told."""
+
+from __future__ import annotations
+
+import pytest
+from synthetic import FAILOVER_BME, FAILOVER_EVENTS, bme, event, failover
+
+from harness.analysis.excerpt import LEFT_OUT
+from harness.analysis.measured import Measured
+from harness.analysis.migration import analyse
+from harness.analysis.order import dma_order
+from harness.analysis.verdict import Limits, Verdict
+
+WITHOUT_RELEASE = tuple(e for e in FAILOVER_EVENTS if e.name != "vf released")
+
+
+def judged(measured: Measured, *, order: bool = True) -> Verdict:
+    return analyse(measured, Limits(dma_order=order)).verdict
+
+
+def test_a_vf_whose_bme_is_1_at_stop_breaks_the_order_by_name() -> None:
+    """DMA must be off first.  The VF wrote into pages that were already copied."""
+    late = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103)]
+    verdict = judged(failover(bme=late))
+    assert verdict.word == "fail"
+    assert verdict.reasons == (
+        "DMA order broken: VF 0000:01:10.0 of alder: BME was still 1 at the last pass before STOP,"
+        " first seen 0 700 ms later",
+    )
+    assert judged(failover(bme=late), order=False).word == "pass"
+
+
+def test_what_is_broken_is_shown_on_the_timeline() -> None:
+    """Who reads a failure wants to see what came before what, and how exactly that is known."""
+    late = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103)]
+    lines = judged(failover(bme=late)).excerpt
+    assert [line.split("  ")[-1].strip() for line in lines] == [
+        "MIGRATION_PASS 1", "filter cleared", "MIGRATION_PASS 2", "STOP", "MIGRATION device",
+        "0000:01:10.0 COMMAND 0x0103, by vfio", "MIGRATION completed", "FAILOVER_NEGOTIATED",
+    ]  # fmt: skip
+    assert lines[5].startswith("     +4600.0 ms ±0.4   bme:alder ")
+    assert judged(failover()).excerpt == ()
+
+
+def test_what_lies_between_two_moments_is_left_out_of_an_excerpt() -> None:
+    never = [bme(-900, "alder", 0x0507), bme(7700, "alder", 0x0507)]
+    busy = [event(t_ms, "guest", "eth2 link up") for t_ms in range(4000, 4500, 100)]
+    (order,) = dma_order(failover(bme=never, events=[*FAILOVER_EVENTS, *busy]))
+    assert [line == LEFT_OUT for line in order.excerpt] == [False] * 5 + [True] + [False] * 5
+
+
+@pytest.mark.parametrize(("t_ms", "outcome"), [(3800, "kept"), (4200, "broken")])
+def test_dma_stops_before_the_last_pass_and_not_just_before_stop(t_ms: float, outcome: str) -> None:
+    """Between that pass and STOP the guest still runs, and what it gets may not be marked."""
+    stops = [bme(-900, "alder", 0x0507), bme(t_ms, "alder", 0x0103)]
+    assert [o.outcome for o in dma_order(failover(bme=stops))] == [outcome]
+
+
+def test_without_an_announced_pass_the_first_one_is_the_last() -> None:
+    alone = [e for e in FAILOVER_EVENTS if not e.name.startswith("MIGRATION_PASS")]
+    stops = [bme(-900, "alder", 0x0507), bme(3000, "alder", 0x0103)]
+    assert [o.outcome for o in dma_order(failover(bme=stops, events=alone))] == ["broken"]
+
+
+@pytest.mark.parametrize(("t_ms", "outcome"), [(4400, "broken"), (4523.1, "unknown")])
+def test_a_vf_that_masters_the_bus_again_before_stop_breaks_it(t_ms: float, outcome: str) -> None:
+    again = [*FAILOVER_BME[:3], bme(t_ms, "alder", 0x0507)]
+    assert [o.outcome for o in dma_order(failover(bme=again))] == [outcome]
+
+
+def test_a_vf_whose_bme_is_never_cleared_breaks_the_order() -> None:
+    never = [bme(-900, "alder", 0x0507), bme(4700, "alder", 0x0507)]
+    assert [o.outcome for o in dma_order(failover(bme=never))] == ["broken"]
+
+
+def test_each_vf_is_judged_by_itself() -> None:
+    """One quiet VF must not answer for another that still writes."""
+    two = [*FAILOVER_BME, bme(-900, "alder", 0x0507, vf="b"), bme(4700, "alder", 0x0507, vf="b")]
+    assert [o.outcome for o in dma_order(failover(bme=two))] == ["kept", "broken"]
+
+
+@pytest.mark.parametrize("t_ms", [3900.3, 3899.7])
+def test_a_change_too_close_to_the_last_pass_is_unknown_and_invalid(t_ms: float) -> None:
+    """The clocks of two machines cannot tell 0.3 ms; a guess either way would be a claim."""
+    close = [bme(-900, "alder", 0x0507), bme(t_ms, "alder", 0x0103)]
+    assert [o.outcome for o in dma_order(failover(bme=close))] == ["unknown"]
+    assert judged(failover(bme=close)).word == "invalid"
+
+
+def test_an_observer_that_ended_before_stop_knows_nothing() -> None:
+    """Its last word was 1, long before STOP; silence since then is not a broken order."""
+    ended = [bme(-900, "alder", 0x0507), bme(1000, "alder", 0x0507)]
+    assert [o.outcome for o in dma_order(failover(bme=ended))] == ["unknown"]
+
+
+def test_a_vf_that_is_gone_has_stopped() -> None:
+    """All ones has the bit of BME set; it means that no function answered."""
+    gone = [bme(-900, "alder", 0x0507), bme(400, "alder", 0xFFFF)]
+    assert [o.outcome for o in dma_order(failover(bme=gone))] == ["kept"]
+
+
+def test_without_an_observer_the_release_is_the_evidence() -> None:
+    late = [*WITHOUT_RELEASE, event(4700, "conductor", "vf released")]
+    assert [o.outcome for o in dma_order(failover(bme=()))] == ["kept"]
+    assert [o.outcome for o in dma_order(failover(bme=(), events=late))] == ["broken"]
+
+
+def test_without_any_evidence_nothing_is_claimed() -> None:
+    """A migration whose VF nobody watched must not pass as one whose DMA stopped in time."""
+    (order,) = dma_order(failover(bme=(), events=WITHOUT_RELEASE))
+    assert order.outcome == "unknown"
+    assert dma_order(failover(scheme="plain")) == []
