@@ -29,14 +29,14 @@ from pathlib import Path
 from typing import Any, Callable
 
 import harness
-from harness.agent import files, processes
+from harness.agent import files, msr, processes
 from harness.agent.bme import wait_for_bme
 from harness.agent.commands import Commands
 from harness.agent.errors import AgentError
 from harness.agent.inspect_vf import inspect as inspect_vf
 from harness.agent.journal import Journal, boot_id
 from harness.agent.lease import Lease
-from harness.agent.memory_digest import digest
+from harness.agent.memory_digest import digest, speeds
 from harness.agent.processes import Spawned
 from harness.agent.recorders import Recorders
 from harness.agent.steps import Steps
@@ -83,6 +83,8 @@ class Agent:
             "end": self._spawned.end,
             "bme.wait": wait_for_bme,
             "memory.digest": digest,
+            "memory.speeds": speeds,
+            "msr.read": msr.read,
             "vfio.inspect": inspect_vf,
             "journal.change": self._change,
             "journal.undo": self._undo,

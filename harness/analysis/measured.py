@@ -27,11 +27,16 @@ DIGESTED = "memory digested"
 MEMORY_COMPARED = "memory compared"
 """An event: what came of comparing both memories after the stop, in pages.
 
-{"pages", "differ", "may_differ", "must_differ", "not_lost", "unexplained", "late_writes",
-"misbehaved", "not_logged"}: how many there are, how many differ, how many could by the device's log
-and QEMU's trace of its copies, how many had to, how many of these do not, the numbers of those that
-differ and could not, how often the device wrote after the last pass had begun, how often what it
-had no right to, and how many accesses its log had no room for.
+{"pages", "differ", "digest", "bytes_per_s"}: how many there are, how many are lost, and by which
+digest that was seen, made how fast by the slower host.  Beside these, {"frames", "owned"}: the
+guest's page frames that are lost, and those that differ since the hypervisor itself writes them
+(frame in hex: what it has there).
+
+Where a device keeps a log, instead {"may_differ", "must_differ", "not_lost", "unexplained",
+"late_writes", "misbehaved", "not_logged"}: how many pages could differ by that log and QEMU's trace
+of its copies, how many had to, how many of these do not, the numbers of those that differ and could
+not, how often the device wrote after the last pass had begun, how often what it had no right to,
+and how many accesses its log had no room for.
 """
 
 LATE_WRITES = "late_writes"

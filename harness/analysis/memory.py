@@ -16,17 +16,15 @@ Frames:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from harness.agent.memory_digest import DIGESTS
 from harness.analysis.copies import PAGE
 from harness.twin.dma_log import HEAD, MISBEHAVED, RECORD, WRITES
-
-DIGEST_BYTES = 8  # harness.agent.memory_digest
 
 DOUBT_NS = 2_000_000
 """How far the times of a write and of a copy may be off.
@@ -67,18 +65,25 @@ def read_log(data: bytes) -> pd.DataFrame:
     return log
 
 
-def differing(here: bytes, there: bytes) -> np.ndarray:
-    """Numbers of the pages whose digests differ.  Raises ValueError for memories of two sizes."""
+def differing(here: bytes, there: bytes, digest: str) -> np.ndarray:
+    """Numbers of the pages whose digests differ; *digest* is how they were made.
+
+    Raises ValueError for memories of two sizes.
+    """
     if len(here) != len(there):
         raise ValueError(f"{len(here)} and {len(there)} bytes of digests: not one memory")
-    first, second = (np.frombuffer(each, "<u8") for each in (here, there))
+    first, second = (np.frombuffer(each, _numbers_of(digest)) for each in (here, there))
     return np.flatnonzero(first != second)
 
 
-def all_zero(digests: bytes) -> np.ndarray:
-    """Numbers of the pages in which every byte is zero."""
-    zero = hashlib.blake2b(bytes(PAGE), digest_size=DIGEST_BYTES).digest()
-    return np.flatnonzero(np.frombuffer(digests, "<u8") == np.frombuffer(zero, "<u8"))
+def all_zero(digests: bytes, digest: str) -> np.ndarray:
+    """Numbers of the pages in which every byte is zero, by their digests."""
+    zero = DIGESTS[digest].digest_of(memoryview(bytes(PAGE)))
+    return np.flatnonzero(np.frombuffer(digests, _numbers_of(digest)) == zero)
+
+
+def _numbers_of(digest: str) -> np.dtype:
+    return np.dtype(DIGESTS[digest].code).newbyteorder("<")
 
 
 def written_pages(log: pd.DataFrame, memory: Sequence[Lent]) -> pd.Series:

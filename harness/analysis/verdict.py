@@ -12,6 +12,9 @@ from harness.analysis.measured import MEMORY_COMPARED, Direction, Measured
 from harness.analysis.order import dma_order, reasons
 from harness.analysis.phases import ATTACHED
 
+NAMED = 8
+"""How many lost pages a sentence names; `memory.parquet` has them all."""
+
 Word = Literal["pass", "fail", "invalid"]
 
 
@@ -134,12 +137,12 @@ def _log_doubts(measured: Measured) -> Iterable[str]:
     for event in measured.events:
         if event.name != MEMORY_COMPARED:
             continue
-        if event.data["not_logged"]:
+        if event.data.get("not_logged"):
             yield (
                 f"the device's log had no room for {event.data['not_logged']} accesses: no page can"
                 " be explained by it; boot another guest for each migration, or send less"
             )
-        if event.data["not_lost"]:
+        if event.data.get("not_lost"):
             yield (
                 f"{event.data['not_lost']} pages arrived that had to be lost by the device's log "
                 "and QEMU's trace of its copies: one of the two is wrong"
@@ -212,15 +215,21 @@ def _memory_faults(measured: Measured) -> Iterable[str]:
     for event in measured.events:
         if event.name != MEMORY_COMPARED:
             continue
-        if writes := event.data["misbehaved"]:
+        if writes := event.data.get("misbehaved"):
             yield (
                 f"the device wrote {writes} times without the right to: with Bus Master Enable "
                 "clear, or where its ring was no more"
             )
-        if event.data["differ"]:
-            yield f"{event.data['differ']} of {event.data['pages']} pages of memory were lost"
-            if unexplained := event.data["unexplained"]:
+        if lost := event.data["differ"]:
+            which = _frames(event.data.get("frames", ()))
+            yield f"{lost} of {event.data['pages']} pages of memory were lost{which}"
+            if unexplained := event.data.get("unexplained"):
                 yield f"{len(unexplained)} of them the device did not write after their last copy"
+
+
+def _frames(frames: Sequence[int]) -> str:
+    shown = ", ".join(map(hex, frames[:NAMED])) + (", ..." if len(frames) > NAMED else "")
+    return f": the guest's page frames {shown}" if frames else ""
 
 
 def _flow_faults(flow: FlowFigures, limits: Limits) -> Iterable[str]:

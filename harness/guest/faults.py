@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
+from harness.guest.memory import PAGE, GuestMemory
 
 # Its interfaces first become fewer, as the VF goes, and then as many as before.
 _PANIC = """
@@ -37,3 +39,18 @@ def refuse_sleep(guest: GuestMachine) -> None:
     power = "/sys/power"
     guest.host.run("mount", "-o", "bind", power, power)
     guest.host.run("mount", "-o", "remount,bind,ro", power)
+
+
+def change_byte(instance: Instance, frame: int) -> None:
+    """Change one byte of the guest's page *frame*, in the memory of a process that stands still."""
+    memory = GuestMemory.of(instance)
+    at = str(memory.host_address(frame) + PAGE // 2)
+    instance.host.run("python3", "-c", _CHANGE_BYTE, str(instance.pid), at, changes=True)
+
+
+_CHANGE_BYTE = """
+import os, sys
+memory = os.open(f"/proc/{sys.argv[1]}/mem", os.O_RDWR)
+at = int(sys.argv[2])
+os.pwrite(memory, bytes([os.pread(memory, 1, at)[0] ^ 1]), at)
+"""

@@ -14,6 +14,7 @@ from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.migration.clocks import Clocks, SharedClock, read_clocks
+from harness.migration.comparison import Comparison
 from harness.migration.handoff import HandOff
 from harness.migration.raw import Raw
 from harness.migration.scheme import GONE, Note, Outcome, Scheme, state_of
@@ -68,19 +69,22 @@ def conduct(
     hand_off: HandOff | None,
     raw: Raw,
     bme_per_s: int,
+    comparison: Comparison | None = None,
     progress: Callable[[str], None],
 ) -> Conducted:
     """Migrate the guest from *source* to *successor* and measure what its users feel.
 
     *address* is where the source's QEMU reaches the successor's.  While the flows run nothing is
-    sent to a host but what the migration itself needs.  *raw* gets what was said, also when this
-    raises.
+    sent to a host but what the migration itself needs.  *comparison* is the scheme's, if both
+    memories are to be compared.  *raw* gets what was said, also when this raises.
     """
     since = len(source.qmp.events)
     try:
         _wait_until_at_rest(ends)
         progress("relating clocks")
         before = _read_all_clocks(ends, source, successor)
+        if comparison:
+            comparison.prepare(source, successor, ends.guest)
         with ExitStack() as stack:
             for watching in (
                 watched(source, hand_off, bme_per_s=bme_per_s),
@@ -91,6 +95,8 @@ def conduct(
             progress(f"migrating from {source.host.name} to {successor.host.name} under traffic")
             outcome, records = _under_traffic(scheme, source, successor, address, ends, flows)
         outcome = _lost_noted(outcome, ends.guest, successor)
+        if comparison:
+            outcome = comparison.conclude(outcome)
         progress("relating clocks again")
         after = before | _read_all_clocks(ends, source, successor)
     finally:
@@ -100,7 +106,8 @@ def conduct(
         clock, outcome, source, successor, raw.seen, hand_off, ends.guest.name, since=since
     )
     measured = _measured(scheme, source, successor, outcome, timeline, records)
-    return Conducted(outcome, measured, records, scheme.tables)
+    tables = {**scheme.tables, **(comparison.tables if comparison else {})}
+    return Conducted(outcome, measured, records, tables)
 
 
 def _under_traffic(

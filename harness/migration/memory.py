@@ -1,4 +1,4 @@
-"""Both memories of a guest that was stopped: compared, and each difference held against its cause.
+"""Pages that a guest lost with its twin: each held against the device's own log, and QEMU's.
 
 Source, destination and harness are on one machine where twins are, so one clock serves them all.
 """
@@ -7,56 +7,56 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from harness.analysis.copies import read_copies
 from harness.analysis.memory import (
-    DIGEST_BYTES,
     Lent,
     all_zero,
     differing,
     explained,
+    read_log,
     written_pages,
 )
 from harness.errors import MeasurementError
-from harness.guest.command_line import MEMORY, MEMORY_ID, TRACE
+from harness.guest.command_line import MEMORY_ID, TRACE
 from harness.guest.instance import Instance
+from harness.guest.memory import GuestMemory
 from harness.guest.qmp import QmpEvent
+from harness.host.twin import Twin
+from harness.migration.comparison import Comparison, Digests
 
 
-@dataclass(frozen=True, slots=True)
-class Digests:
-    """A digest of each page at the source, *here*, and at the destination; made in *took_ms*."""
+class LoggedComparison(Comparison):
+    """The comparison of a guest whose VF is the twin *device*, which logs what it writes.
 
-    here: bytes
-    there: bytes
-    took_ms: float
+    After `conclude`, *tables* has that log (``dma``) and what became of each page (``memory``); see
+    ``analysis.memory``.
+    """
 
-    @property
-    def pages(self) -> int:
-        """How many pages the memory has."""
-        return len(self.here) // DIGEST_BYTES
+    def __init__(self, device: Twin) -> None:
+        super().__init__()
+        self._device = device
+        self._since = 0
 
+    def trace_copies(self, source: Instance) -> None:
+        """Have QEMU note from now on when it copies which page."""
+        self._since = len(source.qmp.events)
+        source.qmp.execute("trace-event-set-state", {"name": "ram_save_page", "enable": True})
 
-def trace_copies(source: Instance) -> None:
-    """Have QEMU note from now on when it copies which page."""
-    source.qmp.execute("trace-event-set-state", {"name": "ram_save_page", "enable": True})
-
-
-def digests(source: Instance, successor: Instance) -> Digests:
-    """Digest both memories, side by side, while both stand still; the guest waits for that."""
-    began = time.monotonic()
-    with ThreadPoolExecutor() as pool:
-        here, there = pool.map(_digest, (source, successor))
-    return Digests(here, there, took_ms=(time.monotonic() - began) * 1e3)
-
-
-def _digest(of: Instance) -> bytes:
-    return of.host.digest_memory(of.pid, MEMORY)
+    def _result(self, memory: GuestMemory, both: Digests) -> dict[str, Any]:
+        """Look each difference up in the device's log, and in QEMU's trace of its copies."""
+        source = memory.instance
+        log = read_log(self._device.dma_log())
+        lent = [Lent(**each) for each in self._device.control.ask("status")["memory"]]
+        pages = pages_explained(source, both, log, lent, since=self._since)
+        self.tables |= {"dma": log, "memory": pages}
+        last_pass = next(
+            event for event in reversed(source.qmp.events) if event.title == "MIGRATION device"
+        )
+        return summary(pages, log, said_ns(last_pass))
 
 
 def pages_explained(
@@ -79,21 +79,18 @@ def pages_explained(
         )
     copies[["t_ns", "done_ns"]] += _monotonic_ns(0)
     return explained(
-        differing(both.here, both.there),
+        differing(both.here, both.there, both.name),
         written_pages(log, lent),
         copies,
-        zeroes=all_zero(both.here),
+        zeroes=all_zero(both.here, both.name),
         passes_ns=[said_ns(each) for each in events if each.title in _PASS_BEGINS],
     )
 
 
-def summary(
-    both: Digests, pages: pd.DataFrame, log: pd.DataFrame, last_pass_ns: int
-) -> dict[str, Any]:
-    """The data of MEMORY_COMPARED; *last_pass_ns* is when QEMU went on to its last pass."""
+def summary(pages: pd.DataFrame, log: pd.DataFrame, last_pass_ns: int) -> dict[str, Any]:
+    """What log and trace say, for MEMORY_COMPARED; the last pass began at *last_pass_ns*."""
     lost = pages[pages["differs"]]
     return {
-        "pages": both.pages,
         "differ": len(lost),
         "may_differ": int(pages["may_differ"].sum()),
         "must_differ": int(pages["must_differ"].sum()),

@@ -91,14 +91,5 @@ def _copying_at(source: Instance, bytes_per_s: int) -> Iterator[None]:
         _set_parameter(source, "max-bandwidth", usual)
 
 
-def wait_until_loaded(successor: Instance, deadline: Deadline) -> None:
-    """Return when the last page has arrived; the source is done as soon as it has sent it."""
-    successor.qmp.wait_for(
-        "the guest's memory to be loaded",
-        lambda event: event.title == "MIGRATION completed",
-        within=deadline,
-    )
-
-
 def _set_parameter(source: Instance, name: str, value: int) -> None:
     source.qmp.execute("migrate-set-parameters", {name: value})

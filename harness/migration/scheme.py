@@ -65,6 +65,10 @@ class Outcome:
     destination_state: str
     notes: tuple[Note, ...] = ()
 
+    def noted(self, *notes: Note) -> Outcome:
+        """Add *notes* to those that it has."""
+        return replace(self, notes=(*self.notes, *notes))
+
     def check(self) -> Outcome:
         """Return this; raises MigrationError unless it completed and the destination runs."""
         if self.status != "completed" or self.destination_state != "running":
@@ -125,10 +129,14 @@ def move(
     successor: Instance,
     address: tuple[str, int],
     *,
+    standing: Callable[[Instance, Instance], None] | None = None,
     arrived: Callable[[], None] = lambda: None,
     stayed: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Ask, wait for both ends, and do what is to be done where the guest runs then.
+
+    With *standing* the successor must have been started paused: that is called when its memory is
+    loaded and both sides stand still, and then the guest runs on.
 
     A migration that does not end in time is cancelled: that it got stuck is its outcome, and
     what was seen of it is worth the most.  So it is with one whose source ended.  Raises
@@ -138,6 +146,10 @@ def move(
     asked = ask(source, successor, address)
     try:
         if wait_for_end(source, asked, deadline):
+            if standing:
+                wait_until_loaded(successor, deadline)
+                standing(source, successor)
+                successor.qmp.execute("cont")
             wait_for_resume(successor, deadline)
             arrived()
         else:
@@ -190,6 +202,15 @@ def wait_for_end(source: Instance, asked: Asked, deadline: Deadline) -> bool:
         "the migration to end", is_ending, within=deadline, since=asked.since
     )
     return bool(ending.data["status"] == "completed")
+
+
+def wait_until_loaded(successor: Instance, deadline: Deadline) -> None:
+    """Return when the last page has arrived; the source is done as soon as it has sent it."""
+    successor.qmp.wait_for(
+        "the guest's memory to be loaded",
+        lambda event: event.title == "MIGRATION completed",
+        within=deadline,
+    )
 
 
 def wait_for_resume(successor: Instance, deadline: Deadline) -> QmpEvent:

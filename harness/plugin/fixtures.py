@@ -153,7 +153,8 @@ def flow(lab: Lab) -> Callable[..., Flow]:
 def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..., Moved]:
     """Move a guest to the other host under flows; the result is judged, kept and reported.
 
-    With a *plan* it keeps its VF (scheme ``inplace``).
+    With a *plan* it keeps its VF (scheme ``inplace``).  With *compare_memory* both memories are
+    compared, which lengthens the stop.
 
     A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's,
     and so is *tries*.  One that loses its guest is made again where the lab says so; it stays in
@@ -168,14 +169,16 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
         observe: bool = True,
         tries: int = 0,
         plan: Plan | None = None,
+        compare_memory: bool = False,
         **limits: Any,
     ) -> Moved:
         judged_by = replace(limits_of(lab.topology), **limits)
+        how = {"observe": observe, "plan": plan, "compare_memory": compare_memory}
         left = tries or lab.topology.guest.migrate_tries
         while True:
             left -= 1
             try:
-                moved = once(guest, flows, observe, plan, judged_by)
+                moved = once(guest, flows, how, judged_by)
                 if not (left and moved.lost_its_guest):
                     return moved
             except GuestError:  # what it recorded itself is lost with it
@@ -184,14 +187,10 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
             lab.progress("the guest was lost; this lab tries once more")
 
     def once(
-        guest: MovingGuest,
-        flows: Sequence[Flow],
-        observe: bool,
-        plan: Plan | None,
-        judged_by: Limits,
+        guest: MovingGuest, flows: Sequence[Flow], how: dict[str, Any], judged_by: Limits
     ) -> Moved:
         with case.said() as raw:
-            conducted = guest.migrate(flows, raw, observe=observe, plan=plan)
+            conducted = guest.migrate(flows, raw, **how)
         moved = case.keep(conducted, judged_by)
         request.node.user_properties.extend(
             properties(moved.migration, moved.verdict.word, number=len(case.moved))

@@ -239,13 +239,6 @@ class Host:
         with self._logged(f": wait for BME of {pci}", logging.INFO):
             return bool(self.ask("bme.wait", seconds=seconds, address=pci))
 
-    def digest_memory(self, pid: int, name: str, *, seconds: float = 120.0) -> bytes:
-        """Digests of the pages of a guest's shared memory; see ``harness.agent.memory_digest``."""
-        path = self.scratch(f"memory-{pid}.digests")
-        with self._logged(f": digest memory {name} of process {pid}", logging.INFO):
-            self._agent.call("memory.digest", patience_s=seconds, pid=pid, name=name, path=path)
-        return self.fetch(path)
-
     def undo(self, down_to: int = 1, *, only: bool = False) -> None:
         """Undo what is journalled, the last first, down to that entry, or *only* that one.
 

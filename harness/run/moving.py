@@ -16,8 +16,10 @@ from harness.guest.machine import GuestMachine
 from harness.guest.spec import GuestSpec, Place
 from harness.host.twin import Twin
 from harness.host.vf import NO_MAC, Vf
+from harness.migration.comparison import Comparison
 from harness.migration.conductor import Conducted, Ends, conduct
 from harness.migration.handoff import HandOff
+from harness.migration.memory import LoggedComparison
 from harness.migration.plan import Plan
 from harness.migration.raw import Raw
 from harness.migration.scheme import Scheme, deadline_for
@@ -48,12 +50,19 @@ class MovingGuest:
         stack.callback(lambda: self.machine.close())
 
     def migrate(
-        self, flows: Sequence[Flow], raw: Raw, *, observe: bool = True, plan: Plan | None = None
+        self,
+        flows: Sequence[Flow],
+        raw: Raw,
+        *,
+        observe: bool = True,
+        plan: Plan | None = None,
+        compare_memory: bool = False,
     ) -> Conducted:
         """Move to the other host while *flows* run, and return what was measured.
 
         With *plan* it keeps its VF (scheme ``inplace``); otherwise it is ``failover``, or ``plain``
-        for a guest without a VF.
+        for a guest without a VF.  With *compare_memory* both memories are compared page by page, as
+        they always are with a plan; it lengthens the stop.
 
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
         harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
@@ -69,16 +78,21 @@ class MovingGuest:
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
         bme_per_s = self._lab.topology.limits.bme_per_s if observe else 0
         self._lab.renew(deadline_for(source).seconds)
-        ending, successor = self._launch(berth, incoming=True, paused=plan is not None)
+        comparison: Comparison | None = Comparison() if compare_memory else None
+        if plan:
+            comparison = LoggedComparison(self.twin)
+        paused = comparison is not None
+        ending, successor = self._launch(berth, incoming=True, paused=paused)
         loser = ending
         try:
             hand_off = self._hand_off(source, berth)
-            scheme = self._scheme(plan, hand_off, source.vf, berth.vf)
+            scheme = self._scheme(plan, hand_off, source.vf, berth.vf, comparison)
             entry = self._lab.topology.hosts[berth.host]
             conducted = conduct(
                 scheme, source, successor,
                 address=entry.migration_endpoint, ends=self.ends(), flows=flows,
-                hand_off=hand_off, raw=raw, bme_per_s=bme_per_s, progress=self._lab.progress,
+                hand_off=hand_off, raw=raw, bme_per_s=bme_per_s, comparison=comparison,
+                progress=self._lab.progress,
             )  # fmt: skip
         finally:
             if _runs(successor):  # also when measuring broke off after that
@@ -167,13 +181,21 @@ class MovingGuest:
                 self._lab.progress(f"{silent.what}; ended it")
 
     def _scheme(
-        self, plan: Plan | None, hand_off: HandOff | None, source: Vf | None, destination: Vf | None
+        self,
+        plan: Plan | None,
+        hand_off: HandOff | None,
+        source: Vf | None,
+        destination: Vf | None,
+        comparison: Comparison | None,
     ) -> Scheme:
+        if plan is None and hand_off:
+            return Failover(hand_off, self.spec.trigger, comparison)
         if plan is None:
-            return Failover(hand_off, self.spec.trigger) if hand_off else Plain()
+            return Plain(comparison)
+        assert isinstance(comparison, LoggedComparison)
         if not isinstance(source, Twin) or not isinstance(destination, Twin):
             raise self._no_twin()
-        return Inplace(plan, self.machine, source, destination)
+        return Inplace(plan, self.machine, source, destination, comparison)
 
     def _hand_off(self, source: Instance, berth: Berth) -> HandOff | None:
         if not self.spec.standby or not source.vf or not berth.vf:

@@ -27,6 +27,7 @@ class Monitor:
     asked     the commands that came, in order
     reacts    what a command does and returns; any other returns {}
     ignores   commands that are never answered
+    paused    whether it was started paused, and waits for ``cont`` once its guest is loaded
     then      what happens once the next command has been answered
     later     what happens by itself
     """
@@ -38,6 +39,7 @@ class Monitor:
         self.announces_steps = False
         self.asked: list[tuple[str, Arguments]] = []
         self.ignores: set[str] = set()
+        self.paused = False
         self.then: list[Callable[[], None]] = []
         self.later: threading.Thread | None = None
         self.reacts: dict[str, Reaction] = {
@@ -56,6 +58,11 @@ class Monitor:
         self._stamp_us += 1
         stamp = {"seconds": 1_700_000_000, "microseconds": self._stamp_us}
         self.say({"event": event, "data": data, "timestamp": stamp})
+
+    def run_on(self) -> None:
+        """Let the guest run."""
+        self.state = "running"
+        self.emit("RESUME")
 
     def step(self, status: str) -> None:
         """Come to a step of a migration, and announce it if that was asked for."""
@@ -177,6 +184,10 @@ def _move(source: Monitor, destination: Monitor, fails: str | None, resumes_afte
 
 
 def _resume(destination: Monitor) -> None:
-    destination.state = "running"
-    destination.emit("RESUME")
+    if destination.paused:
+        destination.state = "paused"
+        destination.step("completed")
+        destination.reacts["cont"] = lambda _: destination.then.append(destination.run_on)
+        return
+    destination.run_on()
     destination.step("completed")

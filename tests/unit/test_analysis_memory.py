@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.agent import memory_digest
+from harness.agent.memory_digest import DIGESTS
+from harness.agent.memory_digest import PAGE as AGENTS_PAGE
 from harness.analysis.copies import IN_ONE_GO, PAGE, read_copies
 from harness.analysis.memory import (
-    DIGEST_BYTES,
     Lent,
     all_zero,
     differing,
@@ -28,8 +28,9 @@ MS = 1_000_000
 LOW, HIGH = Lent(0, 8 * PAGE, 0), Lent(1 << 32, 8 * PAGE, 8 * PAGE)
 
 
-def digests(*pages: bytes) -> bytes:
-    return b"".join(hashlib.blake2b(page, digest_size=DIGEST_BYTES).digest() for page in pages)
+def digests(*pages: bytes, digest: str = "crc32") -> bytes:
+    made = DIGESTS[digest]
+    return array(made.code, [made.digest_of(memoryview(page)) for page in pages]).tobytes()
 
 
 def log_of(folder: Path, *writes: tuple[int, int]) -> pd.DataFrame:
@@ -40,22 +41,27 @@ def log_of(folder: Path, *writes: tuple[int, int]) -> pd.DataFrame:
     return read_log((folder / "dma.log").read_bytes())
 
 
-def test_agent_and_analysis_mean_the_same_digest() -> None:
-    """They are two programs: one that cut pages or digests otherwise would find all different."""
-    assert (memory_digest.DIGEST_BYTES, memory_digest.PAGE) == (DIGEST_BYTES, PAGE)
+def test_agent_and_analysis_mean_the_same_page() -> None:
+    """They are two programs: one that cut pages otherwise would name others."""
+    assert AGENTS_PAGE == PAGE
 
 
-@given(st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=3)), max_size=20))
-def test_the_pages_that_differ_are_those_and_no_others(pages: list[tuple[bytes, bytes]]) -> None:
-    here, there = digests(*(a for a, _ in pages)), digests(*(b for _, b in pages))
+@pytest.mark.parametrize("digest", DIGESTS)
+@given(pages=st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=3)), max_size=20))
+def test_the_pages_that_differ_are_those_and_no_others(
+    pages: list[tuple[bytes, bytes]], digest: str
+) -> None:
+    here, there = (
+        digests(*side, digest=digest) for side in (zip(*pages, strict=True) if pages else ((), ()))
+    )
     expected = [number for number, (a, b) in enumerate(pages) if a != b]
-    assert differing(here, there).tolist() == expected
+    assert differing(here, there, digest).tolist() == expected
 
 
 def test_memories_of_two_sizes_are_not_compared() -> None:
     """Page by page they would all be equal, up to where the smaller one ends."""
     with pytest.raises(ValueError, match="not one memory"):
-        differing(digests(b"a"), digests(b"a", b"b"))
+        differing(digests(b"a"), digests(b"a", b"b"), "crc32")
 
 
 def test_a_write_is_of_every_page_that_it_touches(tmp_path: Path) -> None:
@@ -163,6 +169,7 @@ def test_a_page_that_the_device_did_not_write_meanwhile_is_in_the_table_and_unex
     assert (row["differs"], row["may_differ"], row["written_pass"]) == (True, False, 0)
 
 
-def test_a_page_of_zeroes_is_told_by_its_digest() -> None:
+@pytest.mark.parametrize("digest", DIGESTS)
+def test_a_page_of_zeroes_is_told_by_its_digest(digest: str) -> None:
     pages = [bytes(PAGE), b"\1" + bytes(PAGE - 1), bytes(PAGE)]
-    assert all_zero(digests(*pages)).tolist() == [0, 2]
+    assert all_zero(digests(*pages, digest=digest), digest).tolist() == [0, 2]

@@ -19,6 +19,7 @@ from harness.guest.machine import GuestMachine
 from harness.host.twin import Twin
 from harness.host.twin_control import TwinControl
 from harness.migration import scheme
+from harness.migration.memory import LoggedComparison
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.migration.scheme import GONE, Outcome
 from harness.migration.schemes.inplace import Inplace
@@ -65,7 +66,9 @@ def migrated(ends: tuple[End, End], devices: list[Device], plan: Plan = TRACKED)
             stack.enter_context(twin_of(end, device))
             for end, device in zip(ends, devices, strict=True)
         ]
-        way = Inplace(plan, cast("GuestMachine", None), *twins)
+        source, destination = twins
+        comparison = LoggedComparison(source)
+        way = Inplace(plan, cast("GuestMachine", None), source, destination, comparison)
         return way.migrate(ends[0].instance, ends[1].instance, ADDRESS)
 
 

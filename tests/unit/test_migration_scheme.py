@@ -100,6 +100,20 @@ def test_a_migration_that_completes_says_so_from_both_ends(ends: tuple[End, End]
     assert outcome.reason is None
 
 
+def test_memory_is_looked_at_while_both_sides_stand_still(ends: tuple[End, End]) -> None:
+    """It is loaded whole by then, and nobody writes to it; only after that the guest runs on."""
+    source, destination = ends
+    destination.monitor.paused = True
+    states: list[tuple[str, str]] = []
+
+    def standing(here: Instance, there: Instance) -> None:
+        states.append((here.state, there.state))
+
+    outcome = scheme.move(source.instance, destination.instance, ADDRESS, standing=standing)
+    assert states == [("postmigrate", "paused")]
+    assert outcome.destination_state == "running"
+
+
 def test_the_destination_listens_before_the_source_is_asked(ends: tuple[End, End]) -> None:
     """The other way round QEMU answers `Connection refused`, now and then."""
     order: list[str] = []

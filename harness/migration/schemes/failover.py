@@ -14,6 +14,7 @@ import pandas as pd
 from harness.guest.instance import Instance
 from harness.guest.spec import Trigger
 from harness.migration import scheme
+from harness.migration.comparison import Comparison
 from harness.migration.handoff import HandOff
 
 
@@ -25,9 +26,15 @@ class Failover:
     patience = scheme.Patience()
     tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
-    def __init__(self, hand_off: HandOff, trigger: Trigger = Trigger.ACPI) -> None:
+    def __init__(
+        self,
+        hand_off: HandOff,
+        trigger: Trigger = Trigger.ACPI,
+        comparison: Comparison | None = None,
+    ) -> None:
         """*trigger* is the guest's own, as its machine was built."""
         self._hand_off = hand_off
+        self._standing = comparison.digest if comparison else None
         self.trigger = trigger.value
 
     def migrate(
@@ -35,6 +42,6 @@ class Failover:
     ) -> scheme.Outcome:
         """Move the guest; the filter on the destination is set when the guest runs there."""
         return scheme.move(
-            source, successor, address,
+            source, successor, address, standing=self._standing,
             arrived=self._hand_off.arrive, stayed=self._hand_off.stay,
         )  # fmt: skip

@@ -10,26 +10,25 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from harness.analysis.measured import (
-    DIGESTED,
     IN_PLACE,
     MARKED,
     MARKING_REFUSED,
-    MEMORY_COMPARED,
     QUIESCE,
     QUIESCED,
 )
-from harness.analysis.memory import Lent, read_log
 from harness.errors import LabError, MigrationError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
 from harness.host.twin import Twin
-from harness.migration import memory, pacing, scheme
+from harness.migration import pacing, scheme
+from harness.migration.memory import LoggedComparison
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.migration.quiescing import stop_dma
 from harness.migration.scheme import Note, Outcome
@@ -50,15 +49,21 @@ class Inplace:
 
     What has been done to stop its DMA is not undone where the migration fails: the VF of a guest
     that stays is as the plan left it.
-
-    After `migrate`, *tables* has the source's DMA log (``dma``) and what became of each page
-    (``memory``); see ``analysis.memory``.
     """
 
     name = "inplace"
     has_vf = True
 
-    def __init__(self, plan: Plan, guest: GuestMachine, source: Twin, destination: Twin) -> None:
+    tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
+
+    def __init__(
+        self,
+        plan: Plan,
+        guest: GuestMachine,
+        source: Twin,
+        destination: Twin,
+        comparison: LoggedComparison,
+    ) -> None:
         self.trigger = plan.quiesce.value
         attach_s = _ATTACH_S.get(plan.quiesce, 0.5)
         self.patience = scheme.Patience(attach_s=attach_s, after_s=1, served_s=1)
@@ -67,9 +72,9 @@ class Inplace:
         self._guest = guest
         self._source = source
         self._destination = destination
+        self._comparison = comparison
         self._notes: list[Note] = []
         self._log_at_start = self._since = 0
-        self.tables: dict[str, pd.DataFrame] = {}
 
     def migrate(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
         """Move the guest; the successor must have been started *paused*.
@@ -93,7 +98,7 @@ class Inplace:
         self._since = len(source.qmp.events)
         if self._plan.when is When.PRECOPY:
             pacing.make_passes_without_end(source)
-        memory.trace_copies(source)
+        self._comparison.trace_copies(source)
         asked = scheme.ask(source, successor, address)
         try:
             self._bring_over(source, successor, asked, deadline)
@@ -123,10 +128,9 @@ class Inplace:
             let_pass(TOO_LATE_S)
             self._take_steps(source)
         self._source.take_off_the_wire()  # its guest has gone
-        pacing.wait_until_loaded(successor, deadline)
-        both = self._digests(source, successor)
+        scheme.wait_until_loaded(successor, deadline)
+        self._comparison.digest(source, successor)
         self._resume(successor)
-        self._explain(source, both)
 
     def _comes_to_switchover(
         self, source: Instance, asked: scheme.Asked, deadline: Deadline
@@ -191,24 +195,6 @@ class Inplace:
             self._note(MARKING_REFUSED, marked["refused"])
         else:
             self._note(MARKED, f"{marked['pages']} pages", {"pages": marked["pages"]})
-
-    def _digests(self, source: Instance, successor: Instance) -> memory.Digests:
-        both = memory.digests(source, successor)
-        took_ms = both.took_ms
-        self._note(DIGESTED, f"in {took_ms:.0f} ms", {"took_ms": took_ms})
-        return both
-
-    def _explain(self, source: Instance, both: memory.Digests) -> None:
-        """Look each difference up in the device's own log, and in QEMU's trace of its copies."""
-        log = read_log(self._source.dma_log())
-        lent = [Lent(**each) for each in self._source.control.ask("status")["memory"]]
-        pages = memory.pages_explained(source, both, log, lent, since=self._since)
-        self.tables = {"dma": log, "memory": pages}
-        last_pass = next(
-            event for event in reversed(source.qmp.events) if event.title == "MIGRATION device"
-        )
-        data = memory.summary(both, pages, log, memory.said_ns(last_pass))
-        self._note(MEMORY_COMPARED, f"{data['differ']} of {both.pages} pages differ", data)
 
     def _resume(self, successor: Instance) -> None:
         """Let the guest run on, wake it if it sleeps, and tell the wire where it is."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.guest.instance import Instance
 from harness.migration import scheme
+from harness.migration.comparison import Comparison
 
 
 class Plain:
@@ -20,8 +21,11 @@ class Plain:
     patience = scheme.Patience()
     tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
+    def __init__(self, comparison: Comparison | None = None) -> None:
+        self._standing = comparison.digest if comparison else None
+
     def migrate(
         self, source: Instance, successor: Instance, address: tuple[str, int]
     ) -> scheme.Outcome:
         """Move the guest; see Scheme."""
-        return scheme.move(source, successor, address)
+        return scheme.move(source, successor, address, standing=self._standing)

@@ -1,0 +1,119 @@
+"""Both memories of a guest that stands still at its destination, compared page by page.
+
+It lengthens the stop by the time that digests take, so it is done only where a test asks for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis.measured import DIGESTED, MEMORY_COMPARED
+from harness.analysis.memory import differing
+from harness.errors import MeasurementError
+from harness.guest.instance import Instance
+from harness.guest.machine import GuestMachine
+from harness.guest.memory import Digested, GuestMemory, digest_speeds, hypervisor_pages
+from harness.migration.scheme import Note, Outcome
+
+SECONDS_PER_GIB = 60
+"""An emulated host digests some 250 MiB a second; this is how long it is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """A number for each page at the source, *here*, and at the destination, made as *name* says.
+
+    The guest stood still for *took_ms*; *bytes_per_s* is that of the slower host.
+    """
+
+    name: str
+    here: bytes
+    there: bytes
+    pages: int
+    took_ms: float
+    bytes_per_s: float
+
+
+class Comparison:
+    """One comparison; `prepare`, `digest` while both sides stand still, `conclude`.
+
+    *notes* are the moments of it.  *tables* has a row for each page that differs (``memory``):
+    ``page``, its number in the guest's memory; ``frame``, the guest's own number for it; ``owner``,
+    what the hypervisor has there, and empty for a page that is lost.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[str, pd.DataFrame] = {}
+        self._name = ""
+        self._owners: Mapping[int, str] = {}
+        self._taken: tuple[GuestMemory, GuestMemory, list[Digested]] | None = None
+        self.notes: list[Note] = []
+        self._took_ms = 0.0
+
+    def prepare(self, source: Instance, successor: Instance, guest: GuestMachine) -> None:
+        """Ask what has to be known before: which digest is fastest, and whose pages there are."""
+        self._name = fastest(source, successor)
+        self._owners = hypervisor_pages(guest)
+
+    def digest(self, source: Instance, successor: Instance) -> None:
+        """Digest both memories side by side; the guest waits for that."""
+        memories = GuestMemory.of(source), GuestMemory.of(successor)
+        seconds = 60 + SECONDS_PER_GIB * source.spec.memory_mib / 1024
+        began = time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            made = list(pool.map(lambda each: each.digest(self._name, seconds=seconds), memories))
+        self._took_ms = (time.monotonic() - began) * 1e3
+        self._taken = (*memories, made)
+        self._note(DIGESTED, f"in {self._took_ms:.0f} ms", {"took_ms": self._took_ms})
+
+    def digests(self) -> Digests:
+        """Fetch what was made.  Raises MeasurementError if nothing was."""
+        if self._taken is None:
+            raise MeasurementError(
+                "memory was not compared",
+                because="the migration ended before both sides stood still",
+                fix="see why it did",
+            )
+        here, there, made = self._taken
+        of_source, of_successor = (
+            memory.instance.host.fetch(each.path)
+            for memory, each in zip((here, there), made, strict=True)
+        )
+        slowest_s = max(each.seconds for each in made)
+        return Digests(
+            self._name, of_source, of_successor, here.pages, self._took_ms, here.size / slowest_s
+        )
+
+    def conclude(self, outcome: Outcome) -> Outcome:
+        """*outcome* with what came of it, if it came to it; after the flows: it takes a while."""
+        if self._taken is not None:
+            both = self.digests()
+            data = {"pages": both.pages, "digest": both.name, "bytes_per_s": both.bytes_per_s}
+            data |= self._result(self._taken[0], both)
+            self._note(MEMORY_COMPARED, f"{data['differ']} of {both.pages} pages differ", data)
+        return outcome.noted(*self.notes)
+
+    def _result(self, memory: GuestMemory, both: Digests) -> dict[str, Any]:
+        """Tell pages that the hypervisor writes by itself from those that are lost."""
+        pages = [int(page) for page in differing(both.here, both.there, both.name)]
+        frames = [memory.frame(page) for page in pages]
+        owners = [self._owners.get(frame, "") for frame in frames]
+        self.tables["memory"] = pd.DataFrame({"page": pages, "frame": frames, "owner": owners})
+        lost = [frame for frame, owner in zip(frames, owners, strict=True) if not owner]
+        owned = {hex(f): owner for f, owner in zip(frames, owners, strict=True) if owner}
+        return {"differ": len(lost), "frames": lost, "owned": owned}
+
+    def _note(self, name: str, text: str, data: Mapping[str, Any]) -> None:
+        self.notes.append(Note(time.monotonic_ns(), name, text, data))
+
+
+def fastest(source: Instance, successor: Instance) -> str:
+    """The digest that the slower of both hosts makes fastest: both have to make the same."""
+    speeds = [digest_speeds(instance.host) for instance in (source, successor)]
+    return max(speeds[0], key=lambda name: min(each[name] for each in speeds))

@@ -1,0 +1,58 @@
+"""Memory: does every byte of it arrive?  Both sides are compared page by page after the stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.guest.faults import change_byte
+from harness.migration.comparison import Comparison
+
+if TYPE_CHECKING:
+    from harness.guest.instance import Instance
+    from harness.run.moving import MovingGuest
+    from harness.run.record import Moved
+    from harness.traffic.flow import Flow
+
+FRAME = 0x1234
+
+pytestmark = [
+    *(pytest.mark.failover, pytest.mark.dma, pytest.mark.jumbo),
+    pytest.mark.needs("two-hosts", "vf", "peer", "jumbo"),
+]
+
+
+def test_every_page_arrives(
+    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+) -> None:
+    """What the VF wrote last and nobody marked would differ; so would what QEMU itself loses.
+
+    Pages that the hypervisor writes by itself are told by the guest's own registers.
+    """
+    moved = migrate(guest, flow(9014), compare_memory=True)
+    assert moved.memory["pages"] == guest.spec.memory_mib * 256
+    assert moved.memory["differ"] == 0, moved.why
+    assert moved.verdict.word == "pass", moved.why
+
+
+@pytest.mark.faults
+def test_one_byte_that_changes_at_the_destination_is_found_and_its_page_named(
+    guest: MovingGuest,
+    migrate: Callable[..., Moved],
+    flow: Callable[..., Flow],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A comparison that misses it would miss a page that was lost."""
+    digest = Comparison.digest
+
+    def change_first(self: Comparison, source: Instance, successor: Instance) -> None:
+        change_byte(successor, FRAME)
+        digest(self, source, successor)
+
+    monkeypatch.setattr(Comparison, "digest", change_first)
+    moved = migrate(guest, flow(64), compare_memory=True)
+    assert moved.memory["frames"] == [FRAME], moved.why
+    assert "1 of" in moved.why
+    assert "the guest's page frames 0x1234" in moved.why
