@@ -77,6 +77,8 @@ class DeviceProfile:
     """Whether the VF's command register has a Memory Space Enable bit of its own."""
     vf_link_states: Fact[frozenset[str]]
     """The values of ``ip link set PF vf N state`` that change something; empty: refused."""
+    vf_receive_queue: Fact[int]
+    """Where in BAR 0 of a VF the registers of its first receive queue begin."""
     quirks: tuple[Quirk, ...] = ()
 
     def quirk(self, name: str) -> Quirk | None:
@@ -164,6 +166,7 @@ I82599 = DeviceProfile(
         "the port's SR-IOV capability governs it",
     ),
     vf_link_states=Fact(frozenset({"auto", "disable"}), f"{_SRIOV}, ixgbe_ndo_set_vf_link_state"),
+    vf_receive_queue=Fact(0x1000, "drivers/net/ethernet/intel/ixgbevf/regs.h, IXGBE_VFRDBAL(0)"),
     quirks=(
         *_IXGBE_QUIRKS,
         Quirk(
@@ -223,6 +226,7 @@ I82576 = DeviceProfile(
     vf_advertises_flr=Fact(True, 'QEMU commit d90014fc337a ("igb: Add Function Level Reset")'),
     vf_has_memory_enable=Fact(True, f"{_QEMU}: writable bits of the VF's command are 0507"),
     vf_link_states=Fact(frozenset(), f"{_QEMU}: EOPNOTSUPP"),
+    vf_receive_queue=Fact(0x2800, "drivers/net/ethernet/intel/igbvf/regs.h, E1000_RDBAL(0)"),
     quirks=(
         Quirk(
             "mac-needs-reload",

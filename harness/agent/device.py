@@ -171,6 +171,21 @@ class VfioDevice:
         """Reset the function; the kernel puts configuration space back as it was."""
         _ioctl(self.address, self.descriptor, vfio.Ioctl.DEVICE_RESET, 0)
 
+    def region_read(self, index: int, offset: int, length: int) -> bytes:
+        """Read a region (vfio.PciRegion); raises AgentError if it cannot be, or ends before."""
+        info = self.region_info(index)
+        if offset + length > info.size:
+            raise AgentError(
+                f"{self.address}: {length} bytes at {offset:#x} are not all in region {index}",
+                because=f"it has {info.size} bytes",
+                fix="ask for less",
+            )
+        try:
+            return os.pread(self.descriptor, length, info.offset + offset)
+        except OSError as error:
+            doing = f"reading region {index} at {offset:#x}"
+            raise _failed(self.address, doing, error) from error
+
     def _in_config(self, offset: int, length: int) -> int:
         if self._config is None:
             info = self.region_info(vfio.PciRegion.CONFIG)

@@ -29,14 +29,14 @@ from pathlib import Path
 from typing import Any, Callable
 
 import harness
-from harness.agent import files, msr, processes
+from harness.agent import files, lent_vf, memory_frames, msr, processes
 from harness.agent.bme import wait_for_bme
 from harness.agent.commands import Commands
 from harness.agent.errors import AgentError
 from harness.agent.inspect_vf import inspect as inspect_vf
 from harness.agent.journal import Journal, boot_id
 from harness.agent.lease import Lease
-from harness.agent.memory_digest import digest, speeds
+from harness.agent.memory_digest import digest, digest_pages, speeds
 from harness.agent.processes import Spawned
 from harness.agent.recorders import Recorders
 from harness.agent.steps import Steps
@@ -47,7 +47,7 @@ _STUCK_SECONDS = 60  # how long a change that hangs in the kernel holds up putti
 
 _MUTATING = {
     *("write", "unlink", "mkdir", "spawn", "end"),
-    *("vfio.inspect", "journal.change", "journal.undo"),
+    *("vfio.inspect", "vf.set_master", "vf.reset", "journal.change", "journal.undo"),
 }
 
 
@@ -83,9 +83,15 @@ class Agent:
             "end": self._spawned.end,
             "bme.wait": wait_for_bme,
             "memory.digest": digest,
+            "memory.digest_pages": digest_pages,
             "memory.speeds": speeds,
+            "memory.newest_frame": memory_frames.newest,
+            "memory.read": memory_frames.read,
             "msr.read": msr.read,
             "vfio.inspect": inspect_vf,
+            "vf.registers": lent_vf.registers,
+            "vf.set_master": lent_vf.set_master,
+            "vf.reset": lent_vf.reset,
             "journal.change": self._change,
             "journal.undo": self._undo,
             "journal.pending": self._journal.pending,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from harness.errors import UsageError
 from harness.guest.spec import GuestSpec, Place, Trigger
@@ -115,10 +116,13 @@ def _standby(spec: GuestSpec, place: Place) -> list[str]:
     ]  # fmt: skip
 
 
+def vf_device(place: Place) -> dict[str, Any]:
+    """The VF as QEMU has it: the primary of a failover pair where there is a standby."""
+    pair = {"failover_pair_id": STANDBY} if place.tap else {}
+    return {**(place.vf or {}), "id": VF, "bus": "slot2", **pair}
+
+
 def _vf(place: Place) -> list[str]:
-    """The VF, which is the primary of a failover pair where there is a standby."""
     if place.vf is None:
         return []
-    pair = {"failover_pair_id": STANDBY} if place.tap else {}
-    device = {**place.vf, "id": VF, "bus": "slot2", **pair}
-    return ["-device", json.dumps(device, separators=(",", ":"))]
+    return ["-device", json.dumps(vf_device(place), separators=(",", ":"))]

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from harness.errors import GuestError, MigrationError, RemoteError
-from harness.guest.command_line import command_line
+from harness.guest.command_line import VF, command_line, vf_device
 from harness.guest.qmp import QemuGoneError, Qmp
 from harness.guest.spec import GuestImage, GuestSpec, Place
 from harness.host.changes import changed_back
@@ -20,6 +20,7 @@ SILENT_SECONDS = 45
 """From the start of QEMU to the first word of the guest's init; some 6 s in an emulated host."""
 
 START_SECONDS = 20
+UNPLUG_SECONDS = 30
 IMAGES = "/var/lib/vf-harness/images"
 """Where a host keeps kernel and initramfs of a guest, in a folder named by their digest."""
 
@@ -87,6 +88,24 @@ class Instance:
     def complaints(self) -> str:
         """What QEMU itself has printed so far: warnings, and why it ended if it did."""
         return self.host.fetch(f"{self.place.folder}/qemu.log").decode(errors="replace")
+
+    def unplug(self) -> None:
+        """Take the VF out, and return when the guest has let it go.
+
+        Raises MigrationError if it does not.  Ref: QEMU, qapi/qdev.json, ``device_del``.
+        """
+        since = len(self.qmp.events)
+        self.qmp.execute("device_del", {"id": VF})
+        self.qmp.wait_for(
+            "the guest to let its VF go",
+            lambda event: event.name == "DEVICE_DELETED" and event.data.get("device") == VF,
+            within=UNPLUG_SECONDS,
+            since=since,
+        )
+
+    def plug(self) -> None:
+        """Put the VF back where it was; its guest will find it there."""
+        self.qmp.execute("device_add", vf_device(self.place))
 
     def wait_until_up(self) -> None:
         """Return when the guest's init has said that it is up.

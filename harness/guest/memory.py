@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,17 +60,46 @@ class GuestMemory:
         at = page * PAGE
         return page if at < self.below else (at - self.below + ABOVE) // PAGE
 
+    @property
+    def _where(self) -> dict[str, Any]:
+        """As ``harness.agent.process_memory`` has it."""
+        if self.instance.place.shared_memory:
+            return {"name": MEMORY}
+        return {"address": self.address, "size": self.size}
+
     def host_address(self, frame: int) -> int:
         """Where the process has the guest's page *frame*."""
         at = frame * PAGE
         return self.address + (at if at < self.below else at - ABOVE + self.below)
 
+    @property
+    def frames(self) -> set[int]:
+        """All of the guest's page frames that are memory."""
+        below = range(self.below // PAGE)
+        return {*below, *range(ABOVE // PAGE, (ABOVE + self.size - self.below) // PAGE)}
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read the guest's memory at its *address*; 64 KiB at most, below the hole or above it."""
+        at = self.host_address(address // PAGE) + address % PAGE
+        host, pid = self.instance.host, self.instance.pid
+        return bytes.fromhex(host.ask("memory.read", pid=pid, address=at, size=size))
+
+    def digest_frames(self, frames: Sequence[int]) -> list[int]:
+        """A number for each of those pages."""
+        host, pid = self.instance.host, self.instance.pid
+        places = [self.host_address(frame) for frame in frames]
+        return list(host.ask("memory.digest_pages", pid=pid, addresses=places))
+
+    def newest_frame(self, flow: int) -> int | None:
+        """The highest number of a frame of *flow* that is in it; None without any."""
+        host, pid = self.instance.host, self.instance.pid
+        found = host.ask("memory.newest_frame", seconds=120, pid=pid, flow=flow, **self._where)
+        return None if found["newest"] is None else int(found["newest"])
+
     def digest(self, name: str, *, seconds: float) -> Digested:
         """Have its host digest each page; see ``harness.agent.memory_digest``."""
         host, pid = self.instance.host, self.instance.pid
-        where: dict[str, Any] = {"address": self.address, "size": self.size}
-        if self.instance.place.shared_memory:
-            where = {"name": MEMORY}
+        where = self._where
         path = host.scratch(f"memory-{pid}.digests")
         return Digested(
             path=path,

@@ -14,14 +14,21 @@ from typing import Any
 from harness.errors import LabError
 from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port
-from harness.host.vf import NO_MAC, Observed
+from harness.host.vf import NO_MAC, Observed, Ring
 from harness.remote import Host, Recorder
 from harness.topology import MacAddress, PciAddress
+from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
 from harness.uapi.pci_regs import Command, Register
 from harness.waiting import WaitError, wait_for
 
 VFIO = "vfio-pci"
 APPEAR_SECONDS = 10
+
+_RING_REGISTERS = (
+    *(QueueRegister.BAL, QueueRegister.BAH, QueueRegister.LEN),
+    *(QueueRegister.HEAD, QueueRegister.TAIL, QueueRegister.DCTL),
+)
+"""At the same places in each family's queues; where those begin is in its profile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,29 @@ class VirtualFunction:
             where = {"port": self.port.interface, "vf_index": self.index, "mac": NO_MAC}
             spec["on_release"] = [{"name": on_release, **where}]
         return Observing(self.host, path, self.host.start("observer", spec))
+
+    def receive_rings(self, *, qemu_pid: int) -> list[Ring]:
+        """Of the first queue, which is the only one of a guest with one processor."""
+        queue = self.port.profile.vf_receive_queue.value
+        offsets = [queue + register for register in _RING_REGISTERS]
+        low, high, length, head, tail, control = self.host.ask(
+            "vf.registers", pid=qemu_pid, address=self.pci, offsets=offsets
+        )
+        if not control & QueueControl.ENABLE:
+            return []
+        return [Ring(high << 32 | low, length // DESCRIPTOR_BYTES, head, tail)]
+
+    def set_master(self, on: bool, *, qemu_pid: int) -> None:
+        """Through VFIO's config region."""
+        self.host.act("vf.set_master", pid=qemu_pid, address=self.pci, on=on)
+
+    def reset(self, *, qemu_pid: int) -> None:
+        """VFIO_DEVICE_RESET."""
+        self.host.act("vf.reset", pid=qemu_pid, address=self.pci)
+
+    def reset_by_sysfs(self) -> None:
+        """The kernel's own ``reset`` file: as VFIO's, and its user is not asked."""
+        self.host.write_text(f"/sys/bus/pci/devices/{self.pci}/reset", "1")
 
     def inspect(self) -> Inspected:
         """Open this VF through VFIO, look, set BME and reset it; nobody may be using it."""

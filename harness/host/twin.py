@@ -12,7 +12,7 @@ from harness.errors import LabError, RemoteError, UsageError
 from harness.host.bridge import BRIDGE, tap
 from harness.host.changes import changed_back
 from harness.host.twin_control import TwinControl
-from harness.host.vf import NO_MAC, Observed
+from harness.host.vf import NO_MAC, Observed, Ring
 from harness.remote import Host
 from harness.remote.zipapp import TWIN
 from harness.topology import MacAddress, TwinEntry
@@ -51,16 +51,22 @@ class Twin:
         return True
 
     @property
+    def accesses(self) -> int | None:
+        """How many accesses to the guest's memory it has logged; None if it keeps no log."""
+        records = self.control.ask("status")["dma"]["records"]
+        return None if records is None else int(records)
+
+    @property
     def log_position(self) -> int:
         """How many records its DMA log has.  Raises UsageError if it keeps none."""
-        records = self.control.ask("status")["dma"]["records"]
+        records = self.accesses
         if records is None:
             raise UsageError(
                 f"{self.host.name}: twin {self.name} keeps no DMA log",
                 because=f"the topology says so, in [hosts.{self.host.name}.twin]",
                 fix="leave dma_log = false out of it",
             )
-        return int(records)
+        return records
 
     def check_logged(self) -> None:
         """Raise UsageError unless its DMA is logged."""
@@ -173,6 +179,18 @@ class Twin:
                 because="Bus Master Enable, which its driver sets, is still clear",
                 fix=fix,
             ) from None
+
+    def receive_rings(self, *, qemu_pid: int) -> list[Ring]:
+        del qemu_pid
+        return [Ring(**each) for each in self.control.ask("receive_rings")]
+
+    def set_master(self, on: bool, *, qemu_pid: int) -> None:
+        del qemu_pid
+        self.control.ask("set_bus_master", on=on)
+
+    def reset(self, *, qemu_pid: int) -> None:
+        del qemu_pid
+        self.control.ask("reset_function")
 
     def dma_log(self) -> bytes:
         """The file of its DMA log, as ``harness.twin.dma_log`` lays it out; its records only."""

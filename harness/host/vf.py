@@ -25,6 +25,20 @@ class Observed:
     summary: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """*count* receive descriptors at the guest's *address*; *head* to *tail* are the VF's.
+
+    Each is 16 bytes; of one that is the VF's the first eight are the guest's address of a buffer.
+    Ref: 82599 datasheet, 7.1.6.1, advanced receive descriptors, read format; 82576 alike.
+    """
+
+    address: int
+    count: int
+    head: int
+    tail: int
+
+
 class Observation(Protocol):
     """An observer of Bus Master Enable, at work until it is stopped."""
 
@@ -62,6 +76,15 @@ class Vf(Protocol):
         With *on_release* the observer clears the filter when the VF is released, and has an event
         of that name.
         """
+
+    def receive_rings(self, *, qemu_pid: int) -> list[Ring]:
+        """Where its driver has put its receive descriptors; none of a queue that is off."""
+
+    def set_master(self, on: bool, *, qemu_pid: int) -> None:
+        """Set or clear Bus Master Enable as a host can; the guest is told nothing."""
+
+    def reset(self, *, qemu_pid: int) -> None:
+        """Reset the function under its guest, as VFIO's user can."""
 
     def is_master(self) -> bool:
         """Whether Bus Master Enable is set now; its user is not disturbed."""

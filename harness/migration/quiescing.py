@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.errors import MigrationError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
+from harness.guest.vf import GuestVf
 from harness.host.twin import Twin
 from harness.migration import pacing
 from harness.migration.plan import Quiesce
@@ -22,17 +23,27 @@ def stop_dma(how: Quiesce, twin: Twin, guest: GuestMachine, source: Instance) ->
     not stop its queues, and what a command inside the guest comes to.
     """
     if how is Quiesce.BME_CLEARED:
-        twin.control.ask("clear_bus_master")
+        twin.control.ask("set_bus_master", on=False)
     elif how is Quiesce.ACPI_SUSPEND:
         with pacing.held(source):
-            _suspend(guest, source)
+            fall_asleep(guest, source)
     elif how is not Quiesce.NOTHING:
         with pacing.held(source):
-            guest.host.run("sh", "-c", _IN_GUEST[how], seconds=ASLEEP_SECONDS)
+            _ask_driver(how, GuestVf.find(guest, source.spec.mac))
             twin.wait_until_quiet(ASLEEP_SECONDS)
 
 
-def _suspend(guest: GuestMachine, source: Instance) -> None:
+def _ask_driver(how: Quiesce, vf: GuestVf) -> None:
+    if how is Quiesce.LINK_DOWN:
+        vf.set_link("down")
+    elif how is Quiesce.UNBIND:
+        vf.unbind()
+    else:
+        vf.suspend_devices()
+
+
+def fall_asleep(guest: GuestMachine, source: Instance) -> None:
+    """Suspend the guest to RAM.  Raises MigrationError, with what it says, if it stays awake."""
     since = len(source.qmp.events)
     guest.host.run("sh", "-c", _FALL_ASLEEP)
     try:
@@ -64,10 +75,3 @@ Ref: waking resets the ICH9 with everything else (QEMU, hw/southbridge/ich9.h: I
 ICH9_LPC_ACPI_CTRL, 40h and 44h), and SeaBIOS puts back only a PIIX4's (src/fw/pciinit.c,
 pci_resume()).
 """
-_VF_OF_GUEST = "vf=$(basename $(dirname $(ls -d /sys/bus/pci/drivers/ixgbevf/0*/net))); "
-_IN_GUEST = {
-    Quiesce.LINK_DOWN: f"{_VF_OF_GUEST} ip link set $(ls /sys/bus/pci/devices/$vf/net) down",
-    Quiesce.UNBIND: f"{_VF_OF_GUEST} echo $vf > /sys/bus/pci/drivers/ixgbevf/unbind",
-    Quiesce.DEVICE_SUSPEND: "echo devices > /sys/power/pm_test; (sleep 0.2; "
-    "echo mem > /sys/power/state; echo none > /sys/power/pm_test) >&- 2>&- <&- &",
-}

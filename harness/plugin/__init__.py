@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.plugin.fixtures import (
+    audit,
     bare_guest,
     case,
     every_test_of_the_lab_is_a_case,
@@ -27,6 +28,7 @@ from harness.plugin.hooks import (
 )
 
 __all__ = [
+    "audit",
     "bare_guest",
     "case",
     "every_test_of_the_lab_is_a_case",

@@ -18,8 +18,11 @@ from harness.plugin.hooks import EXIT_CODE, FAILED, RECORD, WORKER
 from harness.plugin.options import SETTINGS
 
 if TYPE_CHECKING:
+    from harness.analysis.audit import Audited
     from harness.analysis.measured import Direction
     from harness.analysis.verdict import Limits
+    from harness.audit.ways import Way
+    from harness.guest.spec import Trigger
     from harness.migration.plan import Plan
     from harness.remote import Host
     from harness.run.lab import Lab
@@ -81,14 +84,20 @@ def bare_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest
 
 @pytest.fixture(scope="module")
 def staying_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
-    """The same, booted once for a module; for tests that leave it where it is."""
-    with _booted(request, lab, standby=False) as guest:
+    """The same, booted once for a module; for tests that leave it where it is.
+
+    Its parameter, if it has one, is the `Trigger` that its machine is built with.
+    """
+    trigger = getattr(request, "param", None)
+    with _booted(request, lab, standby=False, trigger=trigger) as guest:
         yield guest
 
 
 @contextmanager
-def _booted(request: pytest.FixtureRequest, lab: Lab, *, standby: bool) -> Iterator[MovingGuest]:
-    from harness.guest.spec import GuestSpec
+def _booted(
+    request: pytest.FixtureRequest, lab: Lab, *, standby: bool, trigger: Trigger | None = None
+) -> Iterator[MovingGuest]:
+    from harness.guest.spec import GuestSpec, Trigger
     from harness.run.moving import moving_guest
     from harness.run.provenance import guest_provenance
 
@@ -96,7 +105,7 @@ def _booted(request: pytest.FixtureRequest, lab: Lab, *, standby: bool) -> Itera
     logs = config.stash[RECORD].folder / "guests" / request.module.__name__.rpartition(".")[2]
     logs.mkdir(parents=True, exist_ok=True)
     with _at_fault(config, None), ExitStack() as preparing:
-        spec = GuestSpec.of(lab.topology.guest, standby=standby)
+        spec = GuestSpec.of(lab.topology.guest, trigger or Trigger.ACPI, standby=standby)
         guest = preparing.enter_context(moving_guest(lab, spec, logs, has_vf=True))
         config.stash[RECORD].note_guest(guest_provenance(guest.machine))
         put_back = preparing.pop_all()
@@ -198,6 +207,18 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
         return moved
 
     return move
+
+
+@pytest.fixture
+def audit(flow: Callable[..., Flow], case: Case) -> Callable[[MovingGuest, Way], Audited]:
+    """Stop a guest's VF in a way, under 9014-byte traffic; what came of it is kept and reported."""
+
+    def stop(guest: MovingGuest, way: Way) -> Audited:
+        found = guest.audit(way, flow(9014))
+        case.audits.append(found)
+        return found
+
+    return stop
 
 
 _numbers = itertools.count(1)

@@ -293,6 +293,11 @@ class Host:
     ) -> None:
         self.close()
 
+    def act(self, verb: str, *, seconds: float = 30.0, **args: Any) -> Any:
+        """Have the agent do what changes something for as long as its object is lent, no longer."""
+        with self._logged(f": {verb} {args}", logging.INFO):
+            return self._change(verb, seconds=seconds, **args)
+
     def _change(self, verb: str, *, seconds: float = 30.0, **args: Any) -> Any:
         return self.ask(verb, seconds=seconds, lease=self.lease.number, **args)
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from harness.analysis.packets import read_packets
 from harness.report import tables, words
+from harness.report.audit import audit_rows
 from harness.report.entry import packets_path
 from harness.report.figure import migration_figure
 from harness.report.inplace import inplace_rows
@@ -51,6 +52,7 @@ def render(results: Results, *, figures: Mapping[str, str], files: Mapping[str, 
         results=results,
         rows=rows,
         inplace=inplace_rows(results, {id(row.migration): row.key for row in rows}),
+        audits=audit_rows(results),
         others=[(case, tables.word_of(case)) for case in results.tests if not case.migrations],
         counts=_counts(results),
         figures={key: Markup(svg) for key, svg in figures.items()},  # our own SVG, escaped there

@@ -127,6 +127,44 @@ class Migration(Model):
     excerpt: tuple[str, ...] = ()
 
 
+class Audit(Model):
+    """One way to stop a VF; times are ms since the step was asked for, in the peer's clock.
+
+    step_ms, looked_ms     how long the step took; the stretch in which the VF was looked at
+    cleared_ms, memory_cleared_ms   when BME, and Memory Enable, were first seen clear
+    master, gone           whether it might do DMA while it was looked at, or was not there
+    sent, returned         frames sent meanwhile, and how many of them came back
+    newest_ms              when the newest frame that is in the guest's memory was sent
+    pages_watched, pages_changed    those under the receive rings
+    accesses               the device's own to memory meanwhile; null where it keeps no log
+    back, back_ms          what gave the VF back ("no": nothing), and how long that took
+    faults                 what no VF may do, and this one did
+    """
+
+    way: str
+    trigger: str | None
+    host: str
+    vf: str
+    driver: str
+    uncertainty_ms: float
+    step_ms: float
+    looked_ms: tuple[float, float]
+    bme: list[Bme]
+    cleared_ms: float | None
+    memory_cleared_ms: float | None
+    master: bool
+    gone: bool
+    sent: int
+    returned: int
+    newest_ms: float | None
+    pages_watched: int
+    pages_changed: int
+    accesses: int | None
+    back: str
+    back_ms: float | None
+    faults: list[str]
+
+
 class CaseResult(Model):
     """One test.  *artifacts* is its folder within the run's; *verdict* null: nothing measured."""
 
@@ -135,6 +173,7 @@ class CaseResult(Model):
     verdict: Word | None
     artifacts: str
     migrations: list[Migration]
+    audits: list[Audit] = []
 
 
 class Lab(Model):

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.phases import NAMES
+from harness.report.audit import audit_rows
 from harness.report.inplace import inplace_rows
 from harness.report.results import Migration, Results
 from harness.report.tables import Summary, reasons, summaries
@@ -20,21 +21,40 @@ STYLES = {"pass": "green", "fail": "bold red", "invalid": "yellow", "skipped": "
 def summary(results: Results, console: Console) -> None:
     """Print one row per migration, then why each that did not pass did not.
 
-    A run without a migration prints one line saying so.  Nothing but plain text goes to a pipe.
+    A run without a migration prints one line saying so.  A table each follows of guests that kept
+    their VF, and of ways to stop one.  Nothing but plain text goes to a pipe.
     """
     rows = summaries(results)
-    if not rows:
-        console.print("No test measured a migration.")
-        return
     if not console.is_terminal:
         console = Console(file=console.file, width=PIPE_WIDTH)
-    console.print(_table(rows))
+    if rows:
+        console.print(_table(rows))
+    else:
+        console.print("No test measured a migration.")
     for row in rows:
         if row.word in ("fail", "invalid"):
             for reason in reasons(row.migration) or ["the test's own assertions failed"]:
                 line = Text.assemble((row.word, STYLES[row.word]), f" {_name(row)}: {reason}")
                 console.print(line, soft_wrap=True)
     _print_inplace(results, console)
+    _print_audits(results, console)
+
+
+def _print_audits(results: Results, console: Console) -> None:
+    """Print what each way to stop a VF did to it, if any was tried."""
+    rows = audit_rows(results)
+    if not rows:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+    for column in ("VF stopped by", "BME", "frames still in", "ring memory changed", "VF back"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        style = "" if row.silent else "bold"
+        seen = (Text(row.frames, style), Text(row.rings, style))
+        table.add_row(row.stopped, row.bme, *seen, row.back)
+    console.print(table)
+    for fault in (fault for row in rows for fault in row.faults):
+        console.print(Text.assemble(("fail", STYLES["fail"]), f" {fault}"), soft_wrap=True)
 
 
 def _print_inplace(results: Results, console: Console) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from harness.analysis.audit import NOT_BACK, Audited
+from harness.audit.conduct import audit
+from harness.audit.ways import Way
 from harness.errors import GuestError, RemoteError, UsageError
 from harness.guest.command_line import shares_memory
 from harness.guest.instance import Instance, instance, put_image
@@ -106,6 +109,21 @@ class MovingGuest:
         with start(flow, ends.peer_end, ends.guest_end) as running:
             let_pass(seconds)
             return running.stop()
+
+    def audit(self, way: Way, flow: Flow) -> Audited:
+        """Stop its VF that way under *flow*, look, and give it back; see ``harness.audit``.
+
+        A guest whose VF does not come back is replaced by another one.
+        """
+        self._lab.renew()
+        found = audit(
+            way, self.instance, self.ends(), flow,
+            bme_per_s=self._lab.topology.limits.bme_per_s, progress=self._lab.progress,
+        )  # fmt: skip
+        if found.back == NOT_BACK:
+            self._lab.progress("the VF did not come back; ending its guest")
+            self._boot_another()
+        return found
 
     @property
     def twin(self) -> Twin:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis.audit import Audited
 from harness.analysis.measured import MEMORY_COMPARED, BmeSample, Event
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.migration.conductor import NOT_REACHED, Conducted
 from harness.migration.raw import Raw
+from harness.report.audit import audit_result
 from harness.report.entry import migration_result
 from harness.report.page import write_page
 from harness.report.results import (
@@ -93,6 +95,7 @@ class Case:
     nodeid: str
     folder: Path
     moved: list[Moved] = field(default_factory=list)
+    audits: list[Audited] = field(default_factory=list)
     outcome: str = "not run"
     _broken: int = 0
 
@@ -216,6 +219,7 @@ def _case_result(case: Case, run: Path) -> CaseResult:
         verdict=worst(moved.verdict.word for moved in case.moved),
         artifacts=str(case.folder.relative_to(run)),
         migrations=[moved.migration for moved in case.moved],
+        audits=[audit_result(audited) for audited in case.audits],
     )
 
 

@@ -82,9 +82,10 @@ class ConfigSpace:
         if asked and self._has_reset:
             self._reset()
 
-    def clear_master(self) -> None:
-        """Clear Bus Master Enable, as a host does through VFIO: the guest is told nothing."""
-        self._put("<H", Register.COMMAND, self.command & ~Command.MASTER)
+    def set_master(self, on: bool) -> None:
+        """Set or clear Bus Master Enable as a host does through VFIO: the guest is told nothing."""
+        others = self.command & ~Command.MASTER
+        self._put("<H", Register.COMMAND, others | (Command.MASTER if on else 0))
         self._note_command()
 
     def clear(self) -> None:

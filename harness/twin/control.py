@@ -20,6 +20,7 @@ from harness.twin.filters import VLAN_IDS
 from harness.twin.marking import mark
 from harness.twin.memory import DmaFault
 from harness.uapi.ixgbe_vf import Api
+from harness.uapi.pci_regs import Register
 
 _LONGEST_LINE = 64 << 10
 _FAULTS = frozenset(
@@ -145,9 +146,23 @@ class Control:
         """All DMA writes by message, which marks pages; or straight."""
         self._device.memory.tracked = on
 
-    def clear_bus_master(self) -> None:
-        """Clear BME as a host does through VFIO; the guest's driver is told nothing."""
-        self._device.config.clear_master()
+    def set_bus_master(self, on: bool) -> None:
+        """Set or clear BME as a host does through VFIO; the guest's driver is told nothing."""
+        self._device.config.set_master(on)
+
+    def reset_function(self) -> None:
+        """Reset the VF as a host does through VFIO, which keeps its configuration space."""
+        command = self._device.config.command
+        self._device.reset()
+        self._device.config.write(Register.COMMAND, command.to_bytes(2, "little"))
+
+    def receive_rings(self) -> list[dict[str, int]]:
+        """Where the driver has its receive descriptors, for each queue that is on."""
+        return [
+            {"address": queue.base, "count": queue.count, "head": queue.head, "tail": queue.tail}
+            for queue in self._device.receiver.queues
+            if queue.enabled
+        ]
 
     def mark(self, since: int = 0) -> dict[str, Any]:
         """Mark the *pages* written from that record of the DMA log on, or say why it was *refused*.

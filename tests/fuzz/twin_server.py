@@ -43,7 +43,9 @@ TYPES = (b"\x88\xb5", b"\x08\x00\x45\x00", b"\x86\xdd\x60", b"\x81\x00\x00\x07\x
 LINES = [
     json.dumps({"do": word, **arguments}).encode()
     for word, arguments in (
-        ("status", {}), ("now", {}), ("released", {}), ("reset_port", {}), ("clear_bus_master", {}),
+        ("status", {}), ("now", {}), ("released", {}), ("reset_port", {}),
+        ("set_bus_master", {"on": False}), ("set_bus_master", {"on": True}), ("reset_function", {}),
+        ("receive_rings", {}),
         ("set_mac", {"mac": "02:00:00:00:00:01"}), ("set_vlan", {"vlan": 7}),
         ("set_vlan", {"vlan": 0}), ("set_trust", {"trusted": True}),
         ("set_state", {"enabled": True}),

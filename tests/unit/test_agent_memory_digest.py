@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from harness.agent.errors import AgentError
-from harness.agent.memory_digest import CHUNK, DIGESTS, PAGE, digest, speeds
+from harness.agent.memory_digest import DIGESTS, digest, speeds
+from harness.agent.process_memory import CHUNK, PAGE
 
 GIB = 1 << 30
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.agent.memory_digest import DIGESTS
-from harness.agent.memory_digest import PAGE as AGENTS_PAGE
+from harness.agent.process_memory import PAGE as AGENTS_PAGE
 from harness.analysis.copies import IN_ONE_GO, PAGE, read_copies
 from harness.analysis.memory import (
     Lent,

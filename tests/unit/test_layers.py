@@ -19,6 +19,7 @@ ORDER = (
         "guest",
         "traffic",
         "migration",
+        "audit",
         "report",
         "run",
         "lab",

@@ -32,7 +32,7 @@ KEYS = {
     "provenance": "harness hosts guest",
     "provenance.guest": "kernel vf_driver",
     "provenance.hosts.alder": "kernel qemu pf_driver pf_device firmware",
-    "tests.0": "nodeid outcome verdict artifacts migrations",
+    "tests.0": "nodeid outcome verdict artifacts migrations audits",
     "tests.0.migrations.0": "scheme trigger source destination status reason qemu flows phases"
     " bme events excerpt",
     "tests.0.migrations.0.qemu": "downtime_ms total_ms setup_ms transferred_bytes passes",

@@ -115,7 +115,7 @@ def test_bus_master_enable_is_told_as_it_changes(twin: Twin, client: Client) -> 
     assert twin.device.config.masters_bus
     client.write(CONFIG, Register.COMMAND + 1, PciCommand.INTX_DISABLE >> 8, 1)
     client.write(CONFIG, Register.STATUS, 0xFFFF, 2)
-    twin.device.config.clear_master()
+    twin.device.config.set_master(False)
     assert not twin.device.config.masters_bus
     both = PciCommand.MASTER | PciCommand.INTX_DISABLE
     assert twin.commanded == [PciCommand.MASTER, both, PciCommand.INTX_DISABLE]

@@ -135,7 +135,7 @@ def test_a_host_takes_bus_mastering_away_and_nothing_else() -> None:
     commanded: list[int] = []
     config = ConfigSpace(commanded=commanded.append)
     put(config, Register.COMMAND, 0x0546, 2)
-    config.clear_master()
+    config.set_master(False)
     assert (config.command, config.masters_bus, commanded) == (0x0542, False, [0x0546, 0x0542])
 
 

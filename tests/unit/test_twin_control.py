@@ -176,7 +176,7 @@ def test_the_filter_falls_with_bus_master_enable(say: Say, argv: list[str], erro
     """Once; what its host's command says, or that there is none, is kept with the moment."""
     tell(say, "clear_filter_on_release", name="vf0", argv=argv)
     assert tell(say, "released") == []
-    tell(say, "clear_bus_master")
+    tell(say, "set_bus_master", on=False)
     (released,) = tell(say, "released")
     assert released["name"] == "vf0"
     assert error in released["data"].get("error", "")
@@ -216,3 +216,27 @@ def test_writes_go_through_the_client_once_they_are_to_be_tracked(guest: Guest, 
     tell(say, "set_tracked", on=False)
     guest.hear(frame_of(60))
     assert len(guest.rx[0].took()) == 1
+
+
+def test_a_host_that_takes_the_bus_from_a_vf_gives_it_back_as_it_was(
+    guest: Guest, say: Say
+) -> None:
+    """Its rings stand as they were: frames come in again, and its driver has noticed nothing."""
+    tell(say, "set_bus_master", on=False)
+    guest.hear(frame_of(60))
+    assert guest.rx[0].took() == []
+    tell(say, "set_bus_master", on=True)
+    guest.hear(frame_of(60))
+    assert len(guest.rx[0].took()) == 1
+
+
+def test_a_function_reset_keeps_command_and_takes_the_rings(guest: Guest, say: Say) -> None:
+    """As VFIO_DEVICE_RESET does: the kernel puts configuration space back, and nothing else."""
+    (ring,) = tell(say, "receive_rings")
+    assert (ring["count"], ring["head"], ring["tail"]) == (16, 0, 15)
+    command = tell(say, "now")["command"]
+    tell(say, "reset_function")
+    assert tell(say, "now")["command"] == command
+    assert tell(say, "receive_rings") == []
+    guest.hear(frame_of(60))
+    assert guest.rx[0].took() == []

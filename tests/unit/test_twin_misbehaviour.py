@@ -82,7 +82,7 @@ def until_nothing_is_late(guest: Guest) -> None:
 def test_it_goes_on_without_bus_master_enable(guest: Guest, tell: Tell) -> None:
     """Frames come and go; the log says of each write that it was none of the device's."""
     tell("misbehave", ignores_bme=True)
-    tell("clear_bus_master")
+    tell("set_bus_master", on=False)
     before = len(guest.records())
     guest.hear(frame_of(60))
     guest.tx[0].send(OUT)
@@ -104,7 +104,7 @@ def test_what_it_may_do_is_no_misbehaviour(guest: Guest, tell: Tell) -> None:
 
 def test_it_stops_once_it_is_good_again(guest: Guest, tell: Tell) -> None:
     tell("misbehave", ignores_bme=True)
-    tell("clear_bus_master")
+    tell("set_bus_master", on=False)
     guest.hear(frame_of(60))
     tell("misbehave")
     before, records = guest.memory[:], guest.records()

@@ -1,0 +1,150 @@
+"""One audit: a VF under traffic is stopped, looked at, and given back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from harness.analysis.audit import NOT_BACK, Audited, Moments, audited
+from harness.audit.evidence import RingPages
+from harness.audit.ways import Subject, Way
+from harness.guest.instance import Instance
+from harness.guest.memory import GuestMemory
+from harness.host.twin import Twin
+from harness.host.vf import Observed
+from harness.migration.clocks import SharedClock, read_clocks
+from harness.migration.conductor import Ends
+from harness.traffic.flow import Flow
+from harness.traffic.running import RunningFlow
+from harness.traffic.running import start as start_flow
+from harness.waiting import Deadline, WaitError, let_pass
+
+SERVED_S = 10
+SETTLE_S, SILENT_S = 4.0, 0.5
+"""How long frames may go on to come in, and how long none must have come to call it over."""
+
+LOOK_S = 1.5
+BACK_S = {Way.DEVICE_SUSPEND: 12.0, Way.VFIO_RESET: 15.0, Way.SYSFS_RESET: 15.0}
+"""How long it is waited for frames again: ixgbevf looks after its VF once in 10 s."""
+USUAL_BACK_S = 5.0
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What is noted meanwhile; times are of our own monotonic clock."""
+
+    times: dict[str, int] = field(default_factory=dict)
+    newest: int | None = None
+    watched: int = 0
+    changed: int = 0
+    accesses: int | None = None
+    back: str = NOT_BACK
+
+    def at(self, name: str) -> None:
+        self.times[name] = time.monotonic_ns()
+
+
+def audit(
+    way: Way,
+    instance: Instance,
+    ends: Ends,
+    flow: Flow,
+    *,
+    bme_per_s: int,
+    progress: Callable[[str], None],
+) -> Audited:
+    """Stop the VF of a guest without a standby that way, under *flow*, and give it back.
+
+    Raises WaitError if the flow is not served before, and what the steps raise.
+    """
+    subject = Subject.of(instance, ends.guest)
+    host, notes = instance.host, _Notes()
+    machines = (ends.peer, host)
+    before = {machine.name: read_clocks(machine) for machine in machines}
+    progress(f"stopping the VF on {host.name}: {way.value}")
+    observation = subject.vf.observe(
+        qemu_pid=instance.pid, rate_per_s=bme_per_s, path=host.scratch("audit.jsonl"),
+        on_release=None,
+    )  # fmt: skip
+    seen: list[Observed] = []
+    with ExitStack() as stack:
+        stack.callback(lambda: seen.append(observation.stop()))
+        running = stack.enter_context(start_flow(flow, ends.peer_end, ends.guest_end))
+        running.wait_until_served(SERVED_S)
+        _stop_and_look(way, subject, running, notes)
+        _give_back(way, subject, running, notes)
+        records = running.stop()
+    clock = SharedClock(before, {m.name: read_clocks(m) for m in machines}, ends.peer.name)
+    moments = {name: clock.from_ours(t_ns) for name, t_ns in notes.times.items()}
+    return audited(
+        way=way.value,
+        trigger=instance.spec.trigger.value if way is Way.UNPLUG else None,
+        driver=subject.inside.driver,
+        moments=Moments(**{name: stamp.t_ns for name, stamp in moments.items()}),
+        uncertainty_ns=max(stamp.uncertainty_ns for stamp in moments.values()),
+        lines=[
+            {**line, "t_ns": clock.from_monotonic(host.name, line["t_ns"]).t_ns}
+            for line in seen[0].lines
+        ],
+        sent=records.sent,
+        received=records.received,
+        newest=notes.newest,
+        pages=(notes.watched, notes.changed),
+        accesses=notes.accesses,
+        back=notes.back,
+        buffers_freed=way.frees_buffers,
+    )
+
+
+def _stop_and_look(way: Way, subject: Subject, running: RunningFlow, notes: _Notes) -> None:
+    """Take the step, wait until it shows, and look twice at what the VF could write to."""
+    instance, vf = subject.instance, subject.vf
+    memory = GuestMemory.of(instance)
+    rings = vf.receive_rings(qemu_pid=instance.pid)
+    pages = RingPages.of(memory, rings)
+    notes.watched = len(pages.frames)
+    notes.at("asked")
+    subject.stop(way)
+    notes.at("taken")
+    _settle(running)
+    notes.at("looked")
+    first, accesses = pages.digests(), _accesses(subject)
+    let_pass(LOOK_S)
+    notes.changed = pages.changed_since(first)
+    if accesses is not None:
+        notes.accesses = (_accesses(subject) or 0) - accesses
+    notes.at("looked_again")
+    notes.newest = memory.newest_frame(running.flow.number)
+
+
+def _settle(running: RunningFlow) -> None:
+    """Return once no frame has come back for SILENT_S; or after SETTLE_S, if they go on."""
+    deadline = Deadline(SETTLE_S)
+    arrived, since = running.arrived, time.monotonic()
+    while deadline.remaining and time.monotonic() - since < SILENT_S:
+        let_pass(0.1)
+        now = running.arrived
+        if now != arrived:
+            arrived, since = now, time.monotonic()
+
+
+def _give_back(way: Way, subject: Subject, running: RunningFlow, notes: _Notes) -> None:
+    notes.at("taking_back")
+    how = subject.take_back(way)
+    try:
+        running.wait_until_served(BACK_S.get(way, USUAL_BACK_S))
+        notes.back = how or "by itself"
+    except WaitError:
+        subject.begin_anew()
+        try:
+            running.wait_until_served(USUAL_BACK_S)
+            notes.back = "driver began anew"
+        except WaitError:
+            notes.back = NOT_BACK
+
+
+def _accesses(subject: Subject) -> int | None:
+    """How many accesses a twin's own log has; None for a VF that keeps none."""
+    return subject.vf.accesses if isinstance(subject.vf, Twin) else None

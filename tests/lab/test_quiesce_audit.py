@@ -1,0 +1,69 @@
+"""The quiesce audit: what each way to stop a VF does, by its register, its frames, its memory.
+
+Nothing is taken from a driver's word.  ``pytest tests/lab/test_quiesce_audit.py`` makes the whole
+table, on twins with ``--lab twin``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.analysis.audit import NOT_BACK, Audited
+from harness.audit.ways import Way
+from harness.guest.spec import Trigger
+from harness.run.moving import MovingGuest
+
+pytestmark = [
+    *(pytest.mark.bme, pytest.mark.dma, pytest.mark.jumbo),
+    pytest.mark.needs("vf", "peer", "jumbo"),
+]
+
+CLEARS_BME = (Way.UNBIND, Way.REMOVED, Way.UNPLUG, Way.BME_CLEARED)
+"""The others leave it set, or put it back: drivers of today stop a VF and do not clear BME.
+
+Ref: Linux, the change "ixgbevf: use generic power management" of 2020, and igbvf's alike.
+"""
+
+DAILY = (Way.DEVICE_SUSPEND, Way.UNBIND, Way.BME_CLEARED)
+NEEDS = {Way.SYSFS_RESET: "sriov", Way.UNPLUG: "sriov"}
+"""QEMU 11.1 aborts when a vfio-user device is unplugged: memory_region_del_subregion()."""
+
+
+def case_of(way: Way) -> object:
+    marks = [pytest.mark.needs(NEEDS[way])] if way in NEEDS else []
+    marks += [] if way in DAILY else [pytest.mark.nightly]
+    return pytest.param(way, id=way.value, marks=marks)
+
+
+@pytest.mark.parametrize("way", map(case_of, Way))
+def test_what_a_way_to_stop_a_vf_does(
+    staying_guest: MovingGuest, audit: Callable[[MovingGuest, Way], Audited], way: Way
+) -> None:
+    """A VF that may not master the bus is silent; each way stops it, and it can be had back.
+
+    One that is not stopped at all shows that frames and pages are seen.
+    """
+    found = audit(staying_guest, way)
+    assert found.faults == []
+    assert found.is_silent == (way is not Way.NOTHING), found
+    assert found.is_master == (way not in CLEARS_BME), found
+    assert found.back != NOT_BACK
+
+
+@pytest.mark.nightly
+@pytest.mark.needs("sriov")
+@pytest.mark.parametrize("staying_guest", [Trigger.PCIE], indirect=True, ids=["pcie"])
+def test_a_vf_that_is_unplugged_by_native_hot_plug_is_gone(
+    staying_guest: MovingGuest, audit: Callable[[MovingGuest, Way], Audited]
+) -> None:
+    """The slot's attention button: the guest waits five seconds before it lets go.
+
+    Ref: PCI Express Base Specification, 6.7.1.5: the operator may change his mind for so long.
+    """
+    found = audit(staying_guest, Way.UNPLUG)
+    assert found.faults == []
+    assert found.is_silent, found
+    assert not found.is_master, found
+    assert found.back != NOT_BACK
