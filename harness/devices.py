@@ -21,6 +21,9 @@ INTEL = 0x8086
 ETH_DATA_LEN = 1500
 """The MTU beyond which a frame is jumbo; the name is that of <linux/if_ether.h>."""
 
+ETH_HLEN, ETH_FCS_LEN = 14, 4
+"""What a frame has around its payload; <linux/if_ether.h>."""
+
 _IDS = "drivers/net/ethernet/intel/ixgbe/ixgbe_type.h, IXGBE_DEV_ID_*"
 _VF_IDS = "drivers/net/ethernet/intel/ixgbevf/defines.h, IXGBE_DEV_ID_*_VF"
 _SRIOV = "drivers/net/ethernet/intel/ixgbe/ixgbe_sriov.c"
@@ -84,6 +87,15 @@ class DeviceProfile:
     def quirk(self, name: str) -> Quirk | None:
         """Find the quirk of that name; None where this family does not have it."""
         return next((quirk for quirk in self.quirks if quirk.name == name), None)
+
+    def vf_takes(self, frame_bytes: int, *, vf_mtu: int) -> bool:
+        """Say whether a VF with *vf_mtu* receives an untagged frame of that size, checksum apart.
+
+        Ref: Linux, ixgbe_set_vf_lpe (MAXFRS) and igb_set_vf_rlpml: the frame's checksum counts.
+        """
+        wire_bytes = frame_bytes + ETH_FCS_LEN
+        largest = vf_mtu + ETH_HLEN + ETH_FCS_LEN
+        return wire_bytes <= min(largest, self.max_frame_bytes.value)
 
     def vf_receives(self, *, port_mtu: int, vf_mtu: int, old_mailbox: bool = False) -> bool:
         """Say whether a VF with *vf_mtu* receives at all on a port with *port_mtu*.

@@ -308,6 +308,19 @@ class Topology(Entry):
             for port, entry in table.ports.items()
         }
 
+    @property
+    def vf_profile(self) -> devices.DeviceProfile:
+        """What is true of the VFs that guests get here: those of the first port, or twins."""
+        ports = list(self.ports().values())
+        return ports[0].profile if ports else devices.I82599
+
+    @property
+    def wire_mtu(self) -> int:
+        """The largest MTU that every link carries; an emulated wire says its own."""
+        if self.emulation is not None:
+            return self.emulation.wire_mtu
+        return min((link.mtu for link in self.links), default=devices.ETH_DATA_LEN)
+
     def connection(self, name: str) -> Connection:
         """Say how the host called *name*, or "peer", is reached; raises UsageError."""
         if name in self.hosts:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.daily import daily
 from bench.known_outage import known_outages
+from bench.looking import looking
 from bench.observing import observing
 from bench.rows import write_page
 from bench.starting import demonstrating, starting
@@ -40,6 +41,7 @@ def main() -> None:
     ):
         tables["A known outage"] = known_outages(reached, guest, say)
         tables["The observer"] = observing(reached, guest, kept, say)
+        tables["Memory and clocks"] = looking(lab, guest, kept, say)
     tables["The twin"] = [*daily(say), *twin(load(find("twin")), kept, say)]
     print(write_page(tables, ANSWER.read_text()))
     shutil.rmtree(kept)  # not after an error: it is what is left to read then

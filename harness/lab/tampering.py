@@ -1,0 +1,99 @@
+"""A wire that changes frames: a program between the peer's end and the bridge.
+
+It needs nothing of the kernel but packet sockets, and knows which frames it changed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from harness.agent.payload import locate, peek
+from harness.lab.emulated import wire_of
+from harness.lab.wire import BRIDGE, Wire, inside, ip
+from harness.topology import Topology
+from harness.uapi.if_packet import ETH_P_ALL, SOL_PACKET, PacketOption, SocketOption
+
+NEAR, FAR = "tamper0", "tamper1"
+PEER = "peer"
+"""The bridge's port that leads to the peer; see ``harness.lab.wire``."""
+
+LARGEST = 16 << 10
+BUFFER_BYTES = 8 << 20
+
+
+class Tampering:
+    """Carries frames both ways; of ours that go to the peer every n-th has one byte changed."""
+
+    def __init__(self, to_peer: socket.socket, to_bridge: socket.socket, every: int) -> None:
+        self.changed = 0
+        """How many frames were."""
+        self._every = every
+        self._seen = 0
+        self._ways = {to_peer: to_bridge, to_bridge: to_peer}
+        self._to_peer = to_peer
+        self._end, self._ending = os.pipe()
+        self._thread = threading.Thread(target=self._carry, name="tampering")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Carry nothing any more."""
+        os.write(self._ending, b"x")
+        self._thread.join()
+        os.close(self._end)
+        os.close(self._ending)
+
+    def _carry(self) -> None:
+        while True:
+            waiting: list[socket.socket | int] = [*self._ways, self._end]
+            ready, _, _ = select.select(waiting, [], [])
+            if self._end in ready:
+                return
+            for arriving, leaving in self._ways.items():
+                if arriving not in ready:
+                    continue
+                data = arriving.recv(LARGEST)
+                leaving.send(self._changed(data) if leaving is self._to_peer else data)
+
+    def _changed(self, data: bytes) -> bytes:
+        place = locate(data, len(data))
+        if place is None or peek(data, place) is None:
+            return data
+        self._seen += 1
+        if self._seen % self._every:
+            return data
+        self.changed += 1
+        return data[: place.end - 1] + bytes([data[place.end - 1] ^ 1]) + data[place.end :]
+
+
+@contextmanager
+def tampered(topology: Topology, *, every: int) -> Iterator[Tampering]:
+    """Have the wire of an emulated lab change every n-th of our frames on its way to the peer."""
+    wire = wire_of(topology)
+    with ExitStack() as undo:
+        undo.callback(ip, "-n", wire.namespace, "link", "set", PEER, "master", BRIDGE)
+        ip("-n", wire.namespace, "link", "set", PEER, "nomaster")
+        ip(
+            "-n", wire.namespace, "link", "add", NEAR, "mtu", str(wire.mtu), "type", "veth",
+            "peer", "name", FAR, "mtu", str(wire.mtu),
+        )  # fmt: skip
+        undo.callback(ip, "-n", wire.namespace, "link", "delete", NEAR)
+        ip("-n", wire.namespace, "link", "set", FAR, "up")
+        ip("-n", wire.namespace, "link", "set", NEAR, "master", BRIDGE, "up")
+        ends = [undo.enter_context(_listening(wire, name)) for name in (PEER, FAR)]
+        tampering = Tampering(ends[0], ends[1], every)
+        undo.callback(tampering.close)
+        yield tampering
+
+
+def _listening(wire: Wire, interface: str) -> socket.socket:
+    with inside(wire.namespace):
+        end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    end.setsockopt(socket.SOL_SOCKET, SocketOption.RCVBUFFORCE, BUFFER_BYTES)
+    end.setsockopt(SOL_PACKET, PacketOption.IGNORE_OUTGOING, 1)
+    end.bind((interface, ETH_P_ALL))
+    return end

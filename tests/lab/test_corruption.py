@@ -1,0 +1,89 @@
+"""Frames torn or changed: every byte of each is known, so none can be, unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.migration import conductor
+from harness.migration.scheme import Patience
+from harness.migration.schemes.failover import Failover
+from harness.traffic.running import start
+
+if TYPE_CHECKING:
+    from harness.run.lab import Lab
+    from harness.run.moving import MovingGuest
+    from harness.run.record import Moved
+    from harness.traffic.flow import Flow
+
+HEADER = 14
+ENOUGH = 20_000
+"""Frames of 9014 bytes, both ways together, from before the unplug until after the replug."""
+
+RATE_PPS = 100
+"""Each way: sender and receiver are both in the guest, whose processor may be an emulated one."""
+
+pytestmark = [pytest.mark.jumbo, pytest.mark.needs("two-hosts", "vf", "peer", "jumbo")]
+
+
+@pytest.mark.nightly
+@pytest.mark.failover
+def test_no_frame_is_torn_or_changed_while_a_guest_moves(
+    guest: MovingGuest,
+    migrate: Callable[..., Moved],
+    flow: Callable[..., Flow],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A 9K receive buffer is one piece: what is written to it twice, or half, would show here."""
+    monkeypatch.setattr(Failover, "patience", Patience(after_s=ENOUGH / (2 * RATE_PPS)))
+    flows = [flow(9014, direction, RATE_PPS) for direction in ("to-guest", "from-guest")]
+    moved = migrate(guest, *flows)
+    assert sum(each.received for each in moved.migration.flows) >= ENOUGH, moved.why
+    assert [each.corrupted for each in moved.migration.flows] == [0, 0], moved.why
+    assert moved.verdict.word == "pass", moved.why
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1, None], ids=["below", "mtu", "above", "largest"])
+def test_frames_at_the_boundary_arrive_as_the_device_says(
+    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow], beyond: int | None
+) -> None:
+    """One byte more than the guest's MTU allows is not received at all, and nothing is cut off."""
+    profile, mtu = lab.topology.vf_profile, guest.spec.mtu
+    largest = min(profile.max_frame_bytes.value - 4, lab.topology.wire_mtu + HEADER)
+    frame_bytes = largest if beyond is None else mtu + HEADER + beyond
+    receiver = guest.stay(flow(frame_bytes, "to-guest")).receiver
+    assert (receiver.received > 0) == profile.vf_takes(frame_bytes, vf_mtu=mtu)
+    assert (receiver.corrupted, receiver.short) == (0, 0)
+
+
+@pytest.mark.faults
+@pytest.mark.needs("wire")
+def test_a_byte_that_changes_on_the_wire_is_found(
+    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """The last byte of each tenth frame: exactly those are counted, and the others are not."""
+    from harness.lab.tampering import tampered
+
+    with tampered(lab.topology, every=10) as tampering:
+        records = guest.stay(flow(9014))
+    assert tampering.changed > 0
+    assert records.receiver.corrupted == tampering.changed
+    assert set(records.receiver.wrong_at) == {9013}
+
+
+@pytest.mark.faults
+@pytest.mark.failover
+def test_frames_that_our_own_receiver_drops_make_no_result(
+    guest: MovingGuest,
+    migrate: Callable[..., Moved],
+    flow: Callable[..., Flow],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They would be blamed on the migration."""
+    monkeypatch.setattr(conductor, "start_flow", partial(start, drop_every=50))
+    moved = migrate(guest, flow(9014))
+    assert moved.verdict.word == "invalid", moved.why
+    assert "our own receiver dropped" in moved.why
