@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.analysis.order import dma_order
+from harness.host.faults import master_unowned
+from harness.migration import scheme
 
 if TYPE_CHECKING:
+    from harness.guest.instance import Instance
+    from harness.guest.qmp import QmpEvent
     from harness.run.moving import MovingGuest
     from harness.run.record import Moved
     from harness.traffic.flow import Flow
+    from harness.waiting import Deadline
 
 pytestmark = [pytest.mark.bme, pytest.mark.needs("two-hosts", "vf", "peer")]
 
@@ -48,3 +53,32 @@ def test_the_vf_masters_the_bus_again_at_the_destination(
     assert guest.instance.host.name == moved.migration.destination
     assert guest.instance.vf is not None
     assert guest.instance.vf.is_master()
+
+
+@pytest.mark.failover
+@pytest.mark.faults
+def test_a_vf_that_masters_the_bus_while_pages_are_copied_fails_by_name(
+    guest: MovingGuest,
+    migrate: Callable[..., Moved],
+    flow: Callable[..., Flow],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with a scheme that does not wait for the unplug: QEMU says `completed` all the same."""
+    wait_for_end = scheme.wait_for_end
+
+    def master_first(source: Instance, asked: scheme.Asked, deadline: Deadline) -> bool:
+        source.qmp.wait_for("pre-copy", in_precopy, within=deadline, since=asked.since)
+        assert source.vf is not None
+        master_unowned(source.vf)
+        return wait_for_end(source, asked, deadline)
+
+    monkeypatch.setattr(scheme, "wait_for_end", master_first)
+    moved = migrate(guest, flow(64))
+    assert moved.migration.status == "completed"
+    assert moved.verdict.word == "fail"
+    assert moved.why.startswith("DMA order broken: VF "), moved.why
+    assert "STOP" in moved.why, "the excerpt of the timeline is missing"
+
+
+def in_precopy(event: QmpEvent) -> bool:
+    return event.title == "MIGRATION active"
