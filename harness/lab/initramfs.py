@@ -17,7 +17,7 @@ from harness.lab.cpio import Archive
 
 HOST_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "overlay")
 GUEST_MODULES = (
-    "virtio_pci", "virtio_net", "net_failover", "igbvf", "ixgbevf", "bonding", "virtio_rng",
+    "virtio_pci", "virtio_net", "net_failover", "igb", "igbvf", "ixgbevf", "bonding", "virtio_rng",
     "msr",
 )  # fmt: skip
 GUEST_PROGRAMS = (
