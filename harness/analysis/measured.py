@@ -94,7 +94,8 @@ class BmeSample:
 
     Only changes are kept, plus the first and the last sample of each observer.  A change happened
     before it was seen: *uncertainty_ns* covers the time since the sample before, which is *gap_ns*,
-    and the clocks.
+    and the clocks.  *via* says who told: VFIO or sysfs of the host, the device itself where it is
+    a twin, or the monitor of the QEMU that emulates it.
     """
 
     t_ns: int
@@ -103,7 +104,7 @@ class BmeSample:
     vf: str
     command: int
     bme: bool
-    via: Literal["vfio", "sysfs", "device"]
+    via: Literal["vfio", "sysfs", "device", "monitor"]
     gap_ns: int = 0
 
     @property

@@ -107,6 +107,7 @@ def judge(
     faults += [fault for flow in flows for fault in _flow_faults(flow, limits)]
     faults += reasons(orders, "broken")
     faults += _attachment_faults(measured)
+    faults += _mastery_faults(measured)
     faults += _memory_faults(measured)
     return Verdict("fail", tuple(faults), shown) if faults else Verdict("pass")
 
@@ -208,6 +209,22 @@ def _attachment_faults(measured: Measured) -> Iterable[str]:
         return
     if completed and not any(event.name == ATTACHED for event in measured.events):
         yield "the guest has no VF with a lasting link at the destination"
+
+
+def _mastery_faults(measured: Measured) -> Iterable[str]:
+    """A VF without Bus Master Enable does no DMA, whatever its link and its driver say."""
+    if measured.status != "completed":
+        return
+    seen = sorted(measured.bme, key=lambda sample: sample.t_ns)
+    mastered = [each for each in seen if each.host == measured.source and each.masters]
+    there = [each for each in seen if each.host == measured.destination]
+    if mastered and there and not there[-1].masters:
+        was, now = mastered[-1], there[-1]
+        lost = "no function answers there" if now.gone else "Bus Master Enable is lost"
+        yield (
+            f"VF {now.vf}: its COMMAND was {was.command:#06x} at {was.host} and is"
+            f" {now.command:#06x} at {now.host}: {lost}"
+        )
 
 
 def _memory_faults(measured: Measured) -> Iterable[str]:

@@ -94,7 +94,7 @@ class Bme(Model):
     vf: str
     command: int
     bme: bool
-    via: Literal["vfio", "sysfs", "device"]
+    via: Literal["vfio", "sysfs", "device", "monitor"]
 
 
 class TimelineEvent(Model):

@@ -51,7 +51,7 @@ class Moved:
     packets: dict[str, pd.DataFrame]
 
     def bme_seen(self, *ways: str) -> set[bool]:
-        """The values of BME that were read on the source by these *ways*: vfio, sysfs, device."""
+        """The values of BME that were read on the source by these *ways*: `BmeSample.via`."""
         measured = self.conducted.measured
         return {s.bme for s in measured.bme if s.host == measured.source and s.via in ways}
 

@@ -37,7 +37,7 @@ def case_of(way: Way) -> object:
     return pytest.param(way, id=way.value, marks=marks)
 
 
-@pytest.mark.parametrize("way", map(case_of, Way))
+@pytest.mark.parametrize("way", [*map(case_of, Way)])
 def test_what_a_way_to_stop_a_vf_does(
     staying_guest: MovingGuest, audit: Callable[[MovingGuest, Way], Audited], way: Way
 ) -> None:

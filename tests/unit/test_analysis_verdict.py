@@ -10,14 +10,16 @@ from synthetic import (
     FAILOVER_BME,
     FAILOVER_CUTS,
     FAILOVER_EVENTS,
+    VF,
     Cut,
+    bme,
     event,
     failover,
     flow,
     received_record,
 )
 
-from harness.analysis.measured import Measured
+from harness.analysis.measured import BmeSample, Measured
 from harness.analysis.migration import analyse
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.errors import MeasurementError
@@ -206,3 +208,48 @@ def test_the_worst_verdict_is_the_tests() -> None:
     assert worst(["pass", "invalid", "fail"]) == "invalid"
     assert worst(["pass", "fail"]) == "fail"
     assert worst([]) is None
+
+
+MASTERED = bme(-1500, "alder", 0x0406)
+
+
+@pytest.mark.parametrize(
+    ("command", "lost"),
+    [
+        (0x0000, "is 0x0000 at birch: Bus Master Enable is lost"),
+        (0x0402, "is 0x0402 at birch: Bus Master Enable is lost"),
+        (0xFFFF, "is 0xffff at birch: no function answers there"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["plain", "failover"])
+def test_a_vf_that_masters_the_bus_no_more_fails(scheme: str, command: int, lost: str) -> None:
+    """It can show a link, and no flow need be there that would have told."""
+    samples = [MASTERED, bme(4900, "birch", 0x0406), bme(8000, "birch", command)]
+    dead = failover(scheme=scheme, bme=samples)
+    verdict = judged(dead, dma_order=False)
+    assert verdict == Verdict("fail", (f"VF {VF}: its COMMAND was 0x0406 at alder and {lost}",))
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [MASTERED, bme(-1400, "birch", 0xFFFF), bme(8000, "birch", 0x0406)],
+        [MASTERED, bme(8000, "alder", 0x0000)],
+        [bme(-1500, "alder", 0x0000), bme(8000, "birch", 0x0000)],
+    ],
+    ids=["it came back", "nobody looked there", "it never mastered"],
+)
+def test_a_vf_that_lost_nothing_on_its_way_does_not_fail(samples: list[BmeSample]) -> None:
+    """What counts is the end at the destination, of one that could do DMA before."""
+    assert judged(failover(scheme="plain", bme=samples)).word == "pass"
+
+
+def test_a_vf_that_stayed_is_not_looked_for_at_the_destination() -> None:
+    """A cancelled migration leaves it where it was."""
+    events = [
+        event(0, "conductor", "migrate asked"),
+        event(900, "qmp:alder", "MIGRATION cancelled"),
+    ]
+    samples = [MASTERED, bme(8000, "birch", 0xFFFF)]
+    stayed = failover(status="cancelled", events=events, flows=[flow()], bme=samples)
+    assert judged(stayed, status="cancelled") == Verdict("pass")

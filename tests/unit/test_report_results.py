@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
-from synthetic import FAILOVER_CUTS, Cut, failover, flow
+from synthetic import FAILOVER_CUTS, Cut, bme, failover, flow
 
+from harness.analysis.measured import BmeSample
 from harness.analysis.packets import read_packets
 from harness.analysis.verdict import Limits
 from harness.errors import UsageError
@@ -92,6 +95,14 @@ def test_started_is_rfc_3339(tmp_path: Path) -> None:
     """A time without its zone cannot be put beside another lab's."""
     text = json.loads(write_results(run_of(), tmp_path).read_text())["started"]
     assert text == "2026-11-23T08:00:00Z"
+
+
+@pytest.mark.parametrize("via", get_args(get_type_hints(BmeSample)["via"]))
+def test_every_way_to_read_bme_has_its_word(via: Any) -> None:
+    """A sample that the schema has no word for would break the report of a whole run."""
+    sample = replace(bme(-900, "alder", 0x0406), via=via)
+    (read,) = migration_result(failover(bme=(sample,))).migration.bme
+    assert read.via == via
 
 
 @pytest.mark.parametrize(
