@@ -23,6 +23,9 @@ MANAGEMENT_MAC = "52:54:00:82:57:ff"
 MANAGEMENT_ADDRESS = "10.0.2.15"
 """The guest's end of QEMU's user network, by which SSH comes in; never on the wire."""
 
+PORT_MAC = "52:54:00:82:57:60"
+"""Of a port that QEMU emulates; the guest's own address is for the VF that is made on it."""
+
 CPU = {"kvm": "host", "tcg": "max"}
 
 
@@ -44,7 +47,7 @@ def command_line(spec: GuestSpec, place: Place) -> list[str]:
         *_slots(3),
         "-netdev", f"user,id=management,restrict=on,hostfwd=tcp:127.0.0.1:{GUEST_SSH_PORT}-:22",
         "-device", f"virtio-net-pci,netdev=management,bus=slot0,mac={MANAGEMENT_MAC},romfile=",
-        *_standby(spec, place), *_vf(place),
+        *_wire(spec, place), *_vf(place),
         *(("-incoming", "defer") if place.incoming else ()),
         *(("-S",) if place.paused else ()),
     ]  # fmt: skip
@@ -105,11 +108,18 @@ def _trace(place: Place) -> list[str]:
     return ["-msg", "timestamp=on", "-D", f"{place.folder}/{TRACE}"]
 
 
-def _standby(spec: GuestSpec, place: Place) -> list[str]:
+def _wire(spec: GuestSpec, place: Place) -> list[str]:
+    """What is on the tap: the standby, or the port that QEMU emulates."""
     if place.tap is None:
         return []
+    tap = f"ifname={place.tap},script=no,downscript=no"
+    if spec.emulated_port:
+        return [
+            "-netdev", f"tap,id=port,{tap}",
+            "-device", f"igb,netdev=port,bus=slot1,mac={PORT_MAC},romfile=",
+        ]  # fmt: skip
     return [
-        "-netdev", f"tap,id=standby,ifname={place.tap},script=no,downscript=no",
+        "-netdev", f"tap,id=standby,{tap}",
         "-device",
         f"virtio-net-pci,netdev=standby,id={STANDBY},bus=slot1,mac={spec.mac},host_mtu={spec.mtu},"
         f"romfile={',failover=on' if place.vf else ''}",

@@ -27,7 +27,8 @@ class GuestSpec:
     """A guest that owns a VF; with *standby*, also a virtio interface of the same address.
 
     *shared_memory* says whether its memory can be mapped by other processes; None: if its VF needs
-    that.
+    that.  With *emulated_port* its way to the wire is a port of QEMU's own, with VFs that it makes
+    for itself (`own_vf`), instead of a virtio interface.
     """
 
     name: str = "guest"
@@ -39,10 +40,16 @@ class GuestSpec:
     trigger: Trigger = Trigger.ACPI
     standby: bool = True
     shared_memory: bool | None = None
+    emulated_port: bool = False
 
     @classmethod
     def of(
-        cls, entry: GuestEntry, trigger: Trigger = Trigger.ACPI, *, standby: bool = True
+        cls,
+        entry: GuestEntry,
+        trigger: Trigger = Trigger.ACPI,
+        *,
+        standby: bool = True,
+        emulated_port: bool = False,
     ) -> GuestSpec:
         """The guest that a topology describes."""
         return cls(
@@ -53,6 +60,7 @@ class GuestSpec:
             mtu=entry.mtu,
             trigger=trigger,
             standby=standby,
+            emulated_port=emulated_port,
         )
 
 

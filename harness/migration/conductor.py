@@ -13,6 +13,7 @@ from harness.analysis.measured import NOT_TAKEN_UP, Measured, MeasuredFlow, Qemu
 from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
+from harness.guest.own_vf import OwnVf
 from harness.migration.clocks import Clocks, SharedClock, read_clocks
 from harness.migration.comparison import Comparison
 from harness.migration.handoff import HandOff
@@ -71,6 +72,7 @@ def conduct(
     bme_per_s: int,
     comparison: Comparison | None = None,
     progress: Callable[[str], None],
+    own_vf: OwnVf | None = None,
 ) -> Conducted:
     """Migrate the guest from *source* to *successor* and measure what its users feel.
 
@@ -87,8 +89,8 @@ def conduct(
             comparison.prepare(source, successor, ends.guest)
         with ExitStack() as stack:
             for watching in (
-                watched(source, hand_off, bme_per_s=bme_per_s),
-                watched(successor, None, bme_per_s=bme_per_s),
+                watched(source, hand_off, bme_per_s=bme_per_s, own_vf=own_vf),
+                watched(successor, None, bme_per_s=bme_per_s, own_vf=own_vf),
                 links_watched(ends.guest),
             ):
                 raw.seen.append(stack.enter_context(watching))

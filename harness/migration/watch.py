@@ -11,6 +11,8 @@ from typing import Any
 
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
+from harness.guest.own_vf import OwnVf
+from harness.host.vf import Observation
 from harness.migration.handoff import CLEARED, HandOff
 from harness.remote.transport import DeadlineError, HostGoneError
 
@@ -36,11 +38,13 @@ class Seen:
 
 
 @contextmanager
-def watched(instance: Instance, hand_off: HandOff | None, *, bme_per_s: int) -> Iterator[Seen]:
+def watched(
+    instance: Instance, hand_off: HandOff | None, *, bme_per_s: int, own_vf: OwnVf | None = None
+) -> Iterator[Seen]:
     """Record the kernel log of the instance's host and, *bme_per_s* times a second, BME of its VF.
 
     With 0 nobody observes it.  With *hand_off* the observer also clears the filter when the VF is
-    released.
+    released.  BME of *own_vf* is read before and after.
     """
     host = instance.host
     seen = Seen(host.name)
@@ -59,14 +63,16 @@ def watched(instance: Instance, hand_off: HandOff | None, *, bme_per_s: int) -> 
                 qemu_pid=instance.pid, rate_per_s=bme_per_s, path=bme_path,
                 on_release=CLEARED if hand_off else None,
             )  # fmt: skip
-
-            def stop_observer() -> None:
-                observed = observer.stop()
-                seen.observer, seen.bme = dict(observed.summary), observed.lines
-                seen.handoff = seen.observer.pop("events")
-
-            stopping.callback(stop_observer)
+            stopping.callback(_stop_observer, observer, seen)
+        elif bme_per_s and own_vf:
+            stopping.callback(_stop_observer, own_vf.observe(instance), seen)
         yield seen
+
+
+def _stop_observer(observer: Observation, seen: Seen) -> None:
+    observed = observer.stop()
+    seen.observer, seen.bme = dict(observed.summary), observed.lines
+    seen.handoff = seen.observer.pop("events")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from harness.plugin.fixtures import (
     hosts,
     lab,
     migrate,
+    port_guest,
     staying_guest,
 )
 from harness.plugin.hooks import (
@@ -37,6 +38,7 @@ __all__ = [
     "hosts",
     "lab",
     "migrate",
+    "port_guest",
     "pytest_addoption",
     "pytest_collection_finish",
     "pytest_collection_modifyitems",

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from harness.analysis.measured import Direction
     from harness.analysis.verdict import Limits
     from harness.audit.ways import Way
-    from harness.guest.spec import Trigger
     from harness.migration.plan import Plan
     from harness.remote import Host
     from harness.run.lab import Lab
@@ -88,16 +87,24 @@ def staying_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGu
 
     Its parameter, if it has one, is the `Trigger` that its machine is built with.
     """
-    trigger = getattr(request, "param", None)
-    with _booted(request, lab, standby=False, trigger=trigger) as guest:
+    kind = {"trigger": request.param} if hasattr(request, "param") else {}
+    with _booted(request, lab, standby=False, **kind) as guest:
+        yield guest
+
+
+@pytest.fixture
+def port_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
+    """A guest with a port that QEMU emulates, and a VF that it made there, booted for each test."""
+    with _booted(request, lab, lent=False, standby=False, emulated_port=True) as guest:
         yield guest
 
 
 @contextmanager
 def _booted(
-    request: pytest.FixtureRequest, lab: Lab, *, standby: bool, trigger: Trigger | None = None
+    request: pytest.FixtureRequest, lab: Lab, *, lent: bool = True, **kind: Any
 ) -> Iterator[MovingGuest]:
-    from harness.guest.spec import GuestSpec, Trigger
+    """A guest of that *kind* (see ``GuestSpec.of``), whose VF, if it is not its own, is *lent*."""
+    from harness.guest.spec import GuestSpec
     from harness.run.moving import moving_guest
     from harness.run.provenance import guest_provenance
 
@@ -105,8 +112,8 @@ def _booted(
     logs = config.stash[RECORD].folder / "guests" / request.module.__name__.rpartition(".")[2]
     logs.mkdir(parents=True, exist_ok=True)
     with _at_fault(config, None), ExitStack() as preparing:
-        spec = GuestSpec.of(lab.topology.guest, trigger or Trigger.ACPI, standby=standby)
-        guest = preparing.enter_context(moving_guest(lab, spec, logs, has_vf=True))
+        spec = GuestSpec.of(lab.topology.guest, **kind)
+        guest = preparing.enter_context(moving_guest(lab, spec, logs, has_vf=lent))
         config.stash[RECORD].note_guest(guest_provenance(guest.machine))
         put_back = preparing.pop_all()
     yield guest

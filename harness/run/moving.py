@@ -16,6 +16,7 @@ from harness.errors import GuestError, RemoteError, UsageError
 from harness.guest.command_line import shares_memory
 from harness.guest.instance import Instance, instance, put_image
 from harness.guest.machine import GuestMachine
+from harness.guest.own_vf import OwnVf, make_own_vf
 from harness.guest.spec import GuestSpec, Place
 from harness.host.twin import Twin
 from harness.host.vf import NO_MAC, Vf
@@ -39,7 +40,10 @@ ANSWER_SECONDS = 20
 
 
 class MovingGuest:
-    """A guest and the two berths it moves between; *instance* is its process now."""
+    """A guest and the two berths it moves between; *instance* is its process now.
+
+    *own_vf* is the VF that one with an emulated port has made there.
+    """
 
     def __init__(
         self, lab: Lab, spec: GuestSpec, berths: dict[str, Berth], stack: ExitStack, logs: Path
@@ -49,6 +53,7 @@ class MovingGuest:
         self._stack = stack
         self._logs = logs
         self.spec = spec
+        self.own_vf: OwnVf | None = None
         self._ending, self.instance, self.machine = self._boot(next(iter(berths.values())))
         stack.callback(lambda: self.machine.close())
 
@@ -64,8 +69,8 @@ class MovingGuest:
         """Move to the other host while *flows* run, and return what was measured.
 
         With *plan* it keeps its VF (scheme ``inplace``); otherwise it is ``failover``, or ``plain``
-        for a guest without a VF.  With *compare_memory* both memories are compared page by page, as
-        they always are with a plan; it lengthens the stop.
+        for a guest that no host lends a VF.  With *compare_memory* both memories are compared page
+        by page, as they always are with a plan; it lengthens the stop.
 
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
         harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
@@ -95,7 +100,7 @@ class MovingGuest:
                 scheme, source, successor,
                 address=entry.migration_endpoint, ends=self.ends(), flows=flows,
                 hand_off=hand_off, raw=raw, bme_per_s=bme_per_s, comparison=comparison,
-                progress=self._lab.progress,
+                own_vf=self.own_vf, progress=self._lab.progress,
             )  # fmt: skip
         finally:
             if _runs(successor):  # also when measuring broke off after that
@@ -190,7 +195,9 @@ class MovingGuest:
             ending, booting = self._launch(berth, incoming=False)
             try:
                 booting.wait_until_up()
-                return ending, booting, GuestMachine(booting, self._lab.guest)
+                machine = GuestMachine(booting, self._lab.guest)
+                self.own_vf = make_own_vf(machine) if self.spec.emulated_port else None
+                return ending, booting, machine
             except (GuestError, RemoteError) as silent:
                 ending.close()
                 left -= 1

@@ -82,6 +82,10 @@ ALONE = (
     '-device {"driver":"vfio-user-pci","socket":{"type":"unix","path":"/run/vf"},'
     '"id":"vf0","bus":"slot2"}'
 )
+EMULATED_PORT = (
+    "-netdev tap,id=port,ifname=vfh0-guest,script=no,downscript=no "
+    "-device igb,netdev=port,bus=slot1,mac=52:54:00:82:57:60,romfile="
+)
 NATIVE_HOTPLUG = "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"
 
 GOLDEN = {
@@ -92,6 +96,11 @@ GOLDEN = {
         f"{MACHINE} {NATIVE_HOTPLUG} {REST} {PAIR}",
     ),
     "no VF": (SPEC, WITHOUT_VF, f"{MACHINE} {REST} {STANDBY}"),
+    "a port of QEMU's own": (
+        replace(SPEC, standby=False, emulated_port=True),
+        WITHOUT_VF,
+        f"{MACHINE} {REST} {EMULATED_PORT}",
+    ),
     "incoming": (SPEC, replace(SOURCE, incoming=True), f"{MACHINE} {REST} {PAIR} -incoming defer"),
     "a twin": (replace(SPEC, standby=False), TWIN, f"{SHARED} {TRACED} {ALONE}"),
     "a twin, paused": (

@@ -1,4 +1,7 @@
-"""``plain``: a guest without a VF. The baseline: what moving costs when no device is in the way."""
+"""``plain``: a guest that no host lends a VF.
+
+The baseline: what moving costs when no device is in the way.
+"""
 
 from __future__ import annotations
 
