@@ -201,13 +201,8 @@ def _status_faults(measured: Measured, limits: Limits) -> Iterable[str]:
 
 def _attachment_faults(measured: Measured) -> Iterable[str]:
     """A guest that is left on its standby is served, so its flows alone do not tell."""
-    completed = measured.has_vf and measured.status == "completed"
-    if measured.keeps_vf:
-        there = [sample for sample in measured.bme if sample.host == measured.destination]
-        if completed and not any(sample.masters for sample in there):
-            yield "the guest's VF never mastered the bus at the destination: it is dead there"
-        return
-    if completed and not any(event.name == ATTACHED for event in measured.events):
+    takes_one_up = measured.has_vf and not measured.keeps_vf and measured.status == "completed"
+    if takes_one_up and not any(event.name == ATTACHED for event in measured.events):
         yield "the guest has no VF with a lasting link at the destination"
 
 
@@ -219,12 +214,14 @@ def _mastery_faults(measured: Measured) -> Iterable[str]:
     mastered = [each for each in seen if each.host == measured.source and each.masters]
     there = [each for each in seen if each.host == measured.destination]
     if mastered and there and not there[-1].masters:
-        was, now = mastered[-1], there[-1]
+        was, now = mastered[0], there[-1]
         lost = "no function answers there" if now.gone else "Bus Master Enable is lost"
         yield (
             f"VF {now.vf}: its COMMAND was {was.command:#06x} at {was.host} and is"
             f" {now.command:#06x} at {now.host}: {lost}"
         )
+    elif measured.keeps_vf and not any(each.masters for each in there):
+        yield "the guest's VF never mastered the bus at the destination: it is dead there"
 
 
 def _memory_faults(measured: Measured) -> Iterable[str]:

@@ -224,7 +224,8 @@ MASTERED = bme(-1500, "alder", 0x0406)
 @pytest.mark.parametrize("scheme", ["plain", "failover"])
 def test_a_vf_that_masters_the_bus_no_more_fails(scheme: str, command: int, lost: str) -> None:
     """It can show a link, and no flow need be there that would have told."""
-    samples = [MASTERED, bme(4900, "birch", 0x0406), bme(8000, "birch", command)]
+    unbound = bme(300, "alder", 0x0106)
+    samples = [MASTERED, unbound, bme(4900, "birch", 0x0406), bme(8000, "birch", command)]
     dead = failover(scheme=scheme, bme=samples)
     verdict = judged(dead, dma_order=False)
     assert verdict == Verdict("fail", (f"VF {VF}: its COMMAND was 0x0406 at alder and {lost}",))

@@ -25,7 +25,7 @@ KEPT = {
     "late_writes": 0, "misbehaved": 0, "not_logged": 0, "not_lost": 0,
 }  # fmt: skip
 CLEARED, BACK = (bme(1500, "alder", 0x0402, "vf0"), bme(4900, "birch", 0x0406, "vf0"))
-STAYS = bme(-900, "alder", 0x0406, "vf0")
+STAYS, DEAD = bme(-900, "alder", 0x0406, "vf0"), bme(4900, "birch", 0x0000, "vf0")
 
 
 def moved(
@@ -81,6 +81,8 @@ def test_the_devices_own_log_says_whether_dma_had_stopped() -> None:
         ({"differ": 1, "unexplained": [7]}, (STAYS, CLEARED, BACK), "1 of them the device did not"),
         ({"misbehaved": 3}, (STAYS, CLEARED, BACK), "wrote 3 times without the right to"),
         ({}, (STAYS, CLEARED), "the guest's VF never mastered the bus at the destination"),
+        ({}, (CLEARED, DEAD), "the guest's VF never mastered the bus at the destination"),
+        ({}, (STAYS, CLEARED, DEAD), "its COMMAND was 0x0406 at alder and is 0x0000 at birch"),
     ],
 )
 def test_lost_memory_and_a_dead_vf_fail_the_migration(
