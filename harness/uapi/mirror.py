@@ -8,7 +8,8 @@ alone can be right (padding) where a field is wrong.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Callable, TypeVar
 
@@ -35,16 +36,24 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Numbers:
-    """An enumeration and how the C names of its members are spelt."""
+    """An enumeration and how the C names of its members are spelt.
+
+    *newer* has those members that not every header in use has, and the macro that tells of each.
+    """
 
     header: str
     pattern: str
     enumeration: type[Enum]
+    newer: Mapping[str, str] = field(default_factory=dict)
 
     def values(self) -> dict[str, int]:
         """C name -> value."""
         members = self.enumeration.__members__.items()
         return {self.pattern.format(name): member.value for name, member in members}
+
+    def macros(self) -> dict[str, str]:
+        """C name -> the macro that a header defines if it has that name; the others are in all."""
+        return {self.pattern.format(name): macro for name, macro in self.newer.items()}
 
 
 MIRRORS: list[Mirror] = []
@@ -68,11 +77,16 @@ def mirrors(header: str, tag: str, *, size: int) -> Callable[[type[S]], type[S]]
     return register
 
 
-def numbers(header: str, pattern: str) -> Callable[[type[N]], type[N]]:
-    """Say how C spells an enumeration's members: ``"VFIO_{}"`` makes VFIO_DEVICE_RESET of one."""
+def numbers(
+    header: str, pattern: str, *, newer: Mapping[str, str] | None = None
+) -> Callable[[type[N]], type[N]]:
+    """Say how C spells an enumeration's members: ``"VFIO_{}"`` makes VFIO_DEVICE_RESET of one.
+
+    *newer* names members that came to the header later, each with a macro that came with it.
+    """
 
     def register(enumeration: type[N]) -> type[N]:
-        NUMBERS.append(Numbers(header, pattern, enumeration))
+        NUMBERS.append(Numbers(header, pattern, enumeration, newer or {}))
         return enumeration
 
     return register

@@ -1,5 +1,7 @@
 """<linux/vfio.h>, v6.1: containers, groups, devices, regions, interrupts and features.
 
+PRE_COPY is of v6.2.
+
 Every VFIO ioctl is a plain ``_IO``.  Its number holds no size, so the kernel goes by ``argsz``,
 which the caller sets, and nothing else would notice a wrong structure.
 """
@@ -151,12 +153,39 @@ class FeatureFlag(IntFlag):
     PROBE = 1 << 18
 
 
-@numbers("linux/vfio.h", "VFIO_MIGRATION_{}")
+_PRE_COPY = "VFIO_MIGRATION_PRE_COPY"  # the one macro of what v6.2 added
+
+
+@numbers("linux/vfio.h", "VFIO_MIGRATION_{}", newer={"PRE_COPY": _PRE_COPY})
 class MigrationFlag(IntFlag):
-    """``flags`` of the MIGRATION feature; v6.2 adds another, PRE_COPY."""
+    """``flags`` of the MIGRATION feature: the states a device has beside STOP and RUNNING."""
 
     STOP_COPY = 1 << 0
     P2P = 1 << 1
+    PRE_COPY = 1 << 2
+
+
+@numbers(
+    "linux/vfio.h",
+    "VFIO_DEVICE_STATE_{}",
+    newer={"PRE_COPY": _PRE_COPY, "PRE_COPY_P2P": _PRE_COPY},
+)
+class DeviceState(IntEnum):
+    """``device_state`` of the MIG_DEVICE_STATE feature: enum vfio_device_mig_state."""
+
+    ERROR = 0
+    STOP = 1
+    RUNNING = 2
+    STOP_COPY = 3
+    RESUMING = 4
+    RUNNING_P2P = 5
+    PRE_COPY = 6
+    PRE_COPY_P2P = 7
+
+
+def state_name(state: int) -> str:
+    """The header's word for a DeviceState; the number of one that a newer kernel has."""
+    return DeviceState(state).name if state in set(DeviceState) else str(state)
 
 
 @mirrors("linux/vfio.h", "struct vfio_info_cap_header", size=8)
@@ -247,3 +276,13 @@ class FeatureMigration(ctypes.Structure):
     """The data of the MIGRATION feature; ``flags`` are MigrationFlag."""
 
     _fields_ = [("flags", ctypes.c_uint64)]
+
+
+@mirrors("linux/vfio.h", "struct vfio_device_feature_mig_state", size=8)
+class FeatureMigState(ctypes.Structure):
+    """The data of the MIG_DEVICE_STATE feature; GET gives no descriptor, and -1 for it."""
+
+    _fields_ = [
+        ("device_state", ctypes.c_uint32),  # a DeviceState
+        ("data_fd", ctypes.c_int32),  # by SET, of the states in which data flow
+    ]
