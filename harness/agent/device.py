@@ -14,13 +14,14 @@ import fcntl
 import os
 from contextlib import ExitStack
 from functools import partial
-from typing import Callable, Union, final
+from typing import Callable, TypeVar, Union, final
 
 from harness.agent.errors import AgentError
 from harness.agent.vfio_owner import NODES, Nodes, Owner
 from harness.uapi import vfio
 
 _Argument = Union[int, bytearray, ctypes.Structure]
+_Structure = TypeVar("_Structure", bound=ctypes.Structure)
 
 
 @final
@@ -166,6 +167,43 @@ class VfioDevice:
         info = vfio.IrqInfo(argsz=ctypes.sizeof(vfio.IrqInfo), index=index)
         _ioctl(self.address, self.descriptor, vfio.Ioctl.DEVICE_GET_IRQ_INFO, info)
         return info
+
+    def migration(self) -> vfio.MigrationFlag:
+        """What the kernel offers to migrate it by; nothing where its driver cannot.
+
+        Ref: Linux, drivers/vfio/vfio_main.c, vfio_ioctl_device_feature(): ENOTTY of a driver
+        without migration, and of a kernel that knows of none.
+        """
+        try:
+            offered = self._feature(vfio.Feature.MIGRATION, vfio.FeatureMigration)
+        except OSError as error:
+            if error.errno == errno.ENOTTY:
+                return vfio.MigrationFlag(0)
+            raise _failed(self.address, "VFIO_DEVICE_FEATURE_MIGRATION", error) from error
+        return vfio.MigrationFlag(offered.flags)
+
+    def migration_state(self) -> int:
+        """Its vfio.DeviceState now; raises AgentError, also where no migration is offered."""
+        try:
+            return self.read_migration_state()
+        except OSError as error:
+            raise _failed(self.address, "VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE", error) from error
+
+    def read_migration_state(self) -> int:
+        """The same, for who reads it again and again; raises OSError.
+
+        A driver may let it wait while it takes the device from one state to another.
+        """
+        state = self._feature(vfio.Feature.MIG_DEVICE_STATE, vfio.FeatureMigState).device_state
+        return int(state)
+
+    def _feature(self, feature: vfio.Feature, kind: type[_Structure]) -> _Structure:
+        """What the kernel says of a feature, in the structure that it has; raises OSError."""
+        head = vfio.DeviceFeature(flags=feature | vfio.FeatureFlag.GET)
+        head.argsz = ctypes.sizeof(head) + ctypes.sizeof(kind)
+        whole = bytearray(head) + bytearray(ctypes.sizeof(kind))
+        fcntl.ioctl(self.descriptor, vfio.Ioctl.DEVICE_FEATURE, whole)
+        return kind.from_buffer_copy(whole, ctypes.sizeof(head))
 
     def reset(self) -> None:
         """Reset the function; the kernel puts configuration space back as it was."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.agent.device import VfioDevice
 from harness.uapi.pci_regs import Command, Register
-from harness.uapi.vfio import DeviceFlag, PciIrq, PciRegion
+from harness.uapi.vfio import DeviceFlag, MigrationFlag, PciIrq, PciRegion, state_name
 
 REGIONS = [region for region in PciRegion if region != PciRegion.VGA]  # EINVAL but for a display
 INTERRUPTS = (PciIrq.INTX, PciIrq.MSI, PciIrq.MSIX)
@@ -18,7 +18,9 @@ def inspect(address: str) -> dict[str, Any]:
 
     Returns flags, the names of ``DeviceFlag``; region_bytes and interrupts, by the names of
     ``PciRegion`` and ``PciIrq``; and the COMMAND register when opened, after BME was set, and after
-    the reset.  Raises AgentError, as when somebody else has it open.
+    the reset.  *migration* is what it offers, the names of ``MigrationFlag``, and *migration_state*
+    its ``DeviceState``, None where it offers nothing.  Raises AgentError, as when somebody else has
+    it open.
     """
     with VfioDevice.open(address) as device:
         info = device.info()
@@ -31,6 +33,7 @@ def inspect(address: str) -> dict[str, Any]:
         interrupts = {
             irq.name: device.irq_info(irq).count for irq in INTERRUPTS if irq < info.num_irqs
         }
+        offered = device.migration()
         opened = _command(device)
         device.config_write(Register.COMMAND, struct.pack("<H", opened | Command.MASTER))
         mastering = _command(device)
@@ -39,6 +42,8 @@ def inspect(address: str) -> dict[str, Any]:
             "flags": flags,
             "region_bytes": regions,
             "interrupts": interrupts,
+            "migration": [flag.name for flag in MigrationFlag if offered & flag],
+            "migration_state": state_name(device.migration_state()) if offered else None,
             "command_opened": opened,
             "command_mastering": mastering,
             "command_reset": _command(device),

@@ -38,6 +38,8 @@ class Inspected:
     flags: list[str]
     region_bytes: dict[str, int]
     interrupts: dict[str, int]
+    migration: list[str]
+    migration_state: str | None
     command_opened: int
     command_mastering: int
     command_reset: int

@@ -67,6 +67,7 @@ def test_vfio_reaches_the_vf_itself(port: Port) -> None:
     assert seen.region_bytes["CONFIG"] >= 256
     assert seen.region_bytes["BAR0"] >= 4096, "the VF's registers"
     assert seen.interrupts["MSIX"] >= 2, "one for a queue, one for the mailbox"
+    assert (seen.migration, seen.migration_state) == ([], None), "plain vfio-pci can save no VF"
     assert not seen.command_opened & Command.MASTER
     assert seen.command_mastering & Command.MASTER
     assert seen.command_reset == seen.command_mastering, "the kernel puts it back after a reset"

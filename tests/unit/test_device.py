@@ -5,11 +5,13 @@ VFIO itself is not on a build machine; tests/lab opens and borrows real VFs.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ import pytest
 from harness.agent.device import VfioDevice
 from harness.agent.errors import AgentError
 from harness.agent.vfio_owner import DEVICE_LINK, Nodes, Owner, Place, find_place
+from harness.uapi import vfio
+from harness.uapi.vfio import DeviceState, MigrationFlag
 
 VF = Nodes("0000:01:10.0", "/dev/vfio/6", alone=True, cdevs=frozenset({"/dev/vfio/devices/vfio0"}))
 
@@ -176,13 +180,71 @@ def test_borrowing_says_what_is_missing(qemu: Qemu) -> None:
         VfioDevice.borrow(qemu.process.pid, "0000:99:00.0")
 
 
+@contextmanager
+def device_of(descriptor: int) -> Iterator[VfioDevice]:
+    """What takes *descriptor* for that of a device, and closes it."""
+    held = ExitStack()
+    held.callback(os.close, descriptor)
+    with VfioDevice("0000:01:10.0", descriptor, held) as device:
+        yield device
+
+
+def test_a_kernel_that_knows_no_migration_offers_none(tmp_path: Path) -> None:
+    """Plain vfio-pci answers ENOTTY, as this file does; that is an answer and no fault."""
+    with device_of(os.open(tmp_path / "no device", os.O_RDWR | os.O_CREAT)) as device:
+        assert device.migration() == MigrationFlag(0)
+        with pytest.raises(AgentError, match="VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE failed: Inap"):
+            device.migration_state()
+
+
+def test_a_device_that_cannot_be_asked_does_not_pass_for_one_without_migration(
+    tmp_path: Path,
+) -> None:
+    """A VF that QEMU could move would be reported as one that nobody can."""
+    path = tmp_path / "no device"
+    path.touch()
+    with (
+        device_of(os.open(path, os.O_PATH)) as device,
+        pytest.raises(AgentError, match="VFIO_DEVICE_FEATURE_MIGRATION failed: Bad file"),
+    ):
+        device.migration()
+
+
+def kernel_with_migration(_descriptor: int, request: int, whole: bytearray) -> int:
+    """Answer as a driver with migration does: all checks are the kernel's, by its header.
+
+    Ref: Linux, drivers/vfio/vfio_main.c, vfio_ioctl_device_feature() and vfio_check_feature().
+    """
+    head = vfio.DeviceFeature.from_buffer(whole)
+    assert request == vfio.Ioctl.DEVICE_FEATURE
+    assert len(whole) == head.argsz
+    assert head.flags & ~0xFFFF == vfio.FeatureFlag.GET
+    answers: dict[int, ctypes.Structure] = {
+        vfio.Feature.MIGRATION: vfio.FeatureMigration(flags=0b101),
+        vfio.Feature.MIG_DEVICE_STATE: vfio.FeatureMigState(device_state=3, data_fd=-1),
+    }
+    data = bytes(answers[head.flags & 0xFFFF])
+    if head.argsz < ctypes.sizeof(head) + len(data):
+        raise OSError(errno.EINVAL, "Invalid argument")
+    whole[ctypes.sizeof(head) : ctypes.sizeof(head) + len(data)] = data
+    return 0
+
+
+def test_what_a_kernel_offers_and_the_present_state_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No driver of a build machine has migration; the layout of question and answer is known."""
+    with device_of(os.open(tmp_path / "no device", os.O_RDWR | os.O_CREAT)) as device:
+        monkeypatch.setattr("harness.agent.device.fcntl.ioctl", kernel_with_migration)
+        assert device.migration() == MigrationFlag.STOP_COPY | MigrationFlag.PRE_COPY
+        assert device.migration_state() == DeviceState.STOP_COPY
+
+
 def test_a_refused_ioctl_names_the_device_and_the_request(tmp_path: Path) -> None:
     """A bare errno from one of a dozen requests would leave the reader to guess both."""
     descriptor = os.open(tmp_path / "no device", os.O_RDWR | os.O_CREAT)
-    held = ExitStack()
-    held.callback(os.close, descriptor)
     with (
-        VfioDevice("0000:01:10.0", descriptor, held) as device,
+        device_of(descriptor) as device,
         pytest.raises(AgentError) as caught,
     ):
         device.reset()
