@@ -7,6 +7,8 @@ lets go some 0.1 s later), or until QEMU lets go all the same::
 
     sysfs ──(BME set, and the owner has the VF open)──> vfio
     vfio  ──(BME clear, or the owner let go)──────────> sysfs
+
+Through the copy the VF's migration state is read as well, where the kernel offers migration.
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ class Sample(NamedTuple):
     via: str
     """``vfio`` or ``sysfs``.  On an 82599 VF the MEMORY bit differs: VFIO makes it up."""
 
+    state: int | None = None
+    """Its ``DeviceState``; None where it offers no migration, and by sysfs."""
+
 
 class Lent(Protocol):
     """What is needed of a borrowed device; VfioDevice is one."""
@@ -54,6 +59,9 @@ class Lent(Protocol):
     def still_lent(self) -> bool: ...
     def config_read(self, offset: int, length: int) -> bytes: ...
     def config_reader(self, offset: int, length: int) -> Callable[[], bytes]: ...
+    def migration(self) -> int: ...
+    def migration_state(self) -> int: ...
+    def read_migration_state(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -130,10 +138,11 @@ class CommandRegister:
         self._config = config
         self._borrow = borrow
         self._lent: Lent | None = None
+        self._migrates = False
         self._look_at_ns = 0
         self._bme = _may_start_dma(config.command())
-        self._seen = b""
-        self._read_again: Callable[[], bytes] | None = None
+        self._seen: object = None
+        self._read_again: Callable[[], object] | None = None
         self.was_opened = config.opened()
 
     def __enter__(self) -> CommandRegister:
@@ -143,7 +152,7 @@ class CommandRegister:
         self._give_back()
 
     def unchanged_ns(self) -> int:
-        """When the register was read again and was as `sample` last found it; else 0.
+        """When the register was read again and all was as `sample` last found it; else 0.
 
         It is also 0 when there is something to look at: `sample` does.  This is what is done
         hundreds of times a second, and no more than can be compared without being understood.
@@ -156,11 +165,12 @@ class CommandRegister:
             return 0
 
     def sample(self) -> Sample:
-        """Read the register once.  Raises AgentError if VFIO refuses to."""
+        """Read the register, and the state if there is one.  Raises AgentError if VFIO refuses."""
         now_ns = time.monotonic_ns()
         if now_ns >= self._look_at_ns:
             self._look_at_ns = now_ns + LOOK_EVERY_NS
             self._look()
+        state = self._lent.migration_state() if self._lent and self._migrates else None
         if self._lent is None:
             command, via = self._config.command(), "sysfs"
         else:
@@ -169,10 +179,19 @@ class CommandRegister:
         self._bme = _may_start_dma(command)
         if not self._bme:
             self._give_back()
-        self._seen = command.to_bytes(_BYTES, "little")
-        lent = self._lent
-        self._read_again = lent.config_reader(_AT, _BYTES) if lent else self._config.reader()
-        return Sample(t_ns, command, self._bme, via)
+        self._remember(command, state)
+        return Sample(t_ns, command, self._bme, via, state)
+
+    def _remember(self, command: int, state: int | None) -> None:
+        seen = command.to_bytes(_BYTES, "little")
+        if self._lent is None:
+            self._seen, self._read_again = seen, self._config.reader()
+            return
+        again = self._lent.config_reader(_AT, _BYTES)
+        self._seen, self._read_again = seen, again
+        if self._migrates:
+            self._seen = (state, seen)
+            self._read_again = partial(_both, self._lent.read_migration_state, again)
 
     def _look(self) -> None:
         self.was_opened = self.was_opened or self._config.opened()
@@ -181,12 +200,17 @@ class CommandRegister:
                 self._give_back()
         elif self._bme and self._borrow is not None:
             self._lent = self._borrow()
+            self._migrates = self._lent is not None and bool(self._lent.migration())
 
     def _give_back(self) -> None:
         if self._lent is not None:
             self._lent.close()
             self._lent = None
             self._look_at_ns = 0  # the next reading goes another way
+
+
+def _both(state: Callable[[], int], command: Callable[[], bytes]) -> tuple[int, bytes]:
+    return state(), command()
 
 
 def wait_for_bme(address: str, seconds: float) -> bool:

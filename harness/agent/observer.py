@@ -10,7 +10,9 @@ Spec::
     on_master    ... when BME first rises
 
 An action ``{"name", "port", "vf_index", "mac"}`` gives a VF of a port that MAC filter at once; with
-a name alone it only notes the moment.  Each is an event in the summary.
+a name alone it only notes the moment.  Each is an event in the summary.  So, among its *states*, is
+each change of the VF's migration state, where the kernel offers migration and the owner's
+descriptor is borrowed: while BME is set.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from harness.agent.device import VfioDevice
 from harness.agent.errors import AgentError
 from harness.agent.vf_filter import PortFilters
 from harness.agent.vfio_owner import SYSFS, Owner
+from harness.uapi.vfio import state_name
 
 if TYPE_CHECKING:
     from harness.agent.channel import Channel
@@ -105,6 +108,25 @@ class Trigger:
                 self.events.append(action.run(sample.t_ns))
 
 
+class States:
+    """The migration states of a VF that were seen, each change an event; the first is one too."""
+
+    def __init__(self, vf: str) -> None:
+        self._vf = vf
+        self._last: int | None = None
+        self.events: list[dict[str, Any]] = []
+
+    def see(self, sample: Sample, gap_ns: int) -> None:
+        """Note a change, which came within *gap_ns*; a state that could not be read is none."""
+        if sample.state is None or sample.state == self._last:
+            return
+        was = None if self._last is None else state_name(self._last)
+        data = {"vf": self._vf, "was": was, "gap_ns": gap_ns}
+        name = f"vfio state {state_name(sample.state)}"
+        self.events.append({"t_ns": sample.t_ns, "name": name, "data": data})
+        self._last = sample.state
+
+
 class Record:
     """The file of changes, and what the summary says of the sampling itself."""
 
@@ -126,12 +148,16 @@ class Record:
         self._via[self._last.via] += 1
         return gap_ns
 
-    def add(self, sample: Sample) -> None:
-        """Count a sample; write it if the register or the way to it changed."""
+    def add(self, sample: Sample) -> int:
+        """Count a sample; write it if the register or the way to it changed.
+
+        Returns the time since the one before.
+        """
         self._last = sample
         gap_ns = self.count(sample.t_ns)
         if sample.command != self._written.command or sample.via != self._written.via:
             self._write(sample, gap_ns)
+        return gap_ns
 
     def close(self) -> dict[str, Any]:
         """Write the last sample, unless it is written; how the sampling went."""
@@ -159,8 +185,8 @@ def main(spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Observe until the channel ends; see the module for the spec.
 
     The summary holds samples, rate_per_s, longest_gap_ms and when it ended (longest_gap_t_ns), via
-    (samples by either way), cpu_seconds and events.  Raises AgentError if the VF, the process or a
-    port is not there at the start.
+    (samples by either way), cpu_seconds, events and states.  Raises AgentError if the VF, the
+    process or a port is not there at the start.
     """
     wanted = Spec.parse(spec)
     with ExitStack() as stack:
@@ -177,13 +203,15 @@ def main(spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
         cpu_before_s = time.process_time()
         first = register.sample()
         trigger = Trigger(first.bme, on_release, on_master)
-        record = Record(file, wanted.host, wanted.vf, first)
+        record, states = Record(file, wanted.host, wanted.vf, first), States(wanted.vf)
+        states.see(first, 0)
         channel.ready(via=first.via, command=first.command, bme=first.bme)
         for sample in paced(register, channel, record, first.t_ns, wanted.rate_per_s):
             trigger.see(sample)  # before the record: what it sets off must not wait for a disk
-            record.add(sample)
+            states.see(sample, record.add(sample))
         cpu_seconds = time.process_time() - cpu_before_s
-        return {**record.close(), "cpu_seconds": cpu_seconds, "events": trigger.events}
+        seen = {"events": trigger.events, "states": states.events}
+        return {**record.close(), "cpu_seconds": cpu_seconds, **seen}
 
 
 def paced(

@@ -54,6 +54,7 @@ def build(
     events += _qmp_events(clock, successor)
     bme = [sample for each in seen for sample in _bme_samples(clock, each)]
     events += _hand_off_events(clock, seen, hand_off)
+    events += _vfio_states(clock, seen)
     events += _kernel_faults(clock, seen)
     stopped = next((_stamp(event) for event in events if event.name == "STOP"), None)
     events += _link_events(clock, seen, guest, stopped)
@@ -116,6 +117,17 @@ def _hand_off_events(
         # Done somewhere between our asking and the answer.
         stamp = clock.from_ours(step.t_ns - step.took_ns // 2, step.took_ns // 2)
         events.append(_event(stamp, f"handoff:{step.host}", step.name, step.data))
+    return events
+
+
+def _vfio_states(clock: SharedClock, seen: Sequence[Seen]) -> list[Event]:
+    """A VF's migration states; as with BME, a change came after the sample before."""
+    events = []
+    for each in seen:
+        for line in each.states:
+            stamp, gap_ns = clock.from_monotonic(each.machine, line["t_ns"]), line["data"]["gap_ns"]
+            known = (stamp.t_ns, stamp.uncertainty_ns + gap_ns, f"vfio:{each.machine}")
+            events.append(Event(*known, line["name"], line["data"], gap_ns))
     return events
 
 

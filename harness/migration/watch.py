@@ -22,14 +22,16 @@ class Seen:
     """The records of one machine, in its own clocks; filled when its recorders are stopped.
 
     *bme* and *links* are the lines of those recorders, *handoff* the events of the observer,
-    *kernel_log* the text of the kernel's log with *faults*, the lines that mean trouble.  *echoes*
-    is what the guest's kernel counted meanwhile, *echoes_ns* our monotonic time when it was asked.
+    *states* the VF's migration states that it saw, *kernel_log* the text of the kernel's log with
+    *faults*, the lines that mean trouble.  *echoes* is what the guest's kernel counted meanwhile,
+    *echoes_ns* our monotonic time when it was asked.
     """
 
     machine: str
     bme: list[dict[str, Any]] = field(default_factory=list)
     links: list[dict[str, Any]] = field(default_factory=list)
     handoff: list[dict[str, Any]] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
     observer: dict[str, Any] = field(default_factory=dict)
     kernel_log: str = ""
     kernel: dict[str, Any] = field(default_factory=dict)
@@ -73,6 +75,7 @@ def _stop_observer(observer: Observation, seen: Seen) -> None:
     observed = observer.stop()
     seen.observer, seen.bme = dict(observed.summary), observed.lines
     seen.handoff = seen.observer.pop("events")
+    seen.states = seen.observer.pop("states", [])  # of a VF that VFIO can migrate
 
 
 @contextmanager

@@ -420,6 +420,18 @@ def test_a_step_that_was_refused_does_not_look_like_one_that_was_done(state: Pat
     assert told(found, "handoff:alder") == [(301, f"{handoff.CLEARED}: refused")]
 
 
+def test_a_vfs_migration_state_is_as_uncertain_as_its_clock_and_the_sample_before(
+    state: Path,
+) -> None:
+    """QEMU's own events come from another process: only the error bars say which came first."""
+    data = {"vf": VF, "was": "RUNNING", "gap_ns": 3 * MS}
+    line = {"t_ns": by("alder", 4510), "name": "vfio state STOP_COPY", "data": data}
+    found = timeline(state, Seen("alder", states=[line]))
+    assert told(found, "vfio:alder") == [(4510, "vfio state STOP_COPY")]
+    event = only(found, "vfio state STOP_COPY")
+    assert (event.uncertainty_ns, event.gap_ns, event.data) == (4 * MS, 3 * MS, data)
+
+
 def test_a_fault_of_a_hosts_kernel_is_shown_with_its_words(state: Path) -> None:
     """A DMA fault of the IOMMU in the middle of a migration is what one looks for."""
     fault = {"t_ns": by("birch", 5000), "text": "DMAR: [DMA Write] Request device [01:10.0]"}

@@ -20,6 +20,7 @@ from harness.agent import bme, observer
 from harness.agent.bme import CommandRegister, Sample, SysfsConfig
 from harness.agent.channel import Channel
 from harness.agent.errors import AgentError
+from harness.uapi.vfio import DeviceState, MigrationFlag
 
 ON, OFF = 0x0406, 0x0402
 ADDRESS = "0000:01:10.0"
@@ -42,12 +43,21 @@ class Copy:
     def config_reader(self, offset: int, length: int) -> Callable[[], bytes]:
         return lambda: self.config_read(offset, length)
 
+    def migration(self) -> MigrationFlag:
+        return MigrationFlag(0) if self._vf.state is None else MigrationFlag.STOP_COPY
+
+    def migration_state(self) -> int:
+        assert self._vf.state is not None, "the kernel answers ENOTTY to who asks all the same"
+        return self._vf.state
+
+    read_migration_state = migration_state
+
     def close(self) -> None:
         self._vf.copies -= 1
 
 
 class Vf:
-    """A VF in sysfs, and the process that owns it."""
+    """A VF in sysfs, and the process that owns it; *state* is None without migration."""
 
     def __init__(self, sysfs: Path, command: int = ON, *, open_by_qemu: bool = True) -> None:
         self.config = sysfs / ADDRESS / "config"
@@ -55,12 +65,17 @@ class Vf:
         self.open_by_qemu = open_by_qemu
         self.copies = 0
         self.asked = 0
+        self.state: DeviceState | None = None
         self.set(command)
 
     def set(self, command: int) -> None:
         """Write COMMAND, in place, as a device's registers are."""
         with self.config.open("wb") as config:
             config.write(b"\x86\x80\xca\x10" + command.to_bytes(2, "little"))
+
+    def move_to(self, state: DeviceState) -> None:
+        """Have a migration state, which a VF without migration has not."""
+        self.state = state
 
     def borrow(self) -> Copy | None:
         self.asked += 1
@@ -118,7 +133,7 @@ def run(vf: Vf, *steps: Callable[[], object], **spec: Any) -> tuple[dict[str, An
 def test_an_owned_vf_is_read_through_its_owner(sysfs: Path) -> None:
     """The source: QEMU has the VF before the observer starts, and so from the first sample on."""
     with Vf(sysfs).register() as register:
-        assert register.sample()[1:] == (ON, True, "vfio")
+        assert register.sample()[1:4] == (ON, True, "vfio")
 
 
 def test_the_copy_is_given_back_when_bme_falls(sysfs: Path) -> None:
@@ -127,9 +142,9 @@ def test_the_copy_is_given_back_when_bme_falls(sysfs: Path) -> None:
     with vf.register() as register:
         register.sample()
         vf.set(OFF)
-        assert register.sample()[1:] == (OFF, False, "vfio")
+        assert register.sample()[1:4] == (OFF, False, "vfio")
         assert vf.copies == 0
-        assert register.sample()[1:] == (OFF, False, "sysfs")
+        assert register.sample()[1:4] == (OFF, False, "sysfs")
 
 
 def test_the_copy_is_given_back_when_the_owner_lets_go(sysfs: Path) -> None:
@@ -146,12 +161,12 @@ def test_a_vf_that_is_plugged_in_later_is_borrowed_then(sysfs: Path) -> None:
     """The destination: QEMU opens the VF, the guest's driver sets BME; only then is it used."""
     vf = Vf(sysfs, OFF, open_by_qemu=False)
     with vf.register() as register:
-        assert register.sample()[1:] == (OFF, False, "sysfs")
+        assert register.sample()[1:4] == (OFF, False, "sysfs")
         vf.open_by_qemu = True
-        assert register.sample()[1:] == (OFF, False, "sysfs")
+        assert register.sample()[1:4] == (OFF, False, "sysfs")
         vf.set(ON)
-        assert register.sample()[1:] == (ON, True, "sysfs")
-        assert register.sample()[1:] == (ON, True, "vfio")
+        assert register.sample()[1:4] == (ON, True, "sysfs")
+        assert register.sample()[1:4] == (ON, True, "vfio")
     assert vf.copies == 0, "the copy outlived the observer"
 
 
@@ -170,11 +185,11 @@ def test_a_vf_that_goes_does_not_answer(sysfs: Path) -> None:
     vf = Vf(sysfs, open_by_qemu=False)
     with vf.register() as register:
         vf.set(0xFFFF)
-        assert register.sample()[1:] == (0xFFFF, False, "sysfs")
+        assert register.sample()[1:4] == (0xFFFF, False, "sysfs")
         vf.config.write_bytes(b"")
-        assert register.sample()[1:] == (0xFFFF, False, "sysfs")
+        assert register.sample()[1:4] == (0xFFFF, False, "sysfs")
         vf.set(ON)
-        assert register.sample()[1:] == (ON, True, "sysfs")
+        assert register.sample()[1:4] == (ON, True, "sysfs")
 
 
 def test_a_vf_that_comes_back_is_read_again(sysfs: Path) -> None:
@@ -184,9 +199,9 @@ def test_a_vf_that_comes_back_is_read_again(sysfs: Path) -> None:
         vf.config.write_bytes(b"")
         register.sample()
         vf.config.unlink()
-        assert register.sample()[1:] == (0xFFFF, False, "sysfs")
+        assert register.sample()[1:4] == (0xFFFF, False, "sysfs")
         vf.set(ON)
-        assert register.sample()[1:] == (ON, True, "sysfs")
+        assert register.sample()[1:4] == (ON, True, "sysfs")
 
 
 def test_only_changes_and_both_ends_are_written(sysfs: Path) -> None:
@@ -213,7 +228,7 @@ def test_what_reads_as_before_is_only_counted(sysfs: Path, monkeypatch: pytest.M
         assert before_ns < register.unchanged_ns()
         vf.set(OFF)
         assert register.unchanged_ns() == 0
-        assert register.sample()[1:] == (OFF, False, "vfio")
+        assert register.sample()[1:4] == (OFF, False, "vfio")
         assert register.unchanged_ns() == 0, "it is read another way from now on"
         register.sample()
         assert register.unchanged_ns()
