@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from harness.uapi.pci_regs import NO_ANSWER
+from harness.uapi.vfio import DeviceState
 
 Direction = Literal["round-trip", "to-guest", "from-guest"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -41,6 +42,17 @@ and how many accesses its log had no room for.
 
 LATE_WRITES = "late_writes"
 """In the data of MEMORY_COMPARED where the device itself told when it wrote; see there."""
+
+REFUSED = "refused"
+"""A migration's status that is not QEMU's word: QEMU would not begin, and the guest runs on."""
+
+MIGRATE_REFUSED = "migrate refused"
+"""An event: that, with QEMU's own words as its text."""
+
+VFIO_STOPPED = tuple(
+    f"vfio state {state.name}" for state in (DeviceState.STOP, DeviceState.STOP_COPY)
+)
+"""Events: a VF's migration state, as its host saw it, in which the device does no DMA."""
 
 ECHOES = "echoes counted"
 """An event: what the guest's kernel got and sent while the flows ran, {"requests", "replies"}."""
@@ -133,6 +145,7 @@ class QemuFigures:
 class Measured:
     """One migration: *source* and *destination* are names of hosts, *status* is QEMU's word.
 
+    It is REFUSED where QEMU would not begin.
     Every time is the peer's monotonic clock in ns; *asked_ns* is when ``migrate`` was asked for.
     *reason* is QEMU's own error text where there is one, *destination_state* the RunState of the
     destination's QEMU at the end; None where nobody asked.

@@ -3,7 +3,8 @@
 The order that loses nothing is: BME reads 0 or the VF is gone, then the last pass over the dirty
 pages, then STOP.  QEMU announces each pass but the one that it makes with the guest stopped, so
 what is held against the VF is the last pass announced before STOP.  Where the device tells when it
-wrote, that decides: a driver can stop its DMA and leave BME set.
+wrote, that decides: a driver can stop its DMA and leave BME set.  So can the kernel, by VFIO's
+migration states, where QEMU drives it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from itertools import groupby, pairwise
 from typing import Literal
 
 from harness.analysis.excerpt import excerpt
-from harness.analysis.measured import LATE_WRITES, MEMORY_COMPARED, BmeSample, Event, Measured
+from harness.analysis.measured import (
+    LATE_WRITES,
+    MEMORY_COMPARED,
+    VFIO_STOPPED,
+    BmeSample,
+    Event,
+    Measured,
+)
 from harness.analysis.phases import RELEASED, stopped
 
 BROKEN = "DMA order broken"
@@ -42,6 +50,8 @@ def dma_order(measured: Measured) -> list[Order]:
     stop = stopped(measured)
     if stop is None or not measured.has_vf:
         return []
+    if halted := [e for e in measured.events if _is_halt(e, measured)]:
+        return [_told_by_vfio(measured, halted[0], stop)]
     ours = sorted(
         (s for s in measured.bme if s.host == measured.source), key=lambda s: (s.vf, s.t_ns)
     )
@@ -72,6 +82,24 @@ def _told_by_log(measured: Measured, compared: Event) -> Order:
         ends = [e.t_ns for e in measured.events if e.name in ("STOP", "MIGRATION device")]
         return Order("broken", why, excerpt(measured, ends))
     return Order("kept", "the device's last write came before the last pass, by its own log")
+
+
+def _is_halt(event: Event, measured: Measured) -> bool:
+    return event.name in VFIO_STOPPED and event.source == f"vfio:{measured.source}"
+
+
+def _told_by_vfio(measured: Measured, halted: Event, stop: Event) -> Order:
+    """QEMU halts a device as it stops the guest, says STOP then, and copies the last pages.
+
+    So the two are as near to each other as the clocks can tell, and only a halt that came later
+    beyond doubt is one that was too late.  Ref: QEMU, system/cpus.c, do_vm_stop(), and
+    hw/vfio/migration.c, vfio_vmstate_change().
+    """
+    late_ns = halted.t_ns - stop.t_ns
+    if late_ns > _doubt(halted, stop):
+        shown = excerpt(measured, [halted.t_ns, stop.t_ns])
+        return Order("broken", f"VFIO stopped the device {_ms(late_ns)} ms after the guest", shown)
+    return Order("kept", f"VFIO had stopped the device by STOP, to {_ms(_doubt(halted, stop))} ms")
 
 
 def _order_of(measured: Measured, samples: list[BmeSample], last_pass: Event, stop: Event) -> Order:

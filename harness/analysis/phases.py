@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from harness.analysis.measured import QUIESCE, BmeSample, Event, Measured
+from harness.analysis.measured import QUIESCE, REFUSED, BmeSample, Event, Measured
 
 NAMES = ("before", "quiesce", "unplug", "pre-copy", "stop", "resume", "replug", "after")
 
@@ -37,7 +37,8 @@ def phases(measured: Measured, *, starts_ns: int, ends_ns: int) -> pd.DataFrame:
     *starts_ns* and *ends_ns* are those of the data, in the peer's clock.  A phase whose beginning
     nothing on the timeline shows is left out: the one before it lasts until the next that is
     shown.  So a cancelled migration has no stop, ``plain`` no unplug and no replug, and ``inplace``
-    a quiesce only where that step is taken before the migration is asked for.
+    a quiesce only where that step is taken before the migration is asked for.  One that QEMU
+    refused is over when it was asked for: before, and after.
     """
     found = [Boundary("before", min(starts_ns, measured.asked_ns))]
     for boundary in _boundaries(measured):
@@ -116,6 +117,8 @@ def released(measured: Measured) -> Event | None:
 
 def _boundaries(measured: Measured) -> list[Boundary]:
     """List what the timeline shows, in the order in which the phases follow each other."""
+    if measured.status == REFUSED:
+        return [Boundary("after", measured.asked_ns)]
     found: list[Boundary] = []
     gone = released(measured) if measured.has_vf else None
     if measured.keeps_vf:

@@ -8,9 +8,9 @@ from typing import Literal
 
 import pandas as pd
 
-from harness.analysis.measured import MEMORY_COMPARED, Direction, Measured
+from harness.analysis.measured import MEMORY_COMPARED, REFUSED, Direction, Measured
 from harness.analysis.order import dma_order, reasons
-from harness.analysis.phases import ATTACHED
+from harness.analysis.phases import ATTACHED, stopped
 
 NAMED = 8
 """How many lost pages a sentence names; `memory.parquet` has them all."""
@@ -23,7 +23,8 @@ class Limits:
     """What a migration may take, and how good the harness itself must be.  None: no limit.
 
     longest_outage_ms, total_outage_ms, lost   of each flow
-    status                 how QEMU must have ended; a test that cancels expects "cancelled"
+    status                 how QEMU must have ended; a test that cancels expects "cancelled", one of
+                           a guest that cannot be moved "refused"
     dma_order              whether BME must be 0 before the last pass, and that before STOP; an
                            experiment may break it by intent
     sender_late_max_ms     how late the peer's sender may ever be; later and an outage may be ours
@@ -103,7 +104,7 @@ def judge(
     doubts += reasons(orders, "unknown")
     if doubts:
         return Verdict("invalid", tuple(doubts), shown)
-    faults = [*_status_faults(measured, limits)]
+    faults = [*_status_faults(measured, limits), *_refusal_faults(measured, flows)]
     faults += [fault for flow in flows for fault in _flow_faults(flow, limits)]
     faults += reasons(orders, "broken")
     faults += _attachment_faults(measured)
@@ -197,6 +198,17 @@ def _status_faults(measured: Measured, limits: Limits) -> Iterable[str]:
     state = measured.destination_state
     if measured.status == "completed" and state not in (None, "running"):
         yield f"QEMU says completed, and the guest is {state} at the destination"
+
+
+def _refusal_faults(measured: Measured, flows: Sequence[FlowFigures]) -> Iterable[str]:
+    """What was refused must have done nothing: no limit of the lab says how much it may do."""
+    if measured.status != REFUSED:
+        return
+    if stopped(measured):
+        yield "QEMU refused to migrate the guest, and stopped it all the same"
+    for flow in flows:
+        if flow.lost:
+            yield f"flow {flow.name}: QEMU refused to migrate, and {flow.lost} frames were lost"
 
 
 def _attachment_faults(measured: Measured) -> Iterable[str]:

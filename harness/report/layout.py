@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harness.analysis.measured import MIGRATE_REFUSED, REFUSED
 from harness.report.results import Flow, Migration
 
 COLUMNS = 800  # of time, a stroke in each: about as many as a screen shows
@@ -20,6 +21,7 @@ SPANS_SHOWN = 100  # outages of a flow; the others are still ticks, as every los
 
 KEY_EVENTS = (
     "migrate asked",
+    MIGRATE_REFUSED,
     "unplug asked",
     "UNPLUG_PRIMARY",
     "DEVICE_DELETED",
@@ -60,8 +62,13 @@ class Label:
 
 
 def extent(migration: Migration) -> tuple[float, float]:
-    """Choose what the x axis shows: the migration and its outages, and a little around them."""
+    """Choose what the x axis shows: the migration and its outages, and a little around them.
+
+    Of one that was refused, all: it has no length.
+    """
     phases = migration.phases
+    if migration.status == REFUSED:
+        return phases[0].start_ms / 1e3, phases[-1].end_ms / 1e3
     ends = [phase.start_ms for phase in phases[1:]]
     ends += [o.end_ms or phases[-1].end_ms for flow in migration.flows for o in flow.outages]
     starts = [0.0, *(phase.start_ms for phase in phases[1:])]
@@ -124,12 +131,13 @@ def place(
 def key_events(migration: Migration) -> list[tuple[float, str, str]]:
     """List (x, name, source) of the events worth a mark: those that matter most come first.
 
-    Every hand-off step is one, and after all others whatever the guest saw of its interfaces.
+    Every hand-off step is one, and every migration state of a VF; after all others whatever the
+    guest saw of its interfaces.
     """
     marked = [
         (event.t_ms / 1e3, event.name, event.source)
         for event in migration.events
-        if event.name in KEY_EVENTS or event.source.startswith("handoff:")
+        if event.name in KEY_EVENTS or event.source.startswith(("handoff:", "vfio:"))
     ]
     return marked + [
         (event.t_ms / 1e3, event.name, event.source)

@@ -108,8 +108,9 @@ class TimelineEvent(Model):
 
 
 class Migration(Model):
-    """*status* is QEMU's word; *reason* says why this is not a pass, null if it is one.
+    """*status* is QEMU's word, or ``refused`` where it would not begin.
 
+    *reason* says why this is not a pass; of a pass, what QEMU gave as its reason, null if nothing.
     *excerpt* has the lines of the timeline that a broken order of DMA is about.
     """
 

@@ -12,7 +12,7 @@ from harness.report.audit import audit_rows
 from harness.report.inplace import inplace_rows
 from harness.report.results import Migration, Results
 from harness.report.tables import Summary, reasons, summaries
-from harness.report.words import duration, felt_in, in_all
+from harness.report.words import duration, felt_in, in_all, refusal
 
 PIPE_WIDTH = 140  # characters; a log has no edge, but rich would assume 80
 STYLES = {"pass": "green", "fail": "bold red", "invalid": "yellow", "skipped": "dim"}
@@ -97,7 +97,10 @@ def _table(rows: list[Summary]) -> Table:
 
 
 def _by_phase(migration: Migration) -> str:
-    """Write the longest outage of each phase that had one, and the largest sum of a flow."""
+    """Write the longest outage of each phase that had one, and the largest sum of a flow.
+
+    Where QEMU refused, why comes first.
+    """
     found = [(phase, felt_in(migration, phase)) for phase in NAMES]
     sums = [flow.total_outage_ms for flow in migration.flows]
     several = any(len(flow.outages) > 1 for flow in migration.flows)
@@ -105,7 +108,8 @@ def _by_phase(migration: Migration) -> str:
         worst = max(migration.flows, key=lambda flow: flow.total_outage_ms or 0)
         found.append(("in all", in_all(worst)))
     told = [f"{phase} {length}".replace(" ", "\u00a0") for phase, length in found if length]
-    return "\n" + ", ".join(told) if told else ""
+    lines = [refusal(migration), ", ".join(told)]
+    return "".join(f"\n{line}" for line in lines if line)
 
 
 def _name(row: Summary) -> str:

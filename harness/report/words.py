@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.analysis.measured import ECHOES
+from harness.analysis.measured import ECHOES, MIGRATE_REFUSED
 from harness.report.results import Flow, Migration, Outage
 
 DIRECTIONS = {
@@ -72,11 +72,19 @@ def ratio(migration: Migration) -> str | None:
     return f"\u00d7 {found[1].length_ms / downtime_ms:.2g}"
 
 
+def refusal(migration: Migration) -> str:
+    """Write why QEMU would not begin, in its own words; empty if it did."""
+    said = [event.data["text"] for event in migration.events if event.name == MIGRATE_REFUSED]
+    return f"QEMU refused: {said[-1]}" if said else ""
+
+
 def headline(migration: Migration) -> str:
     """Say in one or two sentences what this migration did to its users."""
     found = longest_outage(migration)
     downtime_ms = migration.qemu.downtime_ms
     says = "" if downtime_ms is None else f" QEMU says {duration(downtime_ms)}."
+    if refused := refusal(migration):
+        says = f" {refused}."
     if found is None:
         return f"No outage in any flow.{says}"
     flow, outage = found

@@ -165,6 +165,26 @@ FAILOVER_BME = (
 FAILOVER_CUTS = (Cut(279, 345), Cut(4521, 6423), Cut(6720, 6735), Cut(6800, 6845), Cut(6981, 7006))
 
 
+QEMUS_WORDS = "0000:01:10.0: VFIO migration is not supported in kernel"
+
+
+def refused(*flows: MeasuredFlow, events: Sequence[Event] = ()) -> Measured:
+    """Make a migration with its VF that QEMU would not begin; nothing happens but *events*."""
+    return failover(
+        scheme="inplace",
+        status="refused",
+        reason=QEMUS_WORDS,
+        downtime_ms=None,
+        events=[
+            event(0, "conductor", "migrate asked", 0),
+            event(16, "conductor", "migrate refused", text=QEMUS_WORDS),
+            *events,
+        ],
+        bme=[bme(-900, "alder", 0x0507), bme(8800, "alder", 0x0507)],
+        flows=flows or [flow()],
+    )
+
+
 def failover(
     *,
     flows: Sequence[MeasuredFlow] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from synthetic import FAILOVER_BME, FAILOVER_EVENTS, bme, event, failover
+from synthetic import FAILOVER_BME, FAILOVER_EVENTS, bme, event, failover, refused
 
 from harness.analysis.excerpt import LEFT_OUT
 from harness.analysis.measured import Measured
@@ -110,3 +110,38 @@ def test_without_any_evidence_nothing_is_claimed() -> None:
     (order,) = dma_order(failover(bme=(), events=WITHOUT_RELEASE))
     assert order.outcome == "unknown"
     assert dma_order(failover(scheme="plain")) == []
+
+
+@pytest.mark.parametrize(("t_ms", "outcome"), [(4521, "kept"), (4523.5, "kept"), (4530, "broken")])
+def test_a_device_that_vfio_stopped_need_not_have_its_bme_clear(t_ms: float, outcome: str) -> None:
+    """Where QEMU drives the VF its driver never clears BME: it does not know of the migration."""
+    driven = failover(
+        scheme="inplace",
+        events=[
+            event(-900, "vfio:alder", "vfio state RUNNING"),
+            *WITHOUT_RELEASE,
+            event(t_ms, "vfio:alder", "vfio state STOP_COPY", 2.4),
+            event(6000, "vfio:birch", "vfio state STOP"),
+        ],
+        bme=[bme(-900, "alder", 0x0507), bme(7000, "alder", 0x0507), bme(6500, "birch", 0x0507)],
+    )
+    assert [order.outcome for order in dma_order(driven)] == [outcome]
+    assert judged(driven).word == ("pass" if outcome == "kept" else "fail")
+
+
+def test_a_device_that_stays_running_is_judged_by_its_bme() -> None:
+    """The destination's states are of another device."""
+    running = failover(
+        scheme="inplace",
+        events=[
+            event(-900, "vfio:alder", "vfio state RUNNING"),
+            *FAILOVER_EVENTS,
+            event(4000, "vfio:birch", "vfio state STOP"),
+        ],
+        bme=[bme(-900, "alder", 0x0507), bme(7000, "alder", 0x0507)],
+    )
+    assert [order.outcome for order in dma_order(running)] == ["broken"]
+
+
+def test_a_migration_that_was_refused_has_no_order() -> None:
+    assert dma_order(refused()) == []

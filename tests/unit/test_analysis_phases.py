@@ -17,6 +17,7 @@ from synthetic import (
     event,
     failover,
     flow,
+    refused,
 )
 
 from harness.analysis.measured import Event, Measured
@@ -84,6 +85,11 @@ def test_a_migration_cancelled_before_the_vf_was_let_go_has_no_replug() -> None:
         bme=(),
     )
     assert divided(cancelled)[1:] == [("unplug", 0), ("after", 40)]
+
+
+def test_a_migration_that_was_refused_is_over_when_it_was_asked_for() -> None:
+    """No memory was copied: seconds of pre-copy would say that QEMU tried."""
+    assert divided(refused()) == [("before", -1000), ("after", 0)]
 
 
 def test_a_migration_that_fails_after_stop_resumes_on_the_source() -> None:

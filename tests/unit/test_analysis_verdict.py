@@ -10,6 +10,7 @@ from synthetic import (
     FAILOVER_BME,
     FAILOVER_CUTS,
     FAILOVER_EVENTS,
+    QEMUS_WORDS,
     VF,
     Cut,
     bme,
@@ -17,6 +18,7 @@ from synthetic import (
     failover,
     flow,
     received_record,
+    refused,
 )
 
 from harness.analysis.measured import BmeSample, Measured
@@ -254,3 +256,21 @@ def test_a_vf_that_stayed_is_not_looked_for_at_the_destination() -> None:
     samples = [MASTERED, bme(8000, "birch", 0xFFFF)]
     stayed = failover(status="cancelled", events=events, flows=[flow()], bme=samples)
     assert judged(stayed, status="cancelled") == Verdict("pass")
+
+
+def test_a_refusal_that_did_nothing_is_what_a_test_can_expect() -> None:
+    """Stock QEMU has to refuse a VF whose state nobody can save; there is no order to judge."""
+    assert judged(refused(), status="refused") == Verdict("pass")
+    verdict = judged(refused())
+    assert verdict.word == "fail"
+    assert verdict.reasons == (f"the migration ended as refused, not as completed: {QEMUS_WORDS}",)
+    assert judged(failover(), status="refused").word == "fail"
+
+
+def test_a_refusal_that_cost_a_frame_or_stopped_the_guest_fails() -> None:
+    """Nothing was to happen: what a migration may take does not hold here."""
+    lossy = judged(refused(flow(lost=[700])), status="refused")
+    assert lossy.reasons == ("flow jumbo: QEMU refused to migrate, and 1 frames were lost",)
+    stop = event(900, "qmp:alder", "STOP")
+    told = judged(refused(events=[stop]), status="refused").reasons
+    assert "QEMU refused to migrate the guest, and stopped it all the same" in told

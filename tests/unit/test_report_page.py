@@ -12,7 +12,17 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
-from synthetic import FAILOVER_CUTS, FAILOVER_EVENTS, Cut, bme, event, failover, flow
+from synthetic import (
+    FAILOVER_CUTS,
+    FAILOVER_EVENTS,
+    QEMUS_WORDS,
+    Cut,
+    bme,
+    event,
+    failover,
+    flow,
+    refused,
+)
 from test_report_results import run_of
 
 from harness.analysis.measured import ECHOES, Measured
@@ -21,6 +31,7 @@ from harness.report import tables, words
 from harness.report.entry import Recorded, migration_result
 from harness.report.figure import migration_figure
 from harness.report.junit import properties
+from harness.report.layout import extent
 from harness.report.page import write_page
 from harness.report.results import CaseResult, Results, write_results
 from harness.report.summary import summary
@@ -258,6 +269,35 @@ def test_the_headline_puts_both_figures_side_by_side() -> None:
     assert words.headline(migration_result(failover()).migration) == (
         "Users were cut off for 1.91 s, beginning in stop. QEMU says 224 ms (\u00d7 8.5)."
     )
+
+
+def test_a_refusal_is_told_in_qemus_words_wherever_a_migration_is(tmp_path: Path) -> None:
+    """It passed and nobody was cut off: without them it looks like a migration that worked."""
+    said = f"QEMU refused: {QEMUS_WORDS}"
+    results = recorded_run(tmp_path, refused(), limits=Limits(status="refused"))
+    ((migration,),) = (case.migrations for case in results.tests)
+    assert (migration.status, migration.reason) == ("refused", QEMUS_WORDS)
+    assert words.headline(migration) == f"No outage in any flow. {said}."
+    assert said in printed(results)
+    assert said in write_page(tmp_path).read_text()
+
+
+def test_the_figure_of_a_refusal_shows_that_nothing_came_of_it() -> None:
+    """All of it: a tenth of a second around the asking would hide what came after."""
+    recorded = migration_result(refused(), Limits(status="refused"))
+    assert extent(recorded.migration) == (-1.0, 8.995)
+    svg = migration_figure(recorded.migration, recorded.packets, key="k")
+    texts = "".join(ElementTree.fromstring(svg).itertext())
+    for expected in ("migrate refused", "after", "no outage", "BME alder"):
+        assert expected in texts, expected
+
+
+def test_the_figure_has_the_migration_states_of_a_vf() -> None:
+    """Where QEMU drives, they are the steps of the migration."""
+    state = event(4525, "vfio:alder", "vfio state STOP_COPY", was="RUNNING")
+    recorded = migration_result(failover(events=[*FAILOVER_EVENTS, state]))
+    svg = migration_figure(recorded.migration, recorded.packets, key="k")
+    assert "vfio state STOP_COPY (alder)" in "".join(ElementTree.fromstring(svg).itertext())
 
 
 @pytest.mark.parametrize(
