@@ -41,6 +41,20 @@ class QemuGoneError(RemoteError):
     """QEMU closed its monitor, or never opened it: it ended."""
 
 
+class RefusedError(MigrationError):
+    """QEMU refused *command*, sent at *asked_ns* of our monotonic clock; *words* are its own."""
+
+    def __init__(self, name: str, command: str, asked_ns: int, words: str) -> None:
+        super().__init__(
+            f"{name}: QEMU refused {command}",
+            because=f"QEMU says: {words}",
+            fix="the QMP log shows what was asked before it",
+        )
+        self.command = command
+        self.asked_ns = asked_ns
+        self.words = words
+
+
 @dataclass(frozen=True, slots=True)
 class QmpEvent:
     """One event as QEMU sent it; *realtime_ns* is QEMU's stamp, by its host's wall clock."""
@@ -88,21 +102,18 @@ class Qmp:
         self._watch = asyncio.run_coroutine_threadsafe(self._until_ended(), _loop())
 
     def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
-        """What QEMU returns.  Raises MigrationError with QEMU's own words if it refuses.
+        """What QEMU returns.  Raises RefusedError with QEMU's own words if it refuses.
 
         Raises QemuGoneError if QEMU has ended, RemoteError if it does not answer.
         """
         self._note("sent", {"execute": command, "arguments": arguments or {}})
         asking = self._client.execute(command, dict(arguments) if arguments else None)
+        asked_ns = time.monotonic_ns()
         try:
             answer = self._run(asking, ANSWER_SECONDS, command)
         except ExecuteError as refused:
             self._note("refused", {"class": refused.error_class, "desc": str(refused)})
-            raise MigrationError(
-                f"{self.name}: QEMU refused {command}",
-                because=f"QEMU says: {refused}",
-                fix="the QMP log shows what was asked before it",
-            ) from None
+            raise RefusedError(self.name, command, asked_ns, str(refused)) from None
         except QMPError as failed:
             raise self._gone(failed) from None
         self._note("answered", answer)

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from harness.analysis.measured import NOT_TAKEN_UP, Measured, MeasuredFlow, QemuFigures
+from harness.analysis.measured import (
+    NOT_TAKEN_UP,
+    REFUSED,
+    Measured,
+    MeasuredFlow,
+    QemuFigures,
+)
 from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
@@ -120,7 +126,10 @@ def _under_traffic(
     ends: Ends,
     flows: Sequence[Flow],
 ) -> tuple[Outcome, tuple[FlowRecords, ...]]:
-    """Migrate while *flows* run, from before it is asked for until they are served again."""
+    """Migrate while *flows* run, from before it is asked for until they are served again.
+
+    Where QEMU refuses they run on as long: that nothing happens to them is the result.
+    """
     with ExitStack() as stack:
         running = [
             stack.enter_context(start_flow(flow, ends.peer_end, ends.guest_end)) for flow in flows
@@ -129,6 +138,7 @@ def _under_traffic(
         outcome = scheme.migrate(source, successor, address)
         if outcome.status == "completed":
             outcome = _taken_up(outcome, successor, scheme.patience.attach_s)
+        if outcome.status in ("completed", REFUSED):
             let_pass(scheme.patience.after_s)
             outcome = _served(outcome, running, scheme.patience.served_s)
         # First what runs on the peer: logging in to a guest that is also answering takes long.

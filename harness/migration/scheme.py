@@ -55,6 +55,8 @@ class Outcome:
     ``query-migrate``, *status* and *reason* its ``status`` and ``error-desc``.  A state is GONE
     where QEMU itself ended, as the destination's does when a migration fails, and SILENT where it
     does not answer.  What did not come in time is a note, and the *reason* where QEMU gave none.
+    Of a migration that QEMU would not begin *status* is REFUSED, *reason* its words, and there are
+    no *figures*.
     """
 
     asked_ns: int
@@ -85,8 +87,9 @@ class Outcome:
 class Patience:
     """How long it is waited for what should come after a migration.
 
-    *attach_s* for the guest to take up its VF, *after_s* to see what lasts, *served_s* for a flow
-    that is cut off at the end: the longer, the fewer outages have an open end.
+    *attach_s* for the guest to take up its VF, *after_s* to see what lasts, also where QEMU
+    refused, *served_s* for a flow that is cut off at the end: the longer, the fewer outages have an
+    open end.
     """
 
     attach_s: float = 60
@@ -144,6 +147,19 @@ def move(
     """
     deadline = deadline_for(source)
     asked = ask(source, successor, address)
+    return see_through(asked, source, successor, deadline, arrived=arrived, stayed=stayed)
+
+
+def see_through(
+    asked: Asked,
+    source: Instance,
+    successor: Instance,
+    deadline: Deadline,
+    *,
+    arrived: Callable[[], None],
+    stayed: Callable[[], None],
+) -> Outcome:
+    """Do the rest of `move` with a migration that was asked for."""
     try:
         if wait_for_end(source, asked, deadline):
             if standing:
@@ -186,7 +202,10 @@ def deadline_for(instance: Instance) -> Deadline:
 
 
 def ask(source: Instance, successor: Instance, address: tuple[str, int]) -> Asked:
-    """Have *successor* listen and *source* migrate to it."""
+    """Have *successor* listen and *source* migrate to it.
+
+    Raises RefusedError if either will not.
+    """
     for each in (source, successor):
         each.qmp.execute("migrate-set-capabilities", {"capabilities": _ANNOUNCE_EACH_STEP})
     host, port = address

@@ -169,8 +169,8 @@ def flow(lab: Lab) -> Callable[..., Flow]:
 def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..., Moved]:
     """Move a guest to the other host under flows; the result is judged, kept and reported.
 
-    With a *plan* it keeps its VF (scheme ``inplace``).  With *compare_memory* both memories are
-    compared, which lengthens the stop.
+    With a *plan*, or without a standby, it keeps its VF (scheme ``inplace``).  With
+    *compare_memory* both memories are compared, which lengthens the stop.
 
     A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's,
     and so is *tries*.  One that loses its guest is made again where the lab says so; it stays in

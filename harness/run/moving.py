@@ -27,6 +27,7 @@ from harness.migration.memory import LoggedComparison
 from harness.migration.plan import Plan
 from harness.migration.raw import Raw
 from harness.migration.scheme import Scheme, deadline_for
+from harness.migration.schemes.driven import Driven
 from harness.migration.schemes.failover import Failover
 from harness.migration.schemes.inplace import Inplace
 from harness.migration.schemes.plain import Plain
@@ -68,9 +69,10 @@ class MovingGuest:
     ) -> Conducted:
         """Move to the other host while *flows* run, and return what was measured.
 
-        With *plan* it keeps its VF (scheme ``inplace``); otherwise it is ``failover``, or ``plain``
-        for a guest that no host lends a VF.  With *compare_memory* both memories are compared page
-        by page, as they always are with a plan; it lengthens the stop.
+        With *plan*, or without a standby, it keeps its VF (scheme ``inplace``): as planned, or as
+        QEMU drives it.  Otherwise it is ``failover``, or ``plain`` for a guest that no host lends a
+        VF.  With *compare_memory* both memories are compared page by page, as they always are with
+        a plan; it lengthens the stop.
 
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
         harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
@@ -93,7 +95,7 @@ class MovingGuest:
         ending, successor = self._launch(berth, incoming=True, paused=paused)
         loser = ending
         try:
-            hand_off = self._hand_off(source, berth)
+            hand_off = None if plan else self._hand_off(source, berth)
             scheme = self._scheme(plan, hand_off, source.vf, berth.vf, comparison)
             entry = self._lab.topology.hosts[berth.host]
             conducted = conduct(
@@ -213,8 +215,10 @@ class MovingGuest:
         destination: Vf | None,
         comparison: Comparison | None,
     ) -> Scheme:
-        if plan is None and hand_off:
+        if hand_off and self.spec.standby:
             return Failover(hand_off, self.spec.trigger, comparison)
+        if hand_off:
+            return Driven(hand_off)
         if plan is None:
             return Plain(comparison)
         assert isinstance(comparison, LoggedComparison)
@@ -223,7 +227,7 @@ class MovingGuest:
         return Inplace(plan, self.machine, source, destination, comparison)
 
     def _hand_off(self, source: Instance, berth: Berth) -> HandOff | None:
-        if not self.spec.standby or not source.vf or not berth.vf:
+        if not source.vf or not berth.vf:
             return None
         return HandOff(source.vf, berth.vf, self.spec.mac)
 

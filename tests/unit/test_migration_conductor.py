@@ -15,13 +15,14 @@ import pytest
 from qmp_server import Monitor, RefusedError
 from wire import laid
 
-from harness.analysis.measured import Direction
+from harness.analysis.measured import REFUSED, Direction
+from harness.analysis.packets import SENT
 from harness.errors import GuestError, RemoteError
 from harness.guest import qmp
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
 from harness.migration import conductor
-from harness.migration.scheme import GONE, SILENT, Note, Outcome, state_of
+from harness.migration.scheme import GONE, SILENT, Note, Outcome, Patience, state_of
 from harness.traffic.flow import Flow
 from harness.traffic.running import start
 from harness.waiting import WaitError, let_pass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from harness.guest.machine import GuestMachine
     from harness.guest.spec import Place
     from harness.host.vf import Vf
+    from harness.migration.conductor import Ends
+    from harness.migration.scheme import Scheme
     from harness.remote import Host
 
 COMPLETED = Outcome(
@@ -178,3 +181,27 @@ def test_a_flow_that_stays_cut_off_is_noted_and_one_that_is_served_is_not(
         let_pass(0.5)  # what arrived before that is written by then
         (note,) = conductor._served(COMPLETED, [running], 1).notes
     assert note.name == "flow round-trip is cut off"
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None,
+    reason="needs root and iproute2: it makes network namespaces",
+)
+@pytest.mark.parametrize(("status", "frames"), [(REFUSED, 300), ("failed", 180)])
+def test_flows_run_on_after_a_refusal(tmp_path: Path, status: str, frames: int) -> None:
+    """Ended at once, they could not show that the guest came to no harm by it."""
+    outcome = replace(COMPLETED, status=status, source_state="running")
+    way = SimpleNamespace(migrate=lambda *_: outcome, patience=Patience(after_s=0.6))
+    with laid(tmp_path) as wire:
+        ends = SimpleNamespace(peer_end=wire.peer, guest_end=wire.guest)
+        same, (records,) = conductor._under_traffic(
+            cast("Scheme", way),
+            cast("Instance", None),
+            cast("Instance", None),
+            ("", 0),
+            cast("Ends", ends),
+            [echo("round-trip")],
+        )
+    assert same == outcome
+    sent = len(records.sent) // SENT.itemsize
+    assert frames <= sent < frames + 100
