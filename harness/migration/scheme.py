@@ -147,7 +147,9 @@ def move(
     """
     deadline = deadline_for(source)
     asked = ask(source, successor, address)
-    return see_through(asked, source, successor, deadline, arrived=arrived, stayed=stayed)
+    return see_through(
+        asked, source, successor, deadline, standing=standing, arrived=arrived, stayed=stayed
+    )
 
 
 def see_through(
@@ -156,6 +158,7 @@ def see_through(
     successor: Instance,
     deadline: Deadline,
     *,
+    standing: Callable[[Instance, Instance], None] | None,
     arrived: Callable[[], None],
     stayed: Callable[[], None],
 ) -> Outcome:

@@ -218,7 +218,7 @@ class MovingGuest:
         if hand_off and self.spec.standby:
             return Failover(hand_off, self.spec.trigger, comparison)
         if hand_off:
-            return Driven(hand_off)
+            return Driven(hand_off, comparison)
         if plan is None:
             return Plain(comparison)
         assert isinstance(comparison, LoggedComparison)

@@ -18,6 +18,7 @@ from harness.analysis.measured import MIGRATE_REFUSED, REFUSED
 from harness.guest.instance import Instance
 from harness.guest.qmp import RefusedError
 from harness.migration import scheme
+from harness.migration.comparison import Comparison
 from harness.migration.handoff import HandOff
 from harness.migration.scheme import Note, Outcome
 
@@ -31,8 +32,9 @@ class Driven:
     patience = scheme.Patience()
     tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
-    def __init__(self, hand_off: HandOff) -> None:
+    def __init__(self, hand_off: HandOff, comparison: Comparison | None = None) -> None:
         self._hand_off = hand_off
+        self._standing = comparison.digest if comparison else None
 
     def migrate(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
         """Ask for it; that QEMU refuses ``migrate`` is an outcome, and the guest runs on."""
@@ -44,7 +46,7 @@ class Driven:
                 raise
             return _refused(refused, source, successor)
         return scheme.see_through(
-            asked, source, successor, deadline,
+            asked, source, successor, deadline, standing=self._standing,
             arrived=self._hand_off.arrive, stayed=self._hand_off.stay,
         )  # fmt: skip
 
