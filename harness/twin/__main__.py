@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import ExitStack
 
+from harness.twin.capability import Capability
 from harness.twin.channel import Channel, ClientGone
 from harness.twin.control import Control, ControlConnection
 from harness.twin.device import Device
@@ -32,8 +33,8 @@ class EventLoop:
         self._log = DmaLog(options.dma_log) if options.dma_log else None
         if self._log:
             stack.callback(self._log.close)
-        self._commands = os.open(options.bme, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        stack.callback(os.close, self._commands)
+        self._changes = os.open(options.bme, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        stack.callback(os.close, self._changes)
         self._tap = Tap(options.tap)
         stack.callback(self._tap.close)
         self._device = Device(
@@ -41,7 +42,9 @@ class EventLoop:
             send=self._tap.write,
             log=self._log,
             erratum_35=options.erratum_35,
-            commanded=self._note_command,
+            capabilities=options.capability,
+            commanded=lambda command: self._note(command=command),
+            changed=lambda name, now: self._note(capability=name, bytes=now.hex()),
         )
         self._server = Server(self._device)
         self._channel: Channel | None = None
@@ -129,13 +132,13 @@ class EventLoop:
         self._device.memory.channel = self._channel
         self._poll.register(self._channel, select.EPOLLIN)
 
-    def _note_command(self, command: int) -> None:
-        line = {"t_ns": time.monotonic_ns(), "command": command}
+    def _note(self, **what: object) -> None:
+        line = json.dumps({"t_ns": time.monotonic_ns(), **what})
         try:
-            os.write(self._commands, json.dumps(line).encode() + b"\n")
+            os.write(self._changes, line.encode() + b"\n")
         except OSError as full:
             self._control.not_noted += 1
-            _say(f"the COMMAND register's value {command:#06x} could not be noted: {full}")
+            _say(f"{line} could not be noted: {full}")
 
 
 def _listening(path: str) -> socket.socket:
@@ -168,7 +171,18 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--socket", required=True, help="where the guest's QEMU connects to")
     parser.add_argument("--control", required=True, help="where it can be asked and told things")
     parser.add_argument("--tap", required=True, help="the tap that is its wire")
-    parser.add_argument("--bme", required=True, help="file for its COMMAND register's values")
+    parser.add_argument(
+        "--bme",
+        required=True,
+        help="file for changes of its COMMAND register and of those described",
+    )
+    parser.add_argument(
+        "--capability",
+        action="append",
+        default=[],
+        type=Capability.parse,
+        help="one that its topology describes, as JSON: see harness.twin.capability",
+    )
     parser.add_argument("--dma-log", help="file for every access to the guest's memory")
     parser.add_argument("--port-mtu", type=int, default=1500, help="MTU of the port (PF)")
     parser.add_argument("--link-mbit", type=int, default=10_000, choices=(100, 1000, 10_000))

@@ -7,8 +7,10 @@ What is served here is what VFIO would serve.  Ref: Linux, drivers/vfio/pci/vfio
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Callable
 
+from harness.twin.capability import Capability
 from harness.uapi import ixgbe_vf
 from harness.uapi.pci_regs import (
     BaseAddress,
@@ -17,14 +19,18 @@ from harness.uapi.pci_regs import (
     Express,
     Msix,
     Register,
+    Size,
     Status,
 )
 
-BYTES = 4096
+BYTES = int(Size.CFG_SPACE_EXP_SIZE)
 MSIX_BAR = 3
 PBA_OFFSET = 0x2000
 MSIX, EXPRESS = 0x70, 0xA0
 """Where the capabilities are, as on the device itself."""
+
+FREE = (range(Size.STD_HEADER_SIZEOF, MSIX), range(MSIX + Size.CAP_MSIX_SIZEOF, EXPRESS))
+"""Where an invented one has room."""
 
 _ETHERNET = 0x020000
 _REVISION = 0x01
@@ -41,18 +47,23 @@ class ConfigSpace:
     With *erratum_35* the PCI Express capability has version 0 and zeros for what the device can,
     as on real 82599 VFs.  *commanded* is told the COMMAND register whenever it is written, *reset*
     when a function level reset is asked for, which VFIO does only where the capability has one.
+    *changed* is told the name of one of *capabilities* and its registers when they become others.
     """
 
     def __init__(
         self,
         *,
         erratum_35: bool = False,
+        capabilities: Sequence[Capability] = (),
         commanded: Callable[[int], None] = lambda _: None,
+        changed: Callable[[str, bytes], None] = lambda _name, _now: None,
         reset: Callable[[], None] = lambda: None,
     ) -> None:
         self._bytes = bytearray(BYTES)
         self._writable = bytearray(BYTES)
+        self._capabilities = capabilities
         self._commanded = commanded
+        self._changed = changed
         self._reset = reset
         self._has_reset = not erratum_35
         self.masters_bus = False
@@ -60,6 +71,9 @@ class ConfigSpace:
         self._header()
         self._msix()
         self._express(erratum_35)
+        self._invented()
+        self.registers = {each.name: self._registers_of(each) for each in capabilities}
+        """Those of each capability, as they are now."""
 
     @property
     def command(self) -> int:
@@ -77,6 +91,7 @@ class ConfigSpace:
         end = offset + len(data)
         if offset < Register.COMMAND + 2 and end > Register.COMMAND:
             self._note_command()
+        self._note_registers()
         control = EXPRESS + Express.DEVCTL + 1  # the bit is in its second byte, and reads as 0
         asked = offset <= control < end and data[control - offset] << 8 & Express.DEVCTL_BCR_FLR
         if asked and self._has_reset:
@@ -87,16 +102,31 @@ class ConfigSpace:
         others = self.command & ~Command.MASTER
         self._put("<H", Register.COMMAND, others | (Command.MASTER if on else 0))
         self._note_command()
+        self._note_registers()
 
     def clear(self) -> None:
         """What a function level reset does here."""
         self._put("<H", Register.COMMAND, 0)
         self._put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1)
+        for each in self._capabilities:
+            for at, count in each.writable:
+                self._bytes[at : at + count] = bytes(count)
         self._note_command()
+        self._note_registers()
 
     def _note_command(self) -> None:
         self.masters_bus = bool(self.command & Command.MASTER)
         self._commanded(self.command)
+
+    def _note_registers(self) -> None:
+        for each in self._capabilities:
+            now = self._registers_of(each)
+            if now != self.registers[each.name]:
+                self.registers[each.name] = now
+                self._changed(each.name, now)
+
+    def _registers_of(self, capability: Capability) -> bytes:
+        return self.read(capability.offset, capability.length)
 
     def _header(self) -> None:
         self._put("<HH", Register.VENDOR_ID, ixgbe_vf.VENDOR, ixgbe_vf.DEVICE)
@@ -128,6 +158,17 @@ class ConfigSpace:
         self._put("<I", EXPRESS + Express.DEVCAP, Express.DEVCAP_FLR)
         self._put("<I", EXPRESS + Express.LNKCAP, _LINK_X8_5GT)
         self._put("<H", EXPRESS + Express.LNKSTA, _LINK_X8_5GT)
+
+    def _invented(self) -> None:
+        """Whatever is in no real VF, each at the end of the list: bytes that can be written."""
+        link = EXPRESS + 1
+        for each in self._capabilities:
+            if each.id:
+                self._put("<B", link, each.at)
+                self._put("<BB", each.at, each.id, 0)
+                link = each.at + 1
+            for at, count in each.writable:
+                self._writable[at : at + count] = b"\xff" * count
 
     def _put(self, layout: str, offset: int, *values: int, writable: int = 0) -> None:
         struct.pack_into(layout, self._bytes, offset, *values)

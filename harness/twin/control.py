@@ -38,7 +38,7 @@ class Control:
         self._device = device
         self._has_client = has_client
         self.not_noted = 0
-        """Changes of the COMMAND register that their record had no room for."""
+        """Changes of COMMAND or of a described register that their record had no room for."""
 
     def status(self) -> dict[str, Any]:
         """All that can be told of the twin; changes nothing."""
@@ -79,9 +79,11 @@ class Control:
             },
         }
 
-    def now(self) -> dict[str, int]:
-        """The COMMAND register, and when that was."""
-        return {"t_ns": time.monotonic_ns(), "command": self._device.config.command}
+    def now(self) -> dict[str, Any]:
+        """The COMMAND register, those of each described capability in hex, and when that was."""
+        config = self._device.config
+        registers = {name: each.hex() for name, each in config.registers.items()}
+        return {"t_ns": time.monotonic_ns(), "command": config.command, "registers": registers}
 
     def clear_filter_on_release(self, name: str, argv: list[str]) -> None:
         """Clear the filter when BME next falls, and run *argv*, by which the host follows."""

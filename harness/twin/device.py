@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Sequence
 from typing import Any, Callable
 
+from harness.twin.capability import Capability
 from harness.twin.config_space import ConfigSpace
 from harness.twin.dma_log import DmaLog
 from harness.twin.filters import NO_MAC
@@ -32,7 +34,10 @@ _MAILBOX_END = Register.VFMBMEM + 4 * MAILBOX_WORDS
 
 
 class Device:
-    """One VF.  *send* puts its frames onto the wire, *commanded* is told its COMMAND register."""
+    """One VF.  *send* puts its frames onto the wire, *commanded* is told its COMMAND register.
+
+    *changed* is told of the registers of *capabilities*; see ``config_space``.
+    """
 
     def __init__(
         self,
@@ -41,11 +46,14 @@ class Device:
         send: Send,
         log: DmaLog | None = None,
         erratum_35: bool = False,
+        capabilities: Sequence[Capability] = (),
         commanded: Callable[[int], None] = lambda _: None,
+        changed: Callable[[str, bytes], None] = lambda _name, _now: None,
     ) -> None:
         self.config = ConfigSpace(
-            erratum_35=erratum_35, commanded=self._command_written, reset=self.reset
-        )
+            erratum_35=erratum_35, capabilities=capabilities, commanded=self._command_written,
+            changed=changed, reset=self.reset,
+        )  # fmt: skip
         self._commanded = commanded
         self._mastered = False
         self._on_release: tuple[str, Callable[[], str]] | None = None

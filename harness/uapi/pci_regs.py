@@ -8,6 +8,15 @@ from harness.uapi.mirror import numbers
 
 
 @numbers("linux/pci_regs.h", "PCI_{}")
+class Size(IntEnum):
+    """In bytes: of configuration space, of its header, and of a capability."""
+
+    CFG_SPACE_EXP_SIZE = 4096
+    STD_HEADER_SIZEOF = 64
+    CAP_MSIX_SIZEOF = 12
+
+
+@numbers("linux/pci_regs.h", "PCI_{}")
 class Register(IntEnum):
     """Offsets in configuration space, in bytes; the first four are 16 bits, little-endian."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from vfio_client import Client, Twin, first_client, served_twin
 
+from harness.twin.capability import Capability
 from harness.twin.config_space import BYTES, EXPRESS, MSIX, ConfigSpace
 from harness.uapi.ixgbe_vf import Register as Bar
 from harness.uapi.ixgbe_vf import VfControl
@@ -137,6 +138,60 @@ def test_a_host_takes_bus_mastering_away_and_nothing_else() -> None:
     put(config, Register.COMMAND, 0x0546, 2)
     config.set_master(False)
     assert (config.command, config.masters_bus, commanded) == (0x0542, False, [0x0546, 0x0542])
+
+
+# --- described registers --------------------------------------------------------------------
+
+CONTROL = Capability("msix", MSIX + Msix.FLAGS, 2)
+INVENTED = Capability("migration", 0x44, 3, id=0x14, at=0x40, writable=((0x44, 1), (0x46, 1)))
+OTHER = Capability("other", 0x52, 2, id=0x09, at=0x50, writable=((0x52, 2),))
+
+
+def described(*capabilities: Capability) -> tuple[ConfigSpace, list[tuple[str, bytes]]]:
+    """Configuration space, and what is told of the registers of *capabilities*."""
+    told: list[tuple[str, bytes]] = []
+    changed = lambda name, now: told.append((name, now))  # noqa: E731
+    return ConfigSpace(capabilities=capabilities, changed=changed), told
+
+
+def test_a_register_of_its_own_is_told_when_it_becomes_another() -> None:
+    """The driver writes Message Control several times with what is there: that is no change."""
+    config, told = described(CONTROL)
+    put(config, MSIX + Msix.FLAGS, 0x8002, 2)
+    put(config, MSIX + Msix.FLAGS, 0x8002, 2)
+    put(config, MSIX + Msix.FLAGS, 0x0FFD, 2)
+    assert told == [("msix", b"\x02\x80"), ("msix", b"\x02\x00")]
+    assert config.registers == {"msix": b"\x02\x00"}
+
+
+def test_a_reset_is_such_a_change_too() -> None:
+    config, told = described(CONTROL, INVENTED)
+    put(config, MSIX + Msix.FLAGS, 0x8002, 2)
+    put(config, 0x46, 1, 1)
+    told.clear()
+    config.clear()
+    assert told == [("msix", b"\x02\x00"), ("migration", b"\0\0\0")]
+
+
+def test_a_described_command_register_is_told_when_the_host_clears_it() -> None:
+    config, told = described(Capability("header", Register.COMMAND, 2))
+    put(config, Register.COMMAND, 0x0406, 2)
+    config.clear_master()
+    assert told == [("header", b"\x06\x04"), ("header", b"\x02\x04")]
+
+
+def test_an_invented_capability_is_found_by_the_list_and_can_be_written() -> None:
+    """At its end, each after the one before: a driver walks it by the links.  The rest stays."""
+    config, told = described(CONTROL, INVENTED, OTHER)
+    found, at = {}, got(config, Register.CAPABILITY_LIST, 1)
+    while at:
+        found[at] = got(config, at, 1)
+        at = got(config, at + 1, 1)
+    assert list(found.items()) == [(0x70, 0x11), (0xA0, 0x10), (0x40, 0x14), (0x50, 0x09)]
+    config.write(0x40, b"\xff" * 8)
+    assert config.read(0x40, 8) == b"\x14\x50\0\0\xff\0\xff\0"
+    assert told == [("migration", b"\xff\0\xff")]
+    assert got(config, 0x70, 4) == CONTENT[0x70]
 
 
 # --- resets ---------------------------------------------------------------------------------

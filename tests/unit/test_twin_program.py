@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -27,6 +28,12 @@ needs_namespaces = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None,
     reason="needs root and iproute2: it makes network namespaces",
 )
+
+
+INVENTED = {
+    "name": "migration", "offset": 0x46, "length": 1,
+    "id": 0x14, "at": 0x40, "writable": [(0x46, 1)],
+}  # fmt: skip
 
 
 def run(folder: Path, **options: str) -> subprocess.CompletedProcess[str]:
@@ -75,8 +82,14 @@ class Running:
             client.hang_up()
 
     def status(self) -> dict[str, object]:
+        return self._ask("status")
+
+    def now(self) -> dict[str, object]:
+        return self._ask("now")
+
+    def _ask(self, word: str) -> dict[str, object]:
         with closing(TwinControl("vf0", connected(self.folder / "control"))) as control:
-            return dict(control.ask("status"))
+            return dict(control.ask(word))
 
 
 def connected(path: Path) -> socket.socket:
@@ -98,6 +111,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
             "ip", "netns", "exec", wire.near.name, sys.executable, "-m", "harness.twin",
             f"--socket={tmp_path}/vf", f"--control={tmp_path}/control", "--tap=vf0",
             f"--bme={tmp_path}/bme.jsonl", f"--dma-log={tmp_path}/dma.log",
+            f"--capability={json.dumps(INVENTED)}",
         ]  # fmt: skip
         process = subprocess.Popen(argv, cwd=ROOT, text=True, stderr=subprocess.PIPE)
         try:
@@ -128,6 +142,33 @@ def test_a_client_that_vanishes_in_the_middle_of_a_message_makes_room(running: R
     with running.client() as next_one:
         next_one.negotiate()
         assert vendor(next_one) == 0x8086
+
+
+@needs_namespaces
+def test_what_becomes_of_described_registers_is_written_with_command(running: Running) -> None:
+    """In one file, in the order in which the guest wrote them; each time when it did."""
+    with running.client() as client:
+        client.negotiate()
+        client.write(PciRegion.CONFIG, 0x46, 1, 1)
+        client.write(PciRegion.CONFIG, Register.COMMAND, 0x0406, 2)
+        client.write(PciRegion.CONFIG, 0x46, 0, 1)
+        now = running.now()
+    written = [json.loads(line) for line in (running.folder / "bme.jsonl").read_text().splitlines()]
+    times = [each.pop("t_ns") for each in written]
+    assert times == sorted(times)
+    assert written[:3] == [
+        {"capability": "migration", "bytes": "01"},
+        {"command": 0x0406},
+        {"capability": "migration", "bytes": "00"},
+    ]
+    assert now["registers"] == {"migration": "00"}
+
+
+def test_a_capability_that_is_not_understood_is_refused(tmp_path: Path) -> None:
+    """One that was left out would look like one whose registers never change."""
+    done = run(tmp_path, capability='{"name": "migration", "offset": 70, "colour": 1}')
+    assert done.returncode == 2
+    assert "argument --capability: invalid" in done.stderr
 
 
 @needs_namespaces
