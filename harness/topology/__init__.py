@@ -1,5 +1,6 @@
 """A lab, read from a TOML file and checked whole: frozen models that know where each key stands."""
 
+from harness.topology.capabilities import Capabilities, CapabilityEntry, FieldEntry
 from harness.topology.connection import Connection
 from harness.topology.models import (
     GUEST_SSH_PORT,
@@ -24,8 +25,11 @@ __all__ = [
     "PEER",
     "TOPOLOGIES",
     "WORDS",
+    "Capabilities",
+    "CapabilityEntry",
     "Connection",
     "Emulation",
+    "FieldEntry",
     "GuestEntry",
     "GuestKernel",
     "HostEntry",

@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from harness.topology import needs
+from harness.topology.capabilities import CapabilityEntry, faults_of_capabilities
 from harness.topology.connection import Entry
+from harness.topology.faults import Fault, Key
 from harness.topology.models import (
     PEER,
     TWIN,
@@ -27,19 +29,6 @@ from harness.topology.models import (
 from harness.topology.places import dotted
 
 E = TypeVar("E", bound=Entry)
-Key = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing wrong in a topology: under which key, what is there, what was expected."""
-
-    key: Key
-    wrong: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{dotted(self.key)} {self.wrong}; expected: {self.expected}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +41,7 @@ class Draft:
     peer: PeerEntry | None
     guest: GuestEntry | None
     links: tuple[LinkEntry | None, ...]
+    capabilities: dict[str, CapabilityEntry | None]
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Draft:
@@ -68,6 +58,10 @@ class Draft:
             links=tuple(_sound(LinkEntry, table) for table in links)
             if isinstance(links, list)
             else (),
+            capabilities={
+                name: _sound(CapabilityEntry, table)
+                for name, table in _table(raw, "capabilities").items()
+            },
         )
 
     def machines(self) -> Iterator[tuple[Key, HostEntry | PeerEntry]]:
@@ -256,9 +250,13 @@ def _wire(draft: Draft) -> Iterator[Fault]:
         )
 
 
+def _capabilities(draft: Draft) -> Iterator[Fault]:
+    return faults_of_capabilities(draft.capabilities)
+
+
 CHECKS: tuple[Callable[[Draft], Iterator[Fault]], ...] = (
     *(_names, _connections, _ways_in, _migration),
-    *(_ports, _links, _mtus, _wire),
+    *(_ports, _links, _mtus, _wire, _capabilities),
 )
 
 

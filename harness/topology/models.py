@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, PrivateAttr
 from harness import devices
 from harness.errors import UsageError
 from harness.topology import needs, values
+from harness.topology.capabilities import CapabilityEntry
 from harness.topology.connection import Connection, Entry, Reached
 from harness.topology.places import Places
 
@@ -272,6 +273,11 @@ class Topology(Entry):
     guest: GuestEntry = Field(description="table for the guests", examples=["[guest]"])
     links: tuple[LinkEntry, ...] = Field(
         default=(), description="table for each link", examples=["[[links]]"]
+    )
+    capabilities: dict[values.RegisterName, CapabilityEntry] = Field(
+        default_factory=dict,
+        description="table for each capability of the VFs whose registers are watched",
+        examples=["[capabilities.migration]"],
     )
     limits: Limits = Field(default=Limits(), description="table of limits", examples=["[limits]"])
     emulation: Emulation | None = Field(

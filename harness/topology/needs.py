@@ -115,6 +115,15 @@ def _ixgbevf(lab: Topology) -> Finding:
     return _on_every_host(lambda port: port.profile.vf_driver.value == "ixgbevf")(lab)
 
 
+def _describes(capability: str) -> Callable[[Topology], Finding]:
+    def look(lab: Topology) -> Finding:
+        described = ", ".join(lab.capabilities) or "none"
+        found = f"no capability {capability} among those described: {described}"
+        return Finding(capability in lab.capabilities, found, ("capabilities",))
+
+    return look
+
+
 def _is(device: str) -> Callable[[PortEntry], bool]:
     return lambda port: port.device == device
 
@@ -140,6 +149,11 @@ WORDS: dict[str, Word] = {
         name: Word(f"on every host a port of the {name}", _on_every_host(_is(name)))
         for name in PROFILES
     },
+    "msix": Word("a description of its VFs' capability msix", _describes("msix")),
+    "migration-capability": Word(
+        "a description of a capability migration, as patches of 2015 have it",
+        _describes("migration"),
+    ),
     "wire": Word("a wire that can be cut and listened to by program", _wire),
     "iommu": Word("an IOMMU on every host, each VF in a group of its own"),
     "shared-storage": Word("disks that both hosts see under one path"),

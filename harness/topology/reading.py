@@ -14,9 +14,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import UsageError
-from harness.topology.checks import Fault, faults_across, faults_of_offers
+from harness.topology.checks import faults_across, faults_of_offers
+from harness.topology.faults import Fault
 from harness.topology.models import Topology
 from harness.topology.places import Places
+from harness.topology.values import NAMES
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
 """Where topologies known by name are kept."""
@@ -147,11 +149,8 @@ def _faults_of_shape(error: ValidationError) -> list[Fault]:
 def _fault(kind: str, key: tuple[str | int, ...], value: Any) -> Fault:
     """Put what pydantic found into our words; what was expected is the schema's description."""
     if key[-1] == "[key]":
-        return Fault(
-            key[:-1],
-            "is no name for a table",
-            "a letter, then letters, digits and -, all lower case, at most 31, such as alder",
-        )
+        (pattern,) = _node(key[:-2])["patternProperties"]
+        return Fault(key[:-1], "is no name here", NAMES[pattern])
     if kind == "extra_forbidden":
         known = sorted(_node(key[:-1]).get("properties", {}))
         near = difflib.get_close_matches(str(key[-1]), known, n=1)
@@ -165,7 +164,8 @@ def _fault(kind: str, key: tuple[str | int, ...], value: Any) -> Fault:
         expected = f"table of the keys {', '.join(node['properties'])}"
     if kind == "missing":
         return Fault(key, "is missing", expected)
-    if isinstance(value, str) and (near := difflib.get_close_matches(value, node.get("enum", ()))):
+    words = [each for each in node.get("enum", ()) if isinstance(each, str)]
+    if isinstance(value, str) and (near := difflib.get_close_matches(value, words)):
         expected += f" (did you mean {_written(near[0])}?)"
     return Fault(key, f"is {_written(value)}", expected)
 

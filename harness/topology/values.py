@@ -90,8 +90,19 @@ OwnPath = Annotated[Path, AfterValidator(_own_path)]
 Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:%_-]*$")]
 """A host name or an IP address, without user, port or prefix length."""
 
-TableName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+_TABLE_NAME = r"^[a-z][a-z0-9-]{0,30}$"
+TableName = Annotated[str, StringConstraints(pattern=_TABLE_NAME)]
 """The name of a host or port: it becomes part of file names and of ``host.port``."""
+
+_REGISTER_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,30}$"
+RegisterName = Annotated[str, StringConstraints(pattern=_REGISTER_NAME)]
+"""The name of a capability, a field of it, or a value: parts of ``capability.FIELD = VALUE``."""
+
+NAMES = {
+    _TABLE_NAME: "a letter, then letters, digits and -, all lower case, at most 31, such as alder",
+    _REGISTER_NAME: "a letter, then letters, digits, _ and -, at most 31, such as VF_STATUS",
+}
+"""What a name must be, by its pattern."""
 
 End = Annotated[
     str, Field(description="port written host.port, host.twin or peer", examples=["alder.p0"])

@@ -61,7 +61,7 @@ def lab(
 
 def test_words_that_a_file_shows_need_not_be_stated() -> None:
     assert load(find("emulated")).offered == {
-        *("two-hosts", "vf", "sriov", "two-vfs", "peer", "jumbo", "82576", "iommu", "wire"),
+        *("two-hosts", "vf", "sriov", "two-vfs", "peer", "jumbo", "82576", "iommu", "wire", "msix"),
     }
     assert {"82599", "jumbo-rule", "vf-link-state"} <= load(find("x520-pair")).offered
 
@@ -69,7 +69,10 @@ def test_words_that_a_file_shows_need_not_be_stated() -> None:
 def test_a_lab_of_twins_lends_vfs_and_has_no_port() -> None:
     """A test that is about ports must not run there, and one that is about a VF must."""
     twins = load(find("twin"))
-    assert twins.offered == {"two-hosts", "vf", "twin", "ixgbevf", "peer", "jumbo", "wire"}
+    assert twins.offered == {
+        *("two-hosts", "vf", "twin", "ixgbevf", "peer", "jumbo", "wire"),
+        *("msix", "migration-capability"),
+    }
     assert [str(each)[:60] for each in twins.unmet(["sriov"])] == [
         "needs sriov: lab 'twin' has no port on alder and birch (topo"
     ]
@@ -98,6 +101,7 @@ def test_every_word_that_is_met_is_not_among_the_unmet(tmp_path: Path) -> None:
         ({"peer": False}, "peer", "no peer", None),
         ({"mtu": 1500}, "jumbo", "an MTU of 1500", "mtu = 1500"),
         ({}, "twin", "no twin on a and b", "[hosts.a]"),
+        ({}, "msix", "no capability msix among those described: none", None),
         ({}, "iommu", "no offers", "offers"),
         ({"offers": '"iommu"'}, "shared-storage", "only iommu among its offers", "offers"),
         ({"devices": ("X540", "X550")}, "82599", "X540 and X550", 'device = "X540"'),
@@ -163,6 +167,8 @@ SECTIONS = {
     "`[peer]`": "PeerEntry",
     "`[guest]`": "GuestEntry",
     "`[[links]]`": "LinkEntry",
+    "`[capabilities.<capability>]`": "CapabilityEntry",
+    "`[capabilities.<capability>.fields.<field>]`": "FieldEntry",
     "`[limits]`": "Limits",
     "`[emulation]`": "Emulation",
 }
