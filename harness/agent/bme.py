@@ -100,20 +100,30 @@ class SysfsConfig:
         except OSError:  # no such file, or no such VF any more: look closely
             return True
 
+    @property
+    def size(self) -> int:
+        """How many bytes of configuration space the VF has."""
+        return self._path.stat().st_size
+
     def command(self) -> int:
         """Read COMMAND; NO_ANSWER while there is no such VF."""
+        data = self.read(_AT, _BYTES)
+        return int.from_bytes(data, "little") if data else NO_ANSWER
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read that part of configuration space; empty while there is no such VF."""
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            data = os.pread(self._descriptor, _BYTES, _AT)
+            data = os.pread(self._descriptor, length, offset)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
             data = b""
-        if len(data) != _BYTES:
-            self._close()  # a new VF of this address has a new file
-            return NO_ANSWER
-        return int.from_bytes(data, "little")
+        if len(data) == length:
+            return data
+        self._close()  # a new VF of this address has a new file
+        return b""
 
     def reader(self) -> Callable[[], bytes] | None:
         """What reads COMMAND again, and raises OSError; None while there is no such VF."""
@@ -192,6 +202,28 @@ class CommandRegister:
         if self._migrates:
             self._seen = (state, seen)
             self._read_again = partial(_both, self._lent.read_migration_state, again)
+
+    def read(self, offset: int, length: int) -> tuple[bytes, str]:
+        """Read another part of configuration space, and say by which way (`Sample.via`).
+
+        It is the way that COMMAND is read next.  Empty while there is no such VF.
+        """
+        if self._lent is None:
+            data, via = self._config.read(offset, length), "sysfs"
+        else:
+            data, via = self._through_vfio(self._lent, offset, length), "vfio"
+        if data.count(0xFF) == length and self._config.command() == NO_ANSWER:
+            data = b""
+        if not data:  # it went since COMMAND was read, and its file may be closed
+            self._read_again = None
+        return data, via
+
+    @staticmethod
+    def _through_vfio(lent: Lent, offset: int, length: int) -> bytes:
+        try:
+            return lent.config_read(offset, length)
+        except AgentError:  # it goes just now, which the next reading of COMMAND tells
+            return b""
 
     def _look(self) -> None:
         self.was_opened = self.was_opened or self._config.opened()

@@ -1,5 +1,7 @@
 """The recorder ``observer``: when Bus Master Enable (BME) of one VF changed, seen from its host.
 
+And when the registers of capabilities did that somebody described.
+
 Spec::
 
     host, vf     names for the record; vf is a PCI address ("0000:01:10.0")
@@ -8,6 +10,8 @@ Spec::
     rate_per_s   how often COMMAND is sampled (500), once somebody has opened the VF
     on_release   what to do when BME first falls, or the VF goes: a list of actions
     on_master    ... when BME first rises
+    capabilities what else is read along with COMMAND, and each change of it written: a list of
+                 {"name", "offset", "length"}; see ``registers`` for their lines
 
 An action ``{"name", "port", "vf_index", "mac"}`` gives a VF of a port that MAC filter at once; with
 a name alone it only notes the moment.  Each is an event in the summary.  So, among its *states*, is
@@ -19,7 +23,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from harness.agent.bme import LOOK_EVERY_NS, CommandRegister, Sample, SysfsConfig
 from harness.agent.device import VfioDevice
 from harness.agent.errors import AgentError
+from harness.agent.registers import Registers
 from harness.agent.vf_filter import PortFilters
 from harness.agent.vfio_owner import SYSFS, Owner
 from harness.uapi.vfio import state_name
@@ -50,6 +55,7 @@ class Spec:
     rate_per_s: float = 500
     on_release: list[dict[str, Any]] = field(default_factory=list)
     on_master: list[dict[str, Any]] = field(default_factory=list)
+    capabilities: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def parse(cls, spec: dict[str, Any]) -> Spec:
@@ -175,10 +181,14 @@ class Record:
 
     def _write(self, sample: Sample, gap_ns: int) -> None:
         """Write a line; *gap_ns* is the time since the sample before, within which it changed."""
-        line = {"t_ns": sample.t_ns, **self._names, "command": sample.command, "bme": sample.bme}
-        self._file.write(json.dumps({**line, "via": sample.via, "gap_ns": gap_ns}) + "\n")
-        self._file.flush()
+        line = {"t_ns": sample.t_ns, "command": sample.command, "bme": sample.bme}
+        self.write_line({**line, "via": sample.via, "gap_ns": gap_ns})
         self._written = sample
+
+    def write_line(self, line: dict[str, Any]) -> None:
+        """Write whatever was seen of the VF."""
+        self._file.write(json.dumps({**self._names, **line}) + "\n")
+        self._file.flush()
 
 
 def main(spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
@@ -205,8 +215,13 @@ def main(spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
         trigger = Trigger(first.bme, on_release, on_master)
         record, states = Record(file, wanted.host, wanted.vf, first), States(wanted.vf)
         states.see(first, 0)
+        described = [Registers(record.write_line, **each) for each in wanted.capabilities]
+        for each in described:
+            each.check_there(config)
+            each.look(register)
         channel.ready(via=first.via, command=first.command, bme=first.bme)
-        for sample in paced(register, channel, record, first.t_ns, wanted.rate_per_s):
+        sampling = paced(register, channel, record, described, first.t_ns, wanted.rate_per_s)
+        for sample in sampling:
             trigger.see(sample)  # before the record: what it sets off must not wait for a disk
             states.see(sample, record.add(sample))
         cpu_seconds = time.process_time() - cpu_before_s
@@ -215,11 +230,17 @@ def main(spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 
 def paced(
-    register: CommandRegister, channel: Channel, record: Record, start_ns: int, rate_per_s: float
+    register: CommandRegister,
+    channel: Channel,
+    record: Record,
+    described: Sequence[Registers],
+    start_ns: int,
+    rate_per_s: float,
 ) -> Iterator[Sample]:
     """Sample at an even pace until the channel ends, and once more then.
 
-    What is as it was is counted in *record* and not yielded.
+    What is as it was is counted in *record* and not yielded.  Whatever else is *described* is
+    looked at after COMMAND, and after what that has set off.
 
     A sample that comes more than a period late is followed by one at once, not by all it missed.
     While nobody has opened the VF yet it is looked at as often as that may change, no more: on an
@@ -235,6 +256,10 @@ def paced(
             sample = register.sample()
             t_ns = sample.t_ns
             yield sample
+        for each in described:
+            each.look(register)
         next_ns = period_ns if register.was_opened else max(period_ns, LOOK_EVERY_NS)
         due_ns = max(due_ns + next_ns, t_ns)
     yield register.sample()
+    for each in described:
+        each.look(register)
