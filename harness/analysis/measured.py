@@ -54,6 +54,11 @@ VFIO_STOPPED = tuple(
 )
 """Events: a VF's migration state, as its host saw it, in which the device does no DMA."""
 
+CONFIG = "config"
+"""What the source of an event begins with that is a change of a described register, named
+``capability.field = VALUE``; {"vf", "offset", "was", "now", "via"}.  *offset* is that in
+configuration space, *was* None where the register was seen for the first time."""
+
 ECHOES = "echoes counted"
 """An event: what the guest's kernel got and sent while the flows ran, {"requests", "replies"}."""
 

@@ -170,6 +170,11 @@ def _named(last_pass: Event) -> str:
     return "STOP" if last_pass.name == "STOP" else "the last pass before STOP"
 
 
+def surely_before(one: Event, other: Event) -> bool:
+    """Whether *one* came first, whatever the clocks and the time between two looks make of it."""
+    return other.t_ns - one.t_ns > _doubt(one, other)
+
+
 def _doubt(one: BmeSample | Event, other: Event) -> int:
     return one.uncertainty_ns + other.uncertainty_ns
 

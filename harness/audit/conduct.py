@@ -66,7 +66,7 @@ def audit(
     progress(f"stopping the VF on {host.name}: {way.value}")
     observation = subject.vf.observe(
         qemu_pid=instance.pid, rate_per_s=bme_per_s, path=host.scratch("audit.jsonl"),
-        on_release=None,
+        on_release=None, capabilities={},
     )  # fmt: skip
     seen: list[Observed] = []
     with ExitStack() as stack:

@@ -82,7 +82,7 @@ class OwnVfObserving:
     def stop(self) -> Observed:
         """Read it once more."""
         self._read()
-        return Observed(self._lines, {"samples": 2, "via": {"monitor": 2}, "events": []})
+        return Observed(self._lines, [], {"samples": 2, "via": {"monitor": 2}, "events": []})
 
     def _read(self) -> None:
         command, since_ns = self._vf.command(self._instance), self._seen_ns

@@ -16,7 +16,7 @@ from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port
 from harness.host.vf import NO_MAC, Observed, Ring
 from harness.remote import Host, Recorder
-from harness.topology import MacAddress, PciAddress
+from harness.topology import Capabilities, MacAddress, PciAddress
 from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
 from harness.uapi.pci_regs import Command, Register
 from harness.waiting import WaitError, wait_for
@@ -85,9 +85,15 @@ class VirtualFunction:
         self.host.run("ip", "link", "set", "dev", interface, "vf", vf, "mac", mac, changes=True)
 
     def observe(
-        self, *, qemu_pid: int, rate_per_s: int, path: str, on_release: str | None
+        self,
+        *,
+        qemu_pid: int,
+        rate_per_s: int,
+        path: str,
+        on_release: str | None,
+        capabilities: Capabilities,
     ) -> Observing:
-        """A program on the host reads the register; see ``agent.observer``."""
+        """A program on the host reads the registers; see ``agent.observer``."""
         spec: dict[str, Any] = {
             "host": self.host.name, "vf": self.pci, "qemu_pid": qemu_pid, "path": path,
             "rate_per_s": rate_per_s,
@@ -95,6 +101,12 @@ class VirtualFunction:
         if on_release:
             where = {"port": self.port.interface, "vf_index": self.index, "mac": NO_MAC}
             spec["on_release"] = [{"name": on_release, **where}]
+        spans = {name: entry.span for name, entry in capabilities.items()}
+        if spans:
+            spec["capabilities"] = [
+                {"name": name, "offset": offset, "length": length}
+                for name, (offset, length) in spans.items()
+            ]
         return Observing(self.host, path, self.host.start("observer", spec))
 
     def receive_rings(self, *, qemu_pid: int) -> list[Ring]:
@@ -154,7 +166,7 @@ class Observing:
     def stop(self) -> Observed:
         summary = self.recorder.stop()
         lines = self.host.fetch(self.path).splitlines()
-        return Observed([json.loads(line) for line in lines], summary)
+        return Observed.of(map(json.loads, lines), summary)
 
 
 @contextmanager

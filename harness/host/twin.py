@@ -15,7 +15,7 @@ from harness.host.twin_control import TwinControl
 from harness.host.vf import NO_MAC, Observed, Ring
 from harness.remote import Host
 from harness.remote.zipapp import TWIN
-from harness.topology import MacAddress, TwinEntry
+from harness.topology import Capabilities, CapabilityEntry, MacAddress, TwinEntry
 from harness.uapi.pci_regs import Command
 from harness.waiting import WaitError, wait_for
 
@@ -150,10 +150,19 @@ class Twin:
         self.control.ask("announce", mac=mac)
 
     def observe(
-        self, *, qemu_pid: int, rate_per_s: int, path: str, on_release: str | None
+        self,
+        *,
+        qemu_pid: int,
+        rate_per_s: int,
+        path: str,
+        on_release: str | None,
+        capabilities: Capabilities,
     ) -> TwinObservation:
-        """The device itself writes down its COMMAND register each time that it changes."""
-        del qemu_pid, rate_per_s, path
+        """The device itself writes down its registers each time that they change.
+
+        Of which *capabilities*, it was told when it was started.
+        """
+        del qemu_pid, rate_per_s, path, capabilities
         if on_release:
             mac = self.control.ask("status")["vf"]["mac"]
             self.control.ask(
@@ -211,65 +220,83 @@ class Twin:
 
 @dataclass(frozen=True, slots=True)
 class TwinObservation:
-    """What a twin wrote down of its COMMAND register; an ``Observation``."""
+    """What a twin wrote down of its registers; an ``Observation``."""
 
     twin: Twin
-    began: Mapping[str, int]
+    began: Mapping[str, Any]
 
     def stop(self) -> Observed:
         ended = self.twin.control.ask("now")
         if lost := self.twin.control.ask("status")["not_noted"]:
             raise RemoteError(
                 f"{self.twin.host.name}: twin {self.twin.name} could not note {lost} changes of "
-                "its COMMAND register",
+                "its registers",
                 because="without them nobody knows when it could master the bus",
                 fix=f"make room on that host, for {self.twin.folder}",
             )
         text = self.twin.host.fetch(f"{self.twin.folder}/bme.jsonl").decode()
         changes = [json.loads(line) for line in text.splitlines()]
         seen = [
-            self.began,
+            *_lines_of(self.began),
             *(each for each in changes if self.began["t_ns"] < each["t_ns"] < ended["t_ns"]),
-            ended,
+            {name: ended[name] for name in ("t_ns", "command")},
         ]
         names = {"host": self.twin.host.name, "vf": self.twin.name, "via": "device", "gap_ns": 0}
-        lines = [{**each, **names, "bme": bool(each["command"] & Command.MASTER)} for each in seen]
-        summary = {
-            "samples": len(lines),
-            "via": {"device": len(lines)},
-            "events": self.twin.control.ask("released"),
-        }
-        return Observed(lines, summary)
+        observed = Observed.of(({**each, **names} for each in seen), {})
+        for line in observed.lines:
+            line["bme"] = bool(line["command"] & Command.MASTER)
+        samples = len(observed.lines)
+        released = self.twin.control.ask("released")
+        observed.summary.update(samples=samples, via={"device": samples}, events=released)
+        return observed
+
+
+def _lines_of(now: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the twin says of itself now, as lines of its record."""
+    t_ns = now["t_ns"]
+    yield {"t_ns": t_ns, "command": now["command"]}
+    for name, registers in now["registers"].items():
+        yield {"t_ns": t_ns, "capability": name, "bytes": registers}
 
 
 @contextmanager
 def twins(
-    host: Host, entry: TwinEntry, count: int, *, port_mtu: int, wire_mtu: int
+    host: Host,
+    entry: TwinEntry,
+    count: int,
+    *,
+    port_mtu: int,
+    wire_mtu: int,
+    capabilities: Capabilities,
 ) -> Iterator[list[Twin]]:
     """Lend *count* twins, on the host's bridge; none has a filter yet.
 
     *port_mtu* is that of the port that they pretend to belong to, *wire_mtu* what can be carried.
+    They note changes of the registers of *capabilities*, and have those that a topology invents.
     """
     app = host.install(TWIN)
+    options = [
+        *("--port-mtu", str(port_mtu), "--link-mbit", str(entry.link_mbit)),
+        *(["--erratum-35"] if entry.erratum_35 else []),
+        *(f"--capability={_told(name, each)}" for name, each in capabilities.items()),
+    ]
     with changed_back(host), ExitStack() as stack:
         lent = []
         for index in range(count):
             name = f"vf{index}"
             wire = stack.enter_context(tap(host, name, mtu=wire_mtu))
-            lent.append(stack.enter_context(_started(host, entry, app, name, wire, port_mtu)))
+            lent.append(stack.enter_context(_started(host, entry, app, name, wire, options)))
         yield lent
 
 
 @contextmanager
 def _started(
-    host: Host, entry: TwinEntry, app: str, name: str, wire: str, mtu: int
+    host: Host, entry: TwinEntry, app: str, name: str, wire: str, options: list[str]
 ) -> Iterator[Twin]:
     folder = host.scratch(f"{BRIDGE}-{name}/twin.log").rpartition("/")[0]
     argv = [
         "python3", "-I", app, "--socket", f"{folder}/vf", "--control", f"{folder}/control",
-        "--tap", wire, "--bme", f"{folder}/bme.jsonl",
-        "--port-mtu", str(mtu), "--link-mbit", str(entry.link_mbit),
-        *(["--erratum-35"] if entry.erratum_35 else []),
+        "--tap", wire, "--bme", f"{folder}/bme.jsonl", *options,
         *(["--dma-log", f"{folder}/dma.log"] if entry.dma_log else []),
     ]  # fmt: skip
     for left in ("vf", "control"):
@@ -286,3 +313,13 @@ def _started(
         connection = host.socket_to(f"{folder}/control")
         with closing(TwinControl(f"{host.name}: {name}", connection)) as control:
             yield Twin(host, name, folder, wire, control)
+
+
+def _told(name: str, entry: CapabilityEntry) -> str:
+    """What a twin is told of a capability; see ``harness.twin.capability``."""
+    offset, length = entry.span
+    told: dict[str, Any] = {"name": name, "offset": offset, "length": length}
+    if entry.twin_id is not None:
+        places = [(entry.offset + field.offset, field.bytes) for field in entry.fields.values()]
+        told |= {"id": entry.twin_id, "at": entry.offset, "writable": places}
+    return json.dumps(told)

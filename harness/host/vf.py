@@ -6,12 +6,12 @@ through VFIO; `twin` lends software ones, over vfio-user.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.remote import Host
-from harness.topology import MacAddress
+from harness.topology import Capabilities, MacAddress
 
 NO_MAC = MacAddress("00:00:00:00:00:00")
 """As the MAC of a VF it clears the filter on its port."""
@@ -19,10 +19,22 @@ NO_MAC = MacAddress("00:00:00:00:00:00")
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What an observer saw: its *lines* (see ``agent.observer``) and its *summary* of itself."""
+    """What an observer saw: its *lines* (see ``agent.observer``) and its *summary* of itself.
+
+    *registers* are the lines of described capabilities (see ``agent.registers``).
+    """
 
     lines: list[dict[str, Any]]
+    registers: list[dict[str, Any]]
     summary: dict[str, Any]
+
+    @classmethod
+    def of(cls, written: Iterable[dict[str, Any]], summary: dict[str, Any]) -> Observed:
+        """Tell the two kinds of lines of one record apart."""
+        both: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
+        for line in written:
+            both["capability" in line].append(line)
+        return cls(*both, summary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +81,17 @@ class Vf(Protocol):
         """Have frames for *mac* go to this VF; for nobody with NO_MAC."""
 
     def observe(
-        self, *, qemu_pid: int, rate_per_s: int, path: str, on_release: str | None
+        self,
+        *,
+        qemu_pid: int,
+        rate_per_s: int,
+        path: str,
+        on_release: str | None,
+        capabilities: Capabilities,
     ) -> Observation:
         """Record Bus Master Enable into the file *path* on the host; it does when this returns.
+
+        So are the registers of *capabilities*.
 
         With *on_release* the observer clears the filter when the VF is released, and has an event
         of that name.

@@ -28,6 +28,7 @@ from harness.migration.scheme import GONE, Note, Outcome, Scheme, state_of
 from harness.migration.timeline import Timeline, build
 from harness.migration.watch import links_watched, watched
 from harness.remote import Host
+from harness.topology import Capabilities
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import RunningFlow
 from harness.traffic.running import start as start_flow
@@ -76,6 +77,7 @@ def conduct(
     hand_off: HandOff | None,
     raw: Raw,
     bme_per_s: int,
+    capabilities: Capabilities,
     comparison: Comparison | None = None,
     progress: Callable[[str], None],
     own_vf: OwnVf | None = None,
@@ -95,8 +97,8 @@ def conduct(
             comparison.prepare(source, successor, ends.guest)
         with ExitStack() as stack:
             for watching in (
-                watched(source, hand_off, bme_per_s=bme_per_s, own_vf=own_vf),
-                watched(successor, None, bme_per_s=bme_per_s, own_vf=own_vf),
+                watched(source, hand_off, bme_per_s, capabilities, own_vf),
+                watched(successor, None, bme_per_s, capabilities, own_vf),
                 links_watched(ends.guest),
             ):
                 raw.seen.append(stack.enter_context(watching))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.measured import ECHOES, BmeSample, Event
+from harness.analysis.measured import CONFIG, ECHOES, BmeSample, Event
 from harness.analysis.phases import ASKED, ATTACHED, RELEASED, STOPPING
 from harness.guest.instance import Instance
 from harness.migration.clocks import SharedClock, Stamp
@@ -53,6 +53,7 @@ def build(
     events += _stopping(events, outcome)
     events += _qmp_events(clock, successor)
     bme = [sample for each in seen for sample in _bme_samples(clock, each)]
+    events += _register_events(clock, seen)
     events += _hand_off_events(clock, seen, hand_off)
     events += _vfio_states(clock, seen)
     events += _kernel_faults(clock, seen)
@@ -102,6 +103,23 @@ def _bme_samples(clock: SharedClock, seen: Seen) -> Iterable[BmeSample]:
             via=line["via"],
             gap_ns=line["gap_ns"],
         )
+
+
+def _register_events(clock: SharedClock, seen: Sequence[Seen]) -> Iterator[Event]:
+    """A register changed after it was read before, as BME does."""
+    for each in seen:
+        for change in each.registers:
+            stamp = clock.from_monotonic(each.machine, change.t_ns)
+            yield Event(
+                t_ns=stamp.t_ns,
+                uncertainty_ns=stamp.uncertainty_ns + change.gap_ns,
+                source=f"{CONFIG}:{each.machine}",
+                name=change.name,
+                data={
+                    name: getattr(change, name) for name in ("vf", "offset", "was", "now", "via")
+                },
+                gap_ns=change.gap_ns,
+            )
 
 
 def _hand_off_events(

@@ -14,7 +14,9 @@ from harness.guest.machine import GuestMachine
 from harness.guest.own_vf import OwnVf
 from harness.host.vf import Observation
 from harness.migration.handoff import CLEARED, HandOff
+from harness.migration.registers import RegisterChange, changes
 from harness.remote.transport import DeadlineError, HostGoneError
+from harness.topology import Capabilities
 
 
 @dataclass(slots=True)
@@ -22,13 +24,14 @@ class Seen:
     """The records of one machine, in its own clocks; filled when its recorders are stopped.
 
     *bme* and *links* are the lines of those recorders, *handoff* the events of the observer,
-    *states* the VF's migration states that it saw, *kernel_log* the text of the kernel's log with
-    *faults*, the lines that mean trouble.  *echoes* is what the guest's kernel counted meanwhile,
-    *echoes_ns* our monotonic time when it was asked.
+    *registers* what else it saw change and *states* the VF's migration states, *kernel_log* the
+    text of the kernel's log with *faults*, the lines that mean trouble.  *echoes* is what the
+    guest's kernel counted meanwhile, *echoes_ns* our monotonic time when it was asked.
     """
 
     machine: str
     bme: list[dict[str, Any]] = field(default_factory=list)
+    registers: list[RegisterChange] = field(default_factory=list)
     links: list[dict[str, Any]] = field(default_factory=list)
     handoff: list[dict[str, Any]] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
@@ -41,12 +44,17 @@ class Seen:
 
 @contextmanager
 def watched(
-    instance: Instance, hand_off: HandOff | None, *, bme_per_s: int, own_vf: OwnVf | None = None
+    instance: Instance,
+    hand_off: HandOff | None,
+    bme_per_s: int,
+    capabilities: Capabilities,
+    own_vf: OwnVf | None = None,
 ) -> Iterator[Seen]:
     """Record the kernel log of the instance's host and, *bme_per_s* times a second, BME of its VF.
 
-    With 0 nobody observes it.  With *hand_off* the observer also clears the filter when the VF is
-    released.  BME of *own_vf* is read before and after.
+    The registers of *capabilities* are read along with it.  With 0 nobody observes it.  With
+    *hand_off* the observer also clears the filter when the VF is released.  BME of *own_vf* is read
+    before and after.
     """
     host = instance.host
     seen = Seen(host.name)
@@ -63,17 +71,18 @@ def watched(
         if bme_per_s and instance.vf:
             observer = instance.vf.observe(
                 qemu_pid=instance.pid, rate_per_s=bme_per_s, path=bme_path,
-                on_release=CLEARED if hand_off else None,
+                on_release=CLEARED if hand_off else None, capabilities=capabilities,
             )  # fmt: skip
-            stopping.callback(_stop_observer, observer, seen)
+            stopping.callback(_stop_observer, observer, capabilities, seen)
         elif bme_per_s and own_vf:
-            stopping.callback(_stop_observer, own_vf.observe(instance), seen)
+            stopping.callback(_stop_observer, own_vf.observe(instance), capabilities, seen)
         yield seen
 
 
-def _stop_observer(observer: Observation, seen: Seen) -> None:
+def _stop_observer(observer: Observation, capabilities: Capabilities, seen: Seen) -> None:
     observed = observer.stop()
     seen.observer, seen.bme = dict(observed.summary), observed.lines
+    seen.registers = list(changes(capabilities, observed.registers))
     seen.handoff = seen.observer.pop("events")
     seen.states = seen.observer.pop("states", [])  # of a VF that VFIO can migrate
 

@@ -35,7 +35,7 @@ def berth_on(lab: Lab, name: str, spec: GuestSpec, *, has_vf: bool) -> Iterator[
         stack.enter_context(bridged(host, interface, mtu=_carries(host, interface)))
         standby = spec.standby or not has_vf
         wire = stack.enter_context(tap(host, STANDBY, mtu=spec.mtu)) if standby else None
-        vf = stack.enter_context(_vf(host, entry, mtu=spec.mtu)) if has_vf else None
+        vf = stack.enter_context(_vf(lab, name, mtu=spec.mtu)) if has_vf else None
         yield Berth(name, wire, vf)
 
 
@@ -52,11 +52,14 @@ def _way_out(host: Host, entry: HostEntry, *, mtu: int) -> Iterator[str]:
 
 
 @contextmanager
-def _vf(host: Host, entry: HostEntry, *, mtu: int) -> Iterator[Vf]:
+def _vf(lab: Lab, name: str, *, mtu: int) -> Iterator[Vf]:
     """One VF, from whichever provider the host has."""
+    host, entry = lab.hosts[name], lab.topology.hosts[name]
     if entry.twin:
-        wire_mtu = _carries(host, entry.twin.interface)
-        with twins(host, entry.twin, 1, port_mtu=mtu, wire_mtu=wire_mtu) as (twin,):
+        with twins(
+            host, entry.twin, 1, port_mtu=mtu, wire_mtu=_carries(host, entry.twin.interface),
+            capabilities=lab.topology.capabilities,
+        ) as (twin,):  # fmt: skip
             yield twin
         return
     with virtual_functions(_port(host, entry), 1) as (vf,):

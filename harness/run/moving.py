@@ -102,7 +102,8 @@ class MovingGuest:
                 scheme, source, successor,
                 address=entry.migration_endpoint, ends=self.ends(), flows=flows,
                 hand_off=hand_off, raw=raw, bme_per_s=bme_per_s, comparison=comparison,
-                own_vf=self.own_vf, progress=self._lab.progress,
+                capabilities=self._lab.topology.capabilities, own_vf=self.own_vf,
+                progress=self._lab.progress,
             )  # fmt: skip
         finally:
             if _runs(successor):  # also when measuring broke off after that

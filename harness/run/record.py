@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.audit import Audited
-from harness.analysis.measured import MEMORY_COMPARED, BmeSample, Event
+from harness.analysis.measured import CONFIG, MEMORY_COMPARED, BmeSample, Event
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.migration.conductor import NOT_REACHED, Conducted
 from harness.migration.raw import Raw
@@ -54,6 +54,19 @@ class Moved:
         """The values of BME that were read on the source by these *ways*: `BmeSample.via`."""
         measured = self.conducted.measured
         return {s.bme for s in measured.bme if s.host == measured.source and s.via in ways}
+
+    def event(self, name: str) -> Event:
+        """The last event of that name; LookupError without one."""
+        return [event for event in self.conducted.measured.events if event.name == name][-1]
+
+    def registers(self, name: str, host: str) -> dict[str, Event]:
+        """The values that register ``capability.FIELD`` had on *host*, in order of time.
+
+        Each by its name, with the event by which it was last seen to begin.
+        """
+        source, named = f"{CONFIG}:{host}", f"{name} = "
+        events = [e for e in self.conducted.measured.events if e.source == source]
+        return {e.name.removeprefix(named): e for e in events if e.name.startswith(named)}
 
     def served_in(self, phase: str) -> float:
         """Frames that arrived at the peer in *phase*, as a share of those that were due in it."""

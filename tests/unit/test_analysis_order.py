@@ -8,7 +8,7 @@ from synthetic import FAILOVER_BME, FAILOVER_EVENTS, bme, event, failover, refus
 from harness.analysis.excerpt import LEFT_OUT
 from harness.analysis.measured import Measured
 from harness.analysis.migration import analyse
-from harness.analysis.order import dma_order
+from harness.analysis.order import dma_order, surely_before
 from harness.analysis.verdict import Limits, Verdict
 
 WITHOUT_RELEASE = tuple(e for e in FAILOVER_EVENTS if e.name != "vf released")
@@ -145,3 +145,15 @@ def test_a_device_that_stays_running_is_judged_by_its_bme() -> None:
 
 def test_a_migration_that_was_refused_has_no_order() -> None:
     assert dma_order(refused()) == []
+
+
+@pytest.mark.parametrize(
+    ("t_ms", "uncertainty_ms", "sure"), [(98.9, 1, True), (99, 1, False), (50, 51, False)]
+)
+def test_one_event_is_before_another_if_no_uncertainty_can_swap_them(
+    t_ms: float, uncertainty_ms: float, sure: bool
+) -> None:
+    """Either may be off by what stands beside it; an order that is only likely is none."""
+    one, other = (event(t, "x", "x", u) for t, u in ((t_ms, uncertainty_ms), (100, 0)))
+    assert surely_before(one, other) is sure
+    assert not surely_before(other, one)

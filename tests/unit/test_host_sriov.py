@@ -15,7 +15,7 @@ from harness.host.snapshot import snapshot
 from harness.host.sriov import virtual_functions
 from harness.host.vf import NO_MAC
 from harness.remote import Host
-from harness.topology import MacAddress
+from harness.topology import CapabilityEntry, FieldEntry, MacAddress
 from harness.waiting import WaitError
 
 
@@ -110,13 +110,28 @@ def test_the_filter_is_set_for_the_vf_by_its_number(port: Port, machine: Machine
 def test_the_observer_is_told_which_filter_to_clear(port: Port, machine: Machine) -> None:
     """It names port and VF as the kernel does; another's would cut off another guest."""
     with virtual_functions(port, 1) as (vf,):
-        vf.observe(qemu_pid=7, rate_per_s=500, path="/run/bme.jsonl", on_release="filter cleared")
+        vf.observe(
+            qemu_pid=7, rate_per_s=500, path="/run/bme.jsonl", on_release="filter cleared",
+            capabilities={},
+        )  # fmt: skip
     assert machine.started == [("observer", {
         "host": "alder", "vf": vf.pci, "qemu_pid": 7, "path": "/run/bme.jsonl", "rate_per_s": 500,
         "on_release": [
             {"name": "filter cleared", "port": INTERFACE, "vf_index": 0, "mac": NO_MAC},
         ],
     })]  # fmt: skip
+
+
+def test_the_observer_is_told_where_described_registers_are(port: Port, machine: Machine) -> None:
+    """From the first field's first byte on, which is not where the capability begins."""
+    described = {"msix": CapabilityEntry(offset=0x70, fields={"C": FieldEntry(offset=2, bytes=2)})}
+    with virtual_functions(port, 1) as (vf,):
+        vf.observe(
+            qemu_pid=7, rate_per_s=500, path="/run/bme.jsonl", on_release=None,
+            capabilities=described,
+        )  # fmt: skip
+    ((_, spec),) = machine.started
+    assert spec["capabilities"] == [{"name": "msix", "offset": 0x72, "length": 2}]
 
 
 @pytest.mark.parametrize(("dumped", "masters"), [(" 0406\n", True), (" 0402\n", False)])

@@ -21,10 +21,11 @@ from harness.host.sriov import VirtualFunction
 from harness.migration import handoff
 from harness.migration.clocks import Clocks, SharedClock
 from harness.migration.handoff import HandOff, Step
+from harness.migration.registers import changes
 from harness.migration.scheme import Note, Outcome
 from harness.migration.timeline import Timeline, build
 from harness.migration.watch import Seen
-from harness.topology import MacAddress, PciAddress
+from harness.topology import CapabilityEntry, FieldEntry, MacAddress, PciAddress
 
 MS = 1_000_000
 ASKED_NS = 500_000 * MS
@@ -390,6 +391,60 @@ def test_a_guest_that_was_not_stopped_has_no_vf_attached(state: Path) -> None:
     lines = [was(running=False), link_line("new", 300, running=True)]
     found = timeline(state, Seen("guest", links=lines), source=[], successor=[])
     assert [name for _, name in told(found, "conductor")] == [ASKED]
+
+
+# --- described registers --------------------------------------------------------------------
+
+
+def recorded(*values: tuple[float, str], gap_ms: int = 0, host: str = "alder") -> Seen:
+    """What an observer wrote of two registers, the second of two bytes: (ms, bytes in hex)."""
+    fields = {
+        "VF_STATUS": FieldEntry(offset=6, bytes=1, values={"WAIT": 0, "READY": 1}),
+        "COUNT": FieldEntry(offset=8, bytes=2),
+    }
+    described = {"migration": CapabilityEntry(offset=0x40, fields=fields)}
+    lines = [
+        {"t_ns": by(host, t_ms), "host": host, "vf": VF, "capability": "migration",
+         "bytes": bytes_, "via": "vfio", "gap_ns": gap_ms * MS}
+        for t_ms, bytes_ in values
+    ]  # fmt: skip
+    return Seen(host, registers=list(changes(described, lines)))
+
+
+def test_each_register_that_changed_is_an_event_of_its_own(state: Path) -> None:
+    """They are read at once; what is not described, as the byte between them, is none."""
+    found = timeline(state, recorded((-900, "00000500"), (100, "01ff0500"), (200, "01000612")))
+    assert told(found, "config:alder") == [
+        (-900, "migration.VF_STATUS = WAIT"),
+        (-900, "migration.COUNT = 0x0005"),
+        (100, "migration.VF_STATUS = READY"),
+        (200, "migration.COUNT = 0x1206"),
+    ]
+    assert only(found, "migration.VF_STATUS = WAIT").data == {
+        "vf": VF, "offset": 0x46, "was": None, "now": 0, "via": "vfio",
+    }  # fmt: skip
+    assert only(found, "migration.COUNT = 0x1206").data == {
+        "vf": VF, "offset": 0x48, "was": 5, "now": 0x1206, "via": "vfio",
+    }  # fmt: skip
+
+
+def test_a_register_is_as_uncertain_as_its_clock_and_the_time_since_it_was_read_before(
+    state: Path,
+) -> None:
+    """As BME is: the guest may have written it at any moment since."""
+    found = timeline(state, recorded((100, "01000500"), gap_ms=7, host="birch"))
+    ready = only(found, "migration.VF_STATUS = READY")
+    assert (ready.uncertainty_ns, ready.gap_ns) == (9 * MS, 7 * MS)
+    assert ready.source == "config:birch"
+
+
+def test_a_vf_that_comes_back_has_its_registers_for_the_first_time(state: Path) -> None:
+    """What the old one had says nothing of the new one, and a VF that is gone has no values."""
+    found = timeline(state, recorded((-900, "01000500"), (100, ""), (200, "01000500")))
+    assert told(found, "config:alder")[2:] == [
+        (200, "migration.VF_STATUS = READY"), (200, "migration.COUNT = 0x0005"),
+    ]  # fmt: skip
+    assert [e.data["was"] for e in found.events if e.source == "config:alder"] == [None] * 4
 
 
 # --- hand-off and kernels -------------------------------------------------------------------

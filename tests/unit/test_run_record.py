@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic import FAILOVER_BME, Cut, bme, failover, flow
+from synthetic import ASKED_NS, FAILOVER_BME, MS, Cut, bme, event, failover, flow
 
 from harness.analysis.verdict import Limits
 from harness.errors import MigrationError
@@ -280,6 +280,25 @@ def test_bme_is_asked_of_the_source_and_of_one_way_to_read_it(record: Record) ->
     assert moved.bme_seen("sysfs") == {True}
     set_there = [bme(-900, "alder", 0x0102), bme(6000, "birch", 0x0406)]
     assert kept(record.case("test_x.py::test_y"), bme=set_there).bme_seen("vfio") == {False}
+
+
+def test_a_register_is_asked_for_by_its_name_and_host(record: Record) -> None:
+    """Of a value that it had twice the last time counts, and others' names are not its."""
+    seen = [
+        event(t_ms, f"config:{host}", f"{name} = {value}")
+        for t_ms, host, name, value in [
+            (-900, "alder", "msix.CONTROL", "ON"), (-900, "birch", "msix.CONTROL", "OFF"),
+            (5, "alder", "msix.CONTROL", "OFF"), (6, "alder", "msix.CONTROL2", "X"),
+            (7, "alder", "msix.CONTROL", "ON"), (9000, "birch", "msix.CONTROL", "ON"),
+        ]
+    ]  # fmt: skip
+    moved = kept(record.case(TEST), events=(*seen, event(8, "guest", "msix.CONTROL = ?")))
+    registers = moved.registers("msix.CONTROL", "alder")
+    assert {value: (e.t_ns - ASKED_NS) / MS for value, e in registers.items()} == {
+        "ON": 7, "OFF": 5,
+    }  # fmt: skip
+    assert list(moved.registers("msix.CONTROL", "birch")) == ["OFF", "ON"]
+    assert moved.event("msix.CONTROL2 = X").t_ns == ASKED_NS + 6 * MS
 
 
 def test_what_arrives_is_counted_by_the_phase_in_which_it_arrives(record: Record) -> None:

@@ -176,7 +176,7 @@ def test_a_reset_is_such_a_change_too() -> None:
 def test_a_described_command_register_is_told_when_the_host_clears_it() -> None:
     config, told = described(Capability("header", Register.COMMAND, 2))
     put(config, Register.COMMAND, 0x0406, 2)
-    config.clear_master()
+    config.set_master(False)
     assert told == [("header", b"\x06\x04"), ("header", b"\x02\x04")]
 
 

@@ -1,0 +1,43 @@
+"""What a guest reads and writes in its VF's configuration space: what the VF's driver could."""
+
+from __future__ import annotations
+
+from harness.guest.machine import GuestMachine
+
+_ACCESS = """
+import glob, os, sys, time
+offset, count, data, waits = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
+(device,) = glob.glob("/sys/bus/pci/drivers/*vf/0*")
+config = os.open(device + "/config", os.O_RDWR)
+def is_up(flags):
+    with open(flags) as file:
+        return int(file.read(), 16) & 1
+while waits and any(map(is_up, glob.glob(device + "/net/*/flags"))):
+    time.sleep(0.02)
+if data:
+    os.pwrite(config, bytes.fromhex(data), offset)
+else:
+    print(os.pread(config, count, offset).hex())
+"""
+_IN_BACKGROUND = '("$@" >&- 2>&- <&- &)'
+
+
+def read_config(guest: GuestMachine, offset: int, count: int) -> bytes:
+    """Read so many bytes from *offset* on."""
+    shown = guest.host.run("/usr/bin/python3", "-I", "-c", _ACCESS, str(offset), str(count), "")
+    return bytes.fromhex(shown.stdout)
+
+
+def write_config(guest: GuestMachine, offset: int, data: bytes) -> None:
+    """Write *data* by one access, at least where they are 1, 2 or 4 bytes that are aligned."""
+    guest.host.run("/usr/bin/python3", "-I", "-c", _ACCESS, str(offset), "0", data.hex())
+
+
+def write_config_once_down(guest: GuestMachine, offset: int, data: bytes) -> None:
+    """The same as soon as the VF's interface is down: so a driver says that it is ready.
+
+    Ref: the kernel patches of 2015 (RFC V2): "VF driver will put down nic before migration", and
+    then writes VF_STATUS.
+    """
+    argv = ["/usr/bin/python3", "-I", "-c", _ACCESS, str(offset), "0", data.hex(), "once down"]
+    guest.host.run("sh", "-c", _IN_BACKGROUND, "sh", *argv)
