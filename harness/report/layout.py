@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.analysis.measured import MIGRATE_REFUSED, REFUSED
+from harness.analysis.measured import CONFIG, MIGRATE_REFUSED, REFUSED
 from harness.report.results import Flow, Migration
 
 COLUMNS = 800  # of time, a stroke in each: about as many as a screen shows
@@ -132,7 +132,7 @@ def key_events(migration: Migration) -> list[tuple[float, str, str]]:
     """List (x, name, source) of the events worth a mark: those that matter most come first.
 
     Every hand-off step is one, and every migration state of a VF; after all others whatever the
-    guest saw of its interfaces.
+    guest saw of its interfaces, and each change of a described register.
     """
     marked = [
         (event.t_ms / 1e3, event.name, event.source)
@@ -143,6 +143,7 @@ def key_events(migration: Migration) -> list[tuple[float, str, str]]:
         (event.t_ms / 1e3, event.name, event.source)
         for event in migration.events
         if event.source == "guest"
+        or (event.source.startswith(f"{CONFIG}:") and event.data.get("was") is not None)
     ]
 
 

@@ -9,8 +9,16 @@ from typing import TypeVar
 
 import pandas as pd
 
+from harness.analysis.measured import CONFIG
 from harness.analysis.phases import attribute
-from harness.report.results import CaseResult, Flow, Migration, Outage, Results
+from harness.report.results import (
+    CaseResult,
+    Flow,
+    Migration,
+    Outage,
+    Results,
+    TimelineEvent,
+)
 from harness.report.words import error_bar, felt, length, ratio
 from harness.uapi.pci_regs import NO_ANSWER
 
@@ -126,8 +134,11 @@ def shown(rows: Sequence[T]) -> Sequence[T]:
     return rows[:ROWS_SHOWN]
 
 
-def data_text(data: dict[str, object]) -> str:
-    """Write an event's data in one line."""
+def data_text(event: TimelineEvent) -> str:
+    """Write an event's data in one line; registers as their documents do, in hexadecimal."""
+    data = event.data
+    if event.source.startswith(f"{CONFIG}:"):
+        data = {name: hex(each) if isinstance(each, int) else each for name, each in data.items()}
     text = json.dumps(data, ensure_ascii=False, default=str) if data else ""
     return text if len(text) <= DATA_SHOWN else text[: DATA_SHOWN - 1] + "\u2026"
 
