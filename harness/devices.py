@@ -80,6 +80,8 @@ class DeviceProfile:
     """Whether the VF's command register has a Memory Space Enable bit of its own."""
     vf_link_states: Fact[frozenset[str]]
     """The values of ``ip link set PF vf N state`` that change something; empty: refused."""
+    vf_frame_room: Fact[int]
+    """How many bytes a frame may have beyond the MTU, its header and its checksum."""
     vf_receive_queue: Fact[int]
     """Where in BAR 0 of a VF the registers of its first receive queue begin."""
     quirks: tuple[Quirk, ...] = ()
@@ -89,12 +91,9 @@ class DeviceProfile:
         return next((quirk for quirk in self.quirks if quirk.name == name), None)
 
     def vf_takes(self, frame_bytes: int, *, vf_mtu: int) -> bool:
-        """Say whether a VF with *vf_mtu* receives an untagged frame of that size, checksum apart.
-
-        Ref: Linux, ixgbe_set_vf_lpe (MAXFRS) and igb_set_vf_rlpml: the frame's checksum counts.
-        """
+        """Say whether a VF with *vf_mtu* receives an untagged frame of that size, checksum apart."""
         wire_bytes = frame_bytes + ETH_FCS_LEN
-        largest = vf_mtu + ETH_HLEN + ETH_FCS_LEN
+        largest = vf_mtu + ETH_HLEN + ETH_FCS_LEN + self.vf_frame_room.value
         return wire_bytes <= min(largest, self.max_frame_bytes.value)
 
     def vf_receives(self, *, port_mtu: int, vf_mtu: int, old_mailbox: bool = False) -> bool:
@@ -178,6 +177,7 @@ I82599 = DeviceProfile(
         "the port's SR-IOV capability governs it",
     ),
     vf_link_states=Fact(frozenset({"auto", "disable"}), f"{_SRIOV}, ixgbe_ndo_set_vf_link_state"),
+    vf_frame_room=Fact(0, f"{_SRIOV}, ixgbe_set_vf_lpe: MAXFRS is what the VF asked for"),
     vf_receive_queue=Fact(0x1000, "drivers/net/ethernet/intel/ixgbevf/regs.h, IXGBE_VFRDBAL(0)"),
     quirks=(
         *_IXGBE_QUIRKS,
@@ -238,6 +238,9 @@ I82576 = DeviceProfile(
     vf_advertises_flr=Fact(True, 'QEMU commit d90014fc337a ("igb: Add Function Level Reset")'),
     vf_has_memory_enable=Fact(True, f"{_QEMU}: writable bits of the VF's command are 0507"),
     vf_link_states=Fact(frozenset(), f"{_QEMU}: EOPNOTSUPP"),
+    vf_frame_room=Fact(
+        4, "drivers/net/ethernet/intel/igb/igb_main.c, igb_set_vf_rlpml: VLAN_TAG_SIZE is added"
+    ),
     vf_receive_queue=Fact(0x2800, "drivers/net/ethernet/intel/igbvf/regs.h, E1000_RDBAL(0)"),
     quirks=(
         Quirk(

@@ -22,14 +22,14 @@ class Way(Enum):
     """Not at all: what an audit finds of a VF that works."""
     LINK_DOWN = "link-down"
     UNBIND = "unbind"
+    UNPLUG = "unplug"
+    """Hot-unplug: by ACPI or by native PCIe, as the guest's machine was built."""
     DEVICE_SUSPEND = "device-suspend"
     """The driver's suspend alone, through ``pm_test``; it resumes by itself 5 s later."""
     ACPI_SUSPEND = "acpi-suspend"
     """The guest suspends to RAM (S3), and is woken."""
     REMOVED = "removed"
     """The guest's kernel removes the function: the guest's part of any hot-unplug."""
-    UNPLUG = "unplug"
-    """Hot-unplug: by ACPI or by native PCIe, as the guest's machine was built."""
     VFIO_RESET = "reset-vfio"
     """A function reset by whoever holds its VFIO descriptor."""
     SYSFS_RESET = "reset-sysfs"
@@ -41,8 +41,8 @@ class Way(Enum):
 
     @property
     def frees_buffers(self) -> bool:
-        """Whether the driver gives its receive buffers back to its kernel, for any other use."""
-        return self in (Way.LINK_DOWN, Way.UNBIND, Way.REMOVED, Way.UNPLUG)
+        """Whether the driver may give its receive buffers back to its kernel, for any other use."""
+        return self in (Way.LINK_DOWN, Way.UNBIND, Way.REMOVED, Way.UNPLUG, Way.GUEST_RESET)
 
 
 @dataclass(frozen=True, slots=True)

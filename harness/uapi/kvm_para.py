@@ -11,6 +11,9 @@ from harness.uapi.mirror import numbers
 class Msr(IntEnum):
     """Each holds an address in the guest's memory that KVM writes to, and whether it may."""
 
+    WALL_CLOCK_NEW = 0x4B564D00
+    """Without a flag; KVM writes there once, whenever it is written itself."""
+
     SYSTEM_TIME_NEW = 0x4B564D01
     ASYNC_PF_EN = 0x4B564D02
     STEAL_TIME = 0x4B564D03
@@ -19,6 +22,6 @@ class Msr(IntEnum):
 
 @numbers("asm/kvm_para.h", "KVM_MSR_{}")
 class MsrFlag(IntEnum):
-    """In each of `Msr`, below the address, which is aligned to 64 bytes or to 4."""
+    """In the others, below the address, which is aligned to 64 bytes or to 4."""
 
     ENABLED = 1

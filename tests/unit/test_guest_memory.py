@@ -86,13 +86,19 @@ class Guest:
 
 
 def test_pages_that_kvm_writes_are_told_by_their_registers() -> None:
-    """An address with its lowest bit set; two things of one page are both told."""
+    """An address with its lowest bit set; two things of one page are both told.
+
+    The wall clock's has no such bit.
+    """
     guest = Guest(
+        WALL_CLOCK_NEW=[0x1E600000, 0],
         SYSTEM_TIME_NEW=[0x1E601001, 0x1E601041],
         STEAL_TIME=[0xFC32081, 0xFCB2080],
         PV_EOI_EN=[0x1E601081],
+        ASYNC_PF_EN=[0x1E700080, None],
     )
     assert hypervisor_pages(cast("GuestMachine", guest)) == {
+        0x1E600: "kvmclock's wall clock of processor 0",
         0x1E601: "kvmclock of processor 0, kvmclock of processor 1, end of interrupt of processor"
         " 0",
         0xFC32: "steal time of processor 0",
