@@ -40,9 +40,10 @@ check: ## the same without browser and embedded lab: no root, a minute or two
 	$(static)
 	$(PYTHON) -m pytest $(PURE)
 
-nightly: ## what takes an hour more, on twins: every order, every fault, the rest of the suite
+nightly: ## what takes two hours more: every order, fault and way to stop a VF, on both labs
 	@.ci/setup demo
 	.ci/as-root $(PYTHON) -m pytest --lab twin tests/lab
+	.ci/as-root $(PYTHON) -m pytest -m nightly tests/lab
 
 lab: ## start the embedded lab and keep it up for work (`.venv/bin/vf-harness lab down` ends it)
 	@.ci/setup demo

@@ -91,7 +91,10 @@ class DeviceProfile:
         return next((quirk for quirk in self.quirks if quirk.name == name), None)
 
     def vf_takes(self, frame_bytes: int, *, vf_mtu: int) -> bool:
-        """Say whether a VF with *vf_mtu* receives an untagged frame of that size, checksum apart."""
+        """Say whether a VF with *vf_mtu* receives an untagged frame of that size.
+
+        *frame_bytes* is without its checksum.
+        """
         wire_bytes = frame_bytes + ETH_FCS_LEN
         largest = vf_mtu + ETH_HLEN + ETH_FCS_LEN + self.vf_frame_room.value
         return wire_bytes <= min(largest, self.max_frame_bytes.value)

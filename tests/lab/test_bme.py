@@ -44,6 +44,7 @@ def test_dma_has_stopped_before_the_last_pages_are_copied(
 
 
 @pytest.mark.failover
+@pytest.mark.nightly
 def test_the_vf_masters_the_bus_again_at_the_destination(
     guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
 ) -> None:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 JUMBO = [pytest.mark.jumbo, pytest.mark.needs("jumbo")]
 FLOWS = [
     pytest.param("round-trip", 64, marks=pytest.mark.smoke),
-    ("round-trip", 1514),
+    pytest.param("round-trip", 1514, marks=pytest.mark.nightly),
     pytest.param("round-trip", 9014, marks=[*JUMBO, pytest.mark.smoke]),
-    ("from-guest", 64),
-    ("from-guest", 1514),
+    pytest.param("from-guest", 64, marks=pytest.mark.nightly),
+    pytest.param("from-guest", 1514, marks=pytest.mark.nightly),
     pytest.param("from-guest", 9014, marks=JUMBO),
 ]
 pytestmark = [pytest.mark.failover, pytest.mark.needs("two-hosts", "vf", "peer")]

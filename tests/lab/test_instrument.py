@@ -42,6 +42,7 @@ def test_a_wire_cut_for_a_known_time_is_an_outage_of_that_length(
 
 
 @pytest.mark.failover
+@pytest.mark.nightly
 def test_a_guest_that_moves_keeps_its_memory(
     guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
 ) -> None:
@@ -65,7 +66,10 @@ def test_a_guest_that_moves_keeps_its_memory(
 @pytest.mark.faults
 @pytest.mark.parametrize(
     ("ends", "state"),
-    [pytest.param(False, "running", id="hangs"), pytest.param(True, "gone", id="ends")],
+    [
+        pytest.param(False, "running", id="hangs", marks=pytest.mark.nightly),
+        pytest.param(True, "gone", id="ends"),
+    ],
 )
 def test_a_guest_that_panics_at_its_destination_is_measured_and_replaced(
     guest: MovingGuest,
@@ -109,6 +113,7 @@ def test_a_guest_that_its_lab_loses_is_measured_by_another(
 
 @pytest.mark.failover
 @pytest.mark.faults
+@pytest.mark.nightly
 def test_a_guest_that_its_lab_loses_at_its_source_is_measured_by_another(
     guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow], case: Case
 ) -> None:

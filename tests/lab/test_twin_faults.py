@@ -7,6 +7,8 @@ from contextlib import closing
 
 import pytest
 
+from harness.analysis.audit import Audited
+from harness.audit.ways import Way
 from harness.errors import LabError, MigrationError, RemoteError
 from harness.guest.faults import refuse_sleep
 from harness.migration import quiescing
@@ -83,6 +85,18 @@ def test_a_guest_that_will_not_sleep_says_why(
     with pytest.raises(MigrationError, match="did not fall asleep within 3 s") as awake:
         migrate(bare_guest, flow(64), plan=Plan(Quiesce.ACPI_SUSPEND, When.BEFORE))
     assert "Read-only file system" in awake.value.because
+
+
+@pytest.mark.parametrize("fault", [{"ignores_bme": True}, {"late_ms": 1000}], ids=["on", "late"])
+def test_a_device_that_is_not_silent_without_bme_fails_its_audit(
+    bare_guest: MovingGuest, audit: Callable[..., Audited], fault: dict[str, object]
+) -> None:
+    """Its register says that it must not write: the memory under its rings says that it does."""
+    bare_guest.twin.misbehave(**fault)
+    found = audit(bare_guest, Way.BME_CLEARED)
+    assert not found.is_master
+    assert found.accesses
+    assert len(found.faults) == 1, found
 
 
 def test_a_second_guest_on_a_twin_is_refused(
