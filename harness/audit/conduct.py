@@ -132,15 +132,16 @@ def _settle(running: RunningFlow) -> None:
 
 def _give_back(way: Way, subject: Subject, running: RunningFlow, notes: _Notes) -> None:
     notes.at("taking_back")
-    how = subject.take_back(way)
+    how, seconds = subject.take_back(way), BACK_S.get(way, USUAL_BACK_S)
     try:
-        running.wait_until_served(BACK_S.get(way, USUAL_BACK_S))
+        running.wait_until_served(seconds)
         notes.back = how or "by itself"
     except WaitError:
+        notes.at("taking_back")
         subject.begin_anew()
         try:
             running.wait_until_served(USUAL_BACK_S)
-            notes.back = "driver began anew"
+            notes.back = f"driver began anew ({how or 'waited'}, {seconds:g} s in vain)"
         except WaitError:
             notes.back = NOT_BACK
 
