@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.analysis.measured import ECHOES, MIGRATE_REFUSED
+from harness.analysis.measured import DIGESTED, ECHOES, MEMORY_COMPARED, MIGRATE_REFUSED
 from harness.report.results import Flow, Migration, Outage
 
 DIRECTIONS = {
@@ -76,6 +76,20 @@ def refusal(migration: Migration) -> str:
     """Write why QEMU would not begin, in its own words; empty if it did."""
     said = [event.data["text"] for event in migration.events if event.name == MIGRATE_REFUSED]
     return f"QEMU refused: {said[-1]}" if said else ""
+
+
+def memory(migration: Migration) -> str:
+    """Say what came of comparing memory and what that cost; empty where nobody compared."""
+    events = {event.name: event.data for event in migration.events}
+    if MEMORY_COMPARED not in events:
+        return ""
+    compared, took_ms = events[MEMORY_COMPARED], events[DIGESTED]["took_ms"]
+    lost = f"{compared['differ']} of {compared['pages']} pages were lost"
+    owned = ", ".join(f"{frame} ({owner})" for frame, owner in compared.get("owned", {}).items())
+    others = f"; pages that the hypervisor writes by itself differ: {owned}" if owned else ""
+    return (
+        f"Memory was compared after the stop, which took {duration(took_ms)} of it: {lost}{others}."
+    )
 
 
 def headline(migration: Migration) -> str:

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import pytest
@@ -185,6 +185,26 @@ def test_a_broken_order_is_shown_by_the_lines_of_its_timeline(tmp_path: Path) ->
     page = write_page(tmp_path).read_text()
     assert "DMA order broken: VF 0000:01:10.0" in page
     assert "+4600.0 ms ±0.4   bme:alder        0000:01:10.0 COMMAND 0x0103" in page
+
+
+def test_what_comparing_memory_came_to_and_cost_is_told(tmp_path: Path) -> None:
+    """The stop is longer for it: who reads the figures has to know."""
+    owner = {"0xb002": "kvmclock's wall clock of processor 0"}
+    compared: dict[str, Any] = {"pages": 65536, "differ": 0, "frames": [], "owned": owner}
+    events = [
+        event(5000, "conductor", "memory digested", took_ms=1561.4),
+        event(9000, "conductor", "memory compared", **compared),
+    ]
+    moved = failover(events=[*FAILOVER_EVENTS, *events])
+    said = words.memory(migration_result(moved).migration)
+    assert said == (
+        "Memory was compared after the stop, which took 1.56 s of it: 0 of 65536 pages were lost; "
+        "pages that the hypervisor writes by itself differ: 0xb002 (kvmclock's wall clock of "
+        "processor 0)."
+    )
+    recorded_run(tmp_path, moved)
+    assert "which took 1.56 s of it" in write_page(tmp_path).read_text()
+    assert words.memory(migration_result(failover()).migration) == ""
 
 
 def test_a_run_without_migrations_has_a_page_too(tmp_path: Path) -> None:
