@@ -68,8 +68,15 @@ class Audited:
 
     @property
     def is_master(self) -> bool:
-        """Whether the VF might do DMA while it was looked at: it was there, and BME was set."""
-        return self._at_look.masters
+        """Whether the VF might do DMA while it was looked at: it was there, and BME was set.
+
+        It was so from the beginning, or became so before the end.
+        """
+        begin_ms, end_ms = self.looked_ms
+        meanwhile = zip(self.command, self.command_ms, strict=True)
+        return self._at_look.masters or any(
+            sample.masters for sample, ms in meanwhile if begin_ms <= ms <= end_ms
+        )
 
     @property
     def is_gone(self) -> bool:

@@ -30,7 +30,7 @@ class RingPages:
             frames |= _frames(ring.address, size)
             for address in buffers(memory.read(ring.address, size), ring):
                 frames |= _frames(address, BUFFER_BYTES)
-        return cls(memory, tuple(sorted(frames & memory.frames)))
+        return cls(memory, tuple(sorted(filter(memory.has, frames))))
 
     def changed_since(self, before: Sequence[int]) -> int:
         """How many have changed since `digests` gave *before*."""

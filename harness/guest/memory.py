@@ -77,11 +77,10 @@ class GuestMemory:
         at = frame * PAGE
         return self.address + (at if at < self.below else at - ABOVE + self.below)
 
-    @property
-    def frames(self) -> set[int]:
-        """All of the guest's page frames that are memory."""
-        below = range(self.below // PAGE)
-        return {*below, *range(ABOVE // PAGE, (ABOVE + self.size - self.below) // PAGE)}
+    def has(self, frame: int) -> bool:
+        """Whether the guest's page *frame* is memory."""
+        at = frame * PAGE
+        return 0 <= at < self.below or ABOVE <= at < ABOVE + self.size - self.below
 
     def read(self, address: int, size: int) -> bytes:
         """Read the guest's memory at its *address*; 64 KiB at most, below the hole or above it."""

@@ -129,6 +129,13 @@ def test_a_vf_that_is_gone_neither_masters_nor_has_memory() -> None:
     assert (gone.cleared_ms, gone.memory_cleared_ms) == (100, 100)
 
 
+def test_a_vf_that_masters_the_bus_again_meanwhile_may_write() -> None:
+    """Its driver has noticed, and set it up: that is no device that goes on without leave."""
+    again = found((-400, SET), (1, CLEAR), (1500, SET), arrive=[1600], newest_ms=2000)
+    assert again.is_master
+    assert again.faults == []
+
+
 def test_what_bme_does_after_the_look_does_not_count() -> None:
     """It is set again to take the step back; and what it did before was another step's."""
     late = found((-400, SET), (2150, CLEAR), (2300, SET))

@@ -58,6 +58,9 @@ def test_large_memory_goes_on_at_four_gibibytes(end: End, page: int, frame: int)
     """Between them is the hole for PCI: a page named by its place in the file would be another."""
     memory = GuestMemory.of(tells(end, memory_mib=4096, high=True))
     assert memory.frame(page) == frame
+    assert memory.has(frame)
+    assert not memory.has(BELOW // PAGE)
+    assert not memory.has((ABOVE + (1 << 30)) // PAGE)
     assert memory.host_address(frame) == HERE + page * PAGE
 
 
