@@ -132,9 +132,11 @@ def _hand_off_events(
             name = f"{line['name']}: refused" if "error" in line["data"] else line["name"]
             events.append(_event(stamp, f"handoff:{each.machine}", name, line["data"]))
     for step in hand_off.steps if hand_off else ():
-        # Done somewhere between our asking and the answer.
-        stamp = clock.from_ours(step.t_ns - step.took_ns // 2, step.took_ns // 2)
-        events.append(_event(stamp, f"handoff:{step.host}", step.name, step.data))
+        # Done somewhere between our asking and the answer, when nobody looked.
+        half_ns = step.took_ns // 2
+        at, where = clock.from_ours(step.t_ns - half_ns, half_ns), f"handoff:{step.host}"
+        done = Event(at.t_ns, at.uncertainty_ns, where, step.name, step.data, gap_ns=half_ns)
+        events.append(done)
     return events
 
 

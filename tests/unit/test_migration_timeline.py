@@ -464,7 +464,7 @@ def test_both_steps_of_the_hand_off_are_shown_where_they_were_done(state: Path) 
     assert told(found, "handoff:alder") == [(301, handoff.CLEARED)]
     assert told(found, "handoff:birch") == [(6386, handoff.SET)]
     assert only(found, handoff.CLEARED).uncertainty_ns == 1 * MS
-    assert only(found, handoff.SET).uncertainty_ns == 4 * MS
+    assert only(found, handoff.SET).uncertainty_ns == only(found, handoff.SET).gap_ns == 4 * MS
     assert only(found, handoff.CLEARED).data == {"vf_index": 0}
 
 
