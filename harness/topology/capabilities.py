@@ -15,7 +15,10 @@ from harness.topology.connection import Entry
 from harness.topology.faults import Fault, Key
 from harness.topology.places import dotted
 from harness.topology.values import RegisterName
-from harness.twin.config_space import BYTES, FREE
+from harness.uapi.ixgbe_vf import FREE
+from harness.uapi.pci_regs import Size
+
+BYTES = int(Size.CFG_SPACE_EXP_SIZE)
 
 _HEADER_BYTES = 2
 """Of a capability: its ID, and where the next one is."""

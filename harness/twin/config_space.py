@@ -12,6 +12,7 @@ from typing import Callable
 
 from harness.twin.capability import Capability
 from harness.uapi import ixgbe_vf
+from harness.uapi.ixgbe_vf import EXPRESS, MSIX
 from harness.uapi.pci_regs import (
     BaseAddress,
     CapabilityId,
@@ -26,11 +27,6 @@ from harness.uapi.pci_regs import (
 BYTES = int(Size.CFG_SPACE_EXP_SIZE)
 MSIX_BAR = 3
 PBA_OFFSET = 0x2000
-MSIX, EXPRESS = 0x70, 0xA0
-"""Where the capabilities are, as on the device itself."""
-
-FREE = (range(Size.STD_HEADER_SIZEOF, MSIX), range(MSIX + Size.CAP_MSIX_SIZEOF, EXPRESS))
-"""Where an invented one has room."""
 
 _ETHERNET = 0x020000
 _REVISION = 0x01

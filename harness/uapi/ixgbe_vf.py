@@ -19,6 +19,12 @@ BAR_BYTES = 16 << 10
 VECTORS = 3
 """MSI-X vectors of a VF: two for queues, one for the mailbox."""
 
+MSIX, EXPRESS = 0x70, 0xA0
+"""Where its two capabilities are in configuration space."""
+
+FREE = (range(0x40, MSIX), range(MSIX + 12, EXPRESS))
+"""Where that has room for another one: after its header, and after MSI-X."""
+
 QUEUES = 2
 """Queues of a VF where the port lends 4 queues or 2 to each pool."""
 

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # Lowest first: each part may import those before it.  analysis stands where it sees no host.
 ORDER = (
-    *("errors", "waiting", "clock", "uapi", "agent", "twin"),
-    *("devices", "topology", "frames", "analysis"),
+    *("errors", "waiting", "clock", "uapi", "agent"),
+    *("devices", "topology", "twin", "frames", "analysis"),
     *(
         "remote",
         "host",

@@ -16,9 +16,9 @@ from vfio_client import (
     signals,
 )
 
-from harness.twin.config_space import EXPRESS, MSIX, MSIX_BAR, PBA_OFFSET
+from harness.twin.config_space import MSIX_BAR, PBA_OFFSET
 from harness.uapi import ixgbe_vf, vfio_user
-from harness.uapi.ixgbe_vf import BAR_BYTES, VECTORS
+from harness.uapi.ixgbe_vf import BAR_BYTES, EXPRESS, MSIX, VECTORS
 from harness.uapi.ixgbe_vf import Register as Bar
 from harness.uapi.pci_regs import CapabilityId, Express, Msix, Register
 from harness.uapi.pci_regs import Command as PciCommand

@@ -9,9 +9,9 @@ import pytest
 from vfio_client import Client, Twin, first_client, served_twin
 
 from harness.twin.capability import Capability
-from harness.twin.config_space import BYTES, EXPRESS, MSIX, ConfigSpace
+from harness.twin.config_space import BYTES, ConfigSpace
+from harness.uapi.ixgbe_vf import EXPRESS, MSIX, VfControl
 from harness.uapi.ixgbe_vf import Register as Bar
-from harness.uapi.ixgbe_vf import VfControl
 from harness.uapi.pci_regs import Command, Express, Msix, Register
 from harness.uapi.vfio import PciRegion
 
