@@ -61,11 +61,13 @@ def digest(
 
 def digest_pages(pid: int, addresses: list[int]) -> list[int]:
     """A CRC-32 of each page of a process's memory that begins at one of *addresses*."""
-    numbers, page = [], bytearray(PAGE)
-    for address in addresses:
-        with memory_of(pid, address=address, size=PAGE) as memory:
-            memory.read(0, memoryview(page))
-        numbers.append(zlib.crc32(page))
+    if not addresses:
+        return []
+    first, numbers, page = min(addresses), [], bytearray(PAGE)
+    with memory_of(pid, address=first, size=max(addresses) + PAGE - first) as memory:
+        for address in addresses:
+            memory.read(address - first, memoryview(page))
+            numbers.append(zlib.crc32(page))
     return numbers
 
 

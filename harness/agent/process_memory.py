@@ -12,7 +12,7 @@ import mmap
 import os
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -58,7 +58,10 @@ class _File:
     """Shared memory: a file without a name, of which a process has a descriptor."""
 
     def __init__(self, pid: int, name: str) -> None:
-        self._descriptor = os.open(_descriptor(pid, name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._descriptor = os.open(_descriptor(pid, name), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:  # its process has ended since it was found
+            raise _unreadable(pid, error) from error
         self.size = os.fstat(self._descriptor).st_size
 
     def untouched(self, begin: int, length: int) -> bool:
@@ -81,32 +84,38 @@ class _Stretch:
 
     def __init__(self, pid: int, address: int, size: int) -> None:
         self._address, self.size = address, size
-        try:
-            self._mem = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-            self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise _unreadable(pid, error) from error
-        try:
-            os.pread(self._mem, 1, address + size - 1)
-        except OSError as error:
-            self.close()
-            raise AgentError(
-                f"process {pid} has no {size} bytes of memory at {address:#x}",
-                because=f"reading the last of them failed: {error.strerror}",
-                fix="ask QEMU again where the guest's memory is (HMP gpa2hva)",
-            ) from error
+        with ExitStack() as held:
+            try:
+                self._mem = _opened(held, f"/proc/{pid}/mem")
+                self._pagemap = _opened(held, f"/proc/{pid}/pagemap")
+            except OSError as error:
+                raise _unreadable(pid, error) from error
+            try:
+                os.pread(self._mem, 1, address + size - 1)
+            except OSError as error:
+                raise AgentError(
+                    f"process {pid} has no {size} bytes of memory at {address:#x}",
+                    because=f"reading the last of them failed: {error.strerror}",
+                    fix="ask QEMU again where the guest's memory is (HMP gpa2hva)",
+                ) from error
+            self._held = held.pop_all()
 
     def untouched(self, begin: int, length: int) -> bool:
         first, count = (self._address + begin) // PAGE, length // PAGE
         entries = array("Q", os.pread(self._pagemap, count * 8, first * 8))
-        return max(entries) < _MAPPED
+        return len(entries) == count and max(entries) < _MAPPED  # else reading it tells
 
     def read(self, begin: int, into: memoryview) -> None:
         _fill(self._mem, into, self._address + begin)
 
     def close(self) -> None:
-        os.close(self._mem)
-        os.close(self._pagemap)
+        self._held.close()
+
+
+def _opened(held: ExitStack, path: str) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    held.callback(os.close, descriptor)
+    return descriptor
 
 
 def _fill(descriptor: int, into: memoryview, at: int) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from harness.guest.machine import GuestMachine
 
+DOWN_S = 120
+"""How long it is waited for an interface that is to go down."""
+
 _ACCESS = """
 import glob, os, sys, time
 offset, count, data, waits = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
@@ -12,7 +15,10 @@ config = os.open(device + "/config", os.O_RDWR)
 def is_up(flags):
     with open(flags) as file:
         return int(file.read(), 16) & 1
+end = time.monotonic() + float(waits[0]) if waits else 0
 while waits and any(map(is_up, glob.glob(device + "/net/*/flags"))):
+    if time.monotonic() > end:
+        sys.exit("the VF's interface is up still")
     time.sleep(0.02)
 if data:
     os.pwrite(config, bytes.fromhex(data), offset)
@@ -39,5 +45,5 @@ def write_config_once_down(guest: GuestMachine, offset: int, data: bytes) -> Non
     Ref: the kernel patches of 2015 (RFC V2): "VF driver will put down nic before migration", and
     then writes VF_STATUS.
     """
-    argv = ["/usr/bin/python3", "-I", "-c", _ACCESS, str(offset), "0", data.hex(), "once down"]
+    argv = ["/usr/bin/python3", "-I", "-c", _ACCESS, str(offset), "0", data.hex(), str(DOWN_S)]
     guest.host.run("sh", "-c", _IN_BACKGROUND, "sh", *argv)

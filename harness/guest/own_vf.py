@@ -90,7 +90,8 @@ class OwnVfObserving:
         self._lines.append({
             "t_ns": self._seen_ns, "gap_ns": self._seen_ns - since_ns,
             "host": self._instance.host.name, "vf": self._vf.pci,
-            "command": command, "bme": bool(command & Command.MASTER), "via": "monitor",
+            "command": command, "bme": command != NO_ANSWER and bool(command & Command.MASTER),
+            "via": "monitor",
         })  # fmt: skip
 
     def _now_ns(self) -> int:

@@ -1,6 +1,6 @@
 """A guest's VF as the guest's own kernel has it, and what is asked inside to stop it.
 
-Nothing here is needed of a guest but what its interface's folder in sysfs has.
+It takes a Linux guest: sysfs, ``ip`` and ``sh``.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from harness.agent.payload import locate, peek
+from harness.errors import LabError
 from harness.lab.emulated import wire_of
 from harness.lab.wire import BRIDGE, Wire, inside, ip
 from harness.topology import Topology
@@ -32,6 +33,7 @@ class Tampering:
     def __init__(self, to_peer: socket.socket, to_bridge: socket.socket, every: int) -> None:
         self.changed = 0
         """How many frames were."""
+        self._failed: OSError | None = None
         self._every = every
         self._seen = 0
         self._ways = {to_peer: to_bridge, to_bridge: to_peer}
@@ -41,13 +43,25 @@ class Tampering:
         self._thread.start()
 
     def close(self) -> None:
-        """Carry nothing any more."""
+        """Carry nothing any more.  Raises LabError if that ended before."""
         os.write(self._ending, b"x")
         self._thread.join()
         os.close(self._end)
         os.close(self._ending)
+        if self._failed:
+            raise LabError(
+                f"this machine: the wire that changes frames carried none any more: {self._failed}",
+                because="a packet socket of the lab's wire refused one",
+                fix="send less, or see the links of the lab's namespaces",
+            )
 
     def _carry(self) -> None:
+        try:
+            self._carry_until_ended()
+        except OSError as failed:
+            self._failed = failed
+
+    def _carry_until_ended(self) -> None:
         while True:
             waiting: list[socket.socket | int] = [*self._ways, self._end]
             ready, _, _ = select.select(waiting, [], [])
