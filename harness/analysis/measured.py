@@ -29,9 +29,9 @@ MEMORY_COMPARED = "memory compared"
 """An event: what came of comparing both memories after the stop, in pages.
 
 {"pages", "differ", "digest", "bytes_per_s"}: how many there are, how many are lost, and by which
-digest that was seen, made how fast by the slower host.  Beside these, {"frames", "owned"}: the
-guest's page frames that are lost, and those that differ since the hypervisor itself writes them
-(frame in hex: what it has there).
+digest that was seen, made how fast by the slower host; {"owned"}: pages that differ since the
+hypervisor itself writes them, by the guest's own number in hex: what it has there.  Beside these
+{"page_frames"}, the guest's numbers of the pages that are lost.
 
 Where a device keeps a log, instead {"may_differ", "must_differ", "not_lost", "unexplained",
 "late_writes", "misbehaved", "not_logged"}: how many pages could differ by that log and QEMU's trace
@@ -39,6 +39,9 @@ of its copies, how many had to, how many of these do not, the numbers of those t
 not, how often the device wrote after the last pass had begun, how often what it had no right to,
 and how many accesses its log had no room for.
 """
+
+NOT_COMPARED = "memory not compared"
+"""An event: why both memories could not be compared, though that was asked for."""
 
 LATE_WRITES = "late_writes"
 """In the data of MEMORY_COMPARED where the device itself told when it wrote; see there."""
@@ -49,9 +52,10 @@ REFUSED = "refused"
 MIGRATE_REFUSED = "migrate refused"
 """An event: that, with QEMU's own words as its text."""
 
-VFIO_STOPPED = tuple(
-    f"vfio state {state.name}" for state in (DeviceState.STOP, DeviceState.STOP_COPY)
-)
+VFIO_STATE = "vfio state "
+"""What the name of an event begins with that is a VF's migration state."""
+
+VFIO_STOPPED = tuple(VFIO_STATE + each.name for each in (DeviceState.STOP, DeviceState.STOP_COPY))
 """Events: a VF's migration state, as its host saw it, in which the device does no DMA."""
 
 CONFIG = "config"
@@ -123,6 +127,12 @@ class BmeSample:
     bme: bool
     via: Literal["vfio", "sysfs", "device", "monitor"]
     gap_ns: int = 0
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any], by_clocks_ns: int = 0) -> BmeSample:
+        """An observer's *line*, its time in the peer's clock, give or take *by_clocks_ns*."""
+        named = {name: line[name] for name in ("t_ns", "host", "vf", "command", "bme", "via")}
+        return cls(uncertainty_ns=by_clocks_ns + line["gap_ns"], gap_ns=line["gap_ns"], **named)
 
     @property
     def gone(self) -> bool:

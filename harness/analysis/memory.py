@@ -24,6 +24,7 @@ import pandas as pd
 
 from harness.agent.memory_digest import DIGESTS
 from harness.analysis.copies import PAGE
+from harness.errors import MeasurementError
 from harness.twin.dma_log import HEAD, MISBEHAVED, RECORD, WRITES
 
 DOUBT_NS = 2_000_000
@@ -68,10 +69,14 @@ def read_log(data: bytes) -> pd.DataFrame:
 def differing(here: bytes, there: bytes, digest: str) -> np.ndarray:
     """Numbers of the pages whose digests differ; *digest* is how they were made.
 
-    Raises ValueError for memories of two sizes.
+    Raises MeasurementError for memories of two sizes.
     """
     if len(here) != len(there):
-        raise ValueError(f"{len(here)} and {len(there)} bytes of digests: not one memory")
+        raise MeasurementError(
+            f"{len(here)} and {len(there)} bytes of digests: not one memory",
+            because="page by page all would be equal, up to where the smaller one ends",
+            fix="see the guest's memory in the command lines of both hosts",
+        )
     first, second = (np.frombuffer(each, _numbers_of(digest)) for each in (here, there))
     return np.flatnonzero(first != second)
 

@@ -9,7 +9,7 @@ migration states, where QEMU drives it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Literal
@@ -18,6 +18,7 @@ from harness.analysis.excerpt import excerpt
 from harness.analysis.measured import (
     LATE_WRITES,
     MEMORY_COMPARED,
+    VFIO_STATE,
     VFIO_STOPPED,
     BmeSample,
     Event,
@@ -27,6 +28,9 @@ from harness.analysis.phases import RELEASED, stopped
 
 BROKEN = "DMA order broken"
 """The name of this failure; a verdict's reason begins with it."""
+
+TOLD_TO_NS = 20_000_000
+"""How exactly it must be known when VFIO stopped a device: reading its state waits for it."""
 
 _PASS, _FIRST_PASS = "MIGRATION_PASS", "MIGRATION active"
 
@@ -48,18 +52,20 @@ def dma_order(measured: Measured) -> list[Order]:
     if told := [e for e in measured.events if e.name == MEMORY_COMPARED and LATE_WRITES in e.data]:
         return [_told_by_log(measured, event) for event in told]
     stop = stopped(measured)
-    if stop is None or not measured.has_vf:
+    if not measured.has_vf or (stop is None and measured.status != "completed"):
         return []
-    if halted := [e for e in measured.events if _is_halt(e, measured)]:
-        return [_told_by_vfio(measured, halted[0], stop)]
+    if stop is None:
+        return [Order("unknown", "QEMU says completed, and its STOP was not seen")]
+    by_vfio, last_pass = _by_vfio(measured, stop), _last_pass(measured, stop)
     ours = sorted(
         (s for s in measured.bme if s.host == measured.source), key=lambda s: (s.vf, s.t_ns)
     )
-    last_pass = _last_pass(measured, stop)
     found = [
         _order_of(measured, list(samples), last_pass, stop)
-        for _, samples in groupby(ours, key=lambda s: s.vf)
+        for vf, samples in groupby(ours, key=lambda s: s.vf)
+        if vf not in by_vfio
     ]
+    found += by_vfio.values()
     nobody = Order("unknown", "nobody looked at BME of the source's VF, nor at its release")
     return found or _from_release(measured, last_pass, stop) or [nobody]
 
@@ -84,22 +90,40 @@ def _told_by_log(measured: Measured, compared: Event) -> Order:
     return Order("kept", "the device's last write came before the last pass, by its own log")
 
 
-def _is_halt(event: Event, measured: Measured) -> bool:
-    return event.name in VFIO_STOPPED and event.source == f"vfio:{measured.source}"
+def _by_vfio(measured: Measured, stop: Event) -> dict[str, Order]:
+    """By its name each VF of the source that VFIO stopped in this migration.
 
-
-def _told_by_vfio(measured: Measured, halted: Event, stop: Event) -> Order:
-    """QEMU halts a device as it stops the guest, says STOP then, and copies the last pages.
-
-    So the two are as near to each other as the clocks can tell, and only a halt that came later
-    beyond doubt is one that was too late.  Ref: QEMU, system/cpus.c, do_vm_stop(), and
-    hw/vfio/migration.c, vfio_vmstate_change().
+    QEMU stops a device as it stops the guest, says STOP then, and copies the last pages.  So the
+    two are as near to each other as the clocks can tell, and only what came later beyond doubt came
+    too late.  Ref: QEMU, system/cpus.c, do_vm_stop(), and hw/vfio/migration.c,
+    vfio_vmstate_change().
     """
-    late_ns = halted.t_ns - stop.t_ns
-    if late_ns > _doubt(halted, stop):
-        shown = excerpt(measured, [halted.t_ns, stop.t_ns])
-        return Order("broken", f"VFIO stopped the device {_ms(late_ns)} ms after the guest", shown)
-    return Order("kept", f"VFIO had stopped the device by STOP, to {_ms(_doubt(halted, stop))} ms")
+    ours: dict[str, list[Event]] = {}
+    for event in sorted(measured.events, key=lambda event: event.t_ns):
+        is_ours = event.source == f"vfio:{measured.source}" and event.t_ns >= measured.asked_ns
+        if is_ours and event.name.startswith(VFIO_STATE):
+            ours.setdefault(str(event.data.get("vf", "")), []).append(event)
+    return {
+        vf: _told_by_vfio(measured, vf, states, stop)
+        for vf, states in ours.items()
+        if any(state.name in VFIO_STOPPED for state in states)
+    }
+
+
+def _told_by_vfio(measured: Measured, vf: str, states: Sequence[Event], stop: Event) -> Order:
+    by_stop = [state for state in states if state.t_ns <= stop.t_ns + _doubt(state, stop)]
+    late = next(state for state in states if state.name in VFIO_STOPPED)
+    halted = by_stop[-1] if by_stop and by_stop[-1].name in VFIO_STOPPED else late
+    doubt_ns, late_ns = _doubt(halted, stop), halted.t_ns - stop.t_ns
+    shown = excerpt(measured, [halted.t_ns, stop.t_ns])
+    if halted not in by_stop:
+        return Order("broken", f"VFIO stopped {vf} {_ms(late_ns)} ms after the guest", shown)
+    if doubt_ns > TOLD_TO_NS:
+        why = f"when VFIO stopped {vf} is known to {_ms(doubt_ns)} ms only"
+        return Order("unknown", why, shown)
+    if halted is not by_stop[-1]:
+        return Order("broken", f"VFIO had {vf} run again before STOP", shown)
+    return Order("kept", f"VFIO had stopped {vf} by STOP, to {_ms(doubt_ns)} ms")
 
 
 def _order_of(measured: Measured, samples: list[BmeSample], last_pass: Event, stop: Event) -> Order:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from harness.analysis.measured import MEMORY_COMPARED, REFUSED, Direction, Measured
+from harness.analysis.measured import MEMORY_COMPARED, NOT_COMPARED, REFUSED, Direction, Measured
 from harness.analysis.order import dma_order, reasons
 from harness.analysis.phases import ATTACHED, stopped
 
@@ -137,6 +137,8 @@ def _instrument_doubts(flows: Sequence[FlowFigures], limits: Limits) -> Iterable
 
 def _log_doubts(measured: Measured) -> Iterable[str]:
     for event in measured.events:
+        if event.name == NOT_COMPARED:
+            yield f"memory was to be compared, and was not: {event.data['text']}"
         if event.name != MEMORY_COMPARED:
             continue
         if event.data.get("not_logged"):
@@ -232,7 +234,7 @@ def _mastery_faults(measured: Measured) -> Iterable[str]:
             f"VF {now.vf}: its COMMAND was {was.command:#06x} at {was.host} and is"
             f" {now.command:#06x} at {now.host}: {lost}"
         )
-    elif measured.keeps_vf and not any(each.masters for each in there):
+    elif measured.keeps_vf and there and not any(each.masters for each in there):
         yield "the guest's VF never mastered the bus at the destination: it is dead there"
 
 
@@ -247,15 +249,16 @@ def _memory_faults(measured: Measured) -> Iterable[str]:
                 "clear, or where its ring was no more"
             )
         if lost := event.data["differ"]:
-            which = _frames(event.data.get("frames", ()))
+            which = _named(event.data.get("page_frames", ()))
             yield f"{lost} of {event.data['pages']} pages of memory were lost{which}"
             if unexplained := event.data.get("unexplained"):
                 yield f"{len(unexplained)} of them the device did not write after their last copy"
 
 
-def _frames(frames: Sequence[int]) -> str:
-    shown = ", ".join(map(hex, frames[:NAMED])) + (", ..." if len(frames) > NAMED else "")
-    return f": the guest's page frames {shown}" if frames else ""
+def _named(page_frames: Sequence[int]) -> str:
+    more = ", ..." if len(page_frames) > NAMED else ""
+    shown = ", ".join(map(hex, page_frames[:NAMED])) + more
+    return f": the guest's page frames {shown}" if page_frames else ""
 
 
 def _flow_faults(flow: FlowFigures, limits: Limits) -> Iterable[str]:

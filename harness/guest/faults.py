@@ -41,10 +41,10 @@ def refuse_sleep(guest: GuestMachine) -> None:
     guest.host.run("mount", "-o", "remount,bind,ro", power)
 
 
-def change_byte(instance: Instance, frame: int) -> None:
-    """Change one byte of the guest's page *frame*, in the memory of a process that stands still."""
+def change_byte(instance: Instance, page_frame: int) -> None:
+    """Change one byte of that page of the guest, in the memory of a process that stands still."""
     memory = GuestMemory.of(instance)
-    at = str(memory.host_address(frame) + PAGE // 2)
+    at = str(memory.host_address(page_frame) + PAGE // 2)
     instance.host.run("python3", "-c", _CHANGE_BYTE, str(instance.pid), at, changes=True)
 
 

@@ -60,7 +60,7 @@ class GuestMemory:
     def pages(self) -> int:
         return self.size // PAGE
 
-    def frame(self, page: int) -> int:
+    def page_frame(self, page: int) -> int:
         """The guest's own number of *page*, which counts from the beginning of its memory."""
         at = page * PAGE
         return page if at < self.below else (at - self.below + ABOVE) // PAGE
@@ -72,14 +72,14 @@ class GuestMemory:
             return {"name": MEMORY}
         return {"address": self.address, "size": self.size}
 
-    def host_address(self, frame: int) -> int:
-        """Where the process has the guest's page *frame*."""
-        at = frame * PAGE
+    def host_address(self, page_frame: int) -> int:
+        """Where the process has that page of the guest."""
+        at = page_frame * PAGE
         return self.address + (at if at < self.below else at - ABOVE + self.below)
 
-    def has(self, frame: int) -> bool:
-        """Whether the guest's page *frame* is memory."""
-        at = frame * PAGE
+    def has(self, page_frame: int) -> bool:
+        """Whether that number of the guest's is a page of memory."""
+        at = page_frame * PAGE
         return 0 <= at < self.below or ABOVE <= at < ABOVE + self.size - self.below
 
     def read(self, address: int, size: int) -> bytes:
@@ -88,10 +88,10 @@ class GuestMemory:
         host, pid = self.instance.host, self.instance.pid
         return bytes.fromhex(host.ask("memory.read", pid=pid, address=at, size=size))
 
-    def digest_frames(self, frames: Sequence[int]) -> list[int]:
+    def digest_pages(self, page_frames: Sequence[int]) -> list[int]:
         """A number for each of those pages."""
         host, pid = self.instance.host, self.instance.pid
-        places = [self.host_address(frame) for frame in frames]
+        places = [self.host_address(each) for each in page_frames]
         return list(host.ask("memory.digest_pages", pid=pid, addresses=places))
 
     def newest_frame(self, flow: int) -> int | None:

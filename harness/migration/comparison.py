@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from harness.analysis.measured import DIGESTED, MEMORY_COMPARED
+from harness.analysis.measured import DIGESTED, MEMORY_COMPARED, NOT_COMPARED
 from harness.analysis.memory import differing
-from harness.errors import MeasurementError
+from harness.errors import HarnessError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.memory import Digested, GuestMemory, digest_speeds, hypervisor_pages
@@ -43,17 +44,18 @@ class Digests:
 class Comparison:
     """One comparison; `prepare`, `digest` while both sides stand still, `conclude`.
 
-    *notes* are the moments of it.  *tables* has a row for each page that differs (``memory``):
-    ``page``, its number in the guest's memory; ``frame``, the guest's own number for it; ``owner``,
-    what the hypervisor has there, and empty for a page that is lost.
+    *notes* are the moments of it.  What keeps it from being made is a note, too, and no error: the
+    guest has to run on, and the migration was measured all the same.  *tables* has a row for each
+    page that differs (``memory``): ``page``, its number in the guest's memory; ``page_frame``, the
+    guest's own number for it; ``owner``, what the hypervisor has there, empty for one that is lost.
     """
 
     def __init__(self) -> None:
         self.tables: dict[str, pd.DataFrame] = {}
+        self.notes: list[Note] = []
         self._name = ""
         self._owners: Mapping[int, str] = {}
         self._taken: tuple[GuestMemory, GuestMemory, list[Digested]] | None = None
-        self.notes: list[Note] = []
         self._took_ms = 0.0
 
     def prepare(self, source: Instance, successor: Instance, guest: GuestMachine) -> None:
@@ -63,51 +65,58 @@ class Comparison:
 
     def digest(self, source: Instance, successor: Instance) -> None:
         """Digest both memories side by side; the guest waits for that."""
-        memories = GuestMemory.of(source), GuestMemory.of(successor)
         seconds = 60 + SECONDS_PER_GIB * source.spec.memory_mib / 1024
         began = time.monotonic()
-        with ThreadPoolExecutor() as pool:
-            made = list(pool.map(lambda each: each.digest(self._name, seconds=seconds), memories))
+        try:
+            memories = GuestMemory.of(source), GuestMemory.of(successor)
+            with ThreadPoolExecutor() as pool:
+                made = list(
+                    pool.map(lambda each: each.digest(self._name, seconds=seconds), memories)
+                )
+        except HarnessError as failed:
+            self._note(NOT_COMPARED, f"{failed.what}; {failed.because}", {})
+            return
         self._took_ms = (time.monotonic() - began) * 1e3
         self._taken = (*memories, made)
         self._note(DIGESTED, f"in {self._took_ms:.0f} ms", {"took_ms": self._took_ms})
 
-    def digests(self) -> Digests:
-        """Fetch what was made.  Raises MeasurementError if nothing was."""
-        if self._taken is None:
-            raise MeasurementError(
-                "memory was not compared",
-                because="the migration ended before both sides stood still",
-                fix="see why it did",
-            )
-        here, there, made = self._taken
+    def conclude(self, outcome: Outcome) -> Outcome:
+        """*outcome* with what came of it; after the flows: it takes a while."""
+        if self._taken is not None:
+            try:
+                self._compare(self._taken[0], self._fetched(*self._taken))
+            except HarnessError as failed:
+                self._note(NOT_COMPARED, f"{failed.what}; {failed.because}", {})
+        elif outcome.status == "completed" and not self.notes:
+            self._note(NOT_COMPARED, "both sides were never seen to stand still", {})
+        return outcome.noted(*self.notes)
+
+    def _compare(self, memory: GuestMemory, both: Digests) -> None:
+        pages = differing(both.here, both.there, both.name)
+        page_frames = [memory.page_frame(int(page)) for page in pages]
+        owners = [self._owners.get(each, "") for each in page_frames]
+        owned = {hex(each): own for each, own in zip(page_frames, owners, strict=True) if own}
+        lost = pages[np.array([not owner for owner in owners], dtype=bool)]
+        data = {"pages": both.pages, "digest": both.name, "bytes_per_s": both.bytes_per_s}
+        data |= {"owned": owned, "differ": len(lost)}
+        self.tables["memory"] = pd.DataFrame(
+            {"page": pages, "page_frame": page_frames, "owner": owners}
+        )
+        data |= self._explained(memory, both, lost)
+        self._note(MEMORY_COMPARED, f"{len(lost)} of {both.pages} pages differ", data)
+
+    def _explained(self, memory: GuestMemory, both: Digests, lost: np.ndarray) -> dict[str, Any]:
+        """What else there is to say of pages that are *lost*, by their numbers in the memory."""
+        del both
+        return {"page_frames": [memory.page_frame(int(page)) for page in lost]}
+
+    def _fetched(self, here: GuestMemory, there: GuestMemory, made: list[Digested]) -> Digests:
         of_source, of_successor = (
             memory.instance.host.fetch(each.path)
             for memory, each in zip((here, there), made, strict=True)
         )
-        slowest_s = max(each.seconds for each in made)
-        return Digests(
-            self._name, of_source, of_successor, here.pages, self._took_ms, here.size / slowest_s
-        )
-
-    def conclude(self, outcome: Outcome) -> Outcome:
-        """*outcome* with what came of it, if it came to it; after the flows: it takes a while."""
-        if self._taken is not None:
-            both = self.digests()
-            data = {"pages": both.pages, "digest": both.name, "bytes_per_s": both.bytes_per_s}
-            data |= self._result(self._taken[0], both)
-            self._note(MEMORY_COMPARED, f"{data['differ']} of {both.pages} pages differ", data)
-        return outcome.noted(*self.notes)
-
-    def _result(self, memory: GuestMemory, both: Digests) -> dict[str, Any]:
-        """Tell pages that the hypervisor writes by itself from those that are lost."""
-        pages = [int(page) for page in differing(both.here, both.there, both.name)]
-        frames = [memory.frame(page) for page in pages]
-        owners = [self._owners.get(frame, "") for frame in frames]
-        self.tables["memory"] = pd.DataFrame({"page": pages, "frame": frames, "owner": owners})
-        lost = [frame for frame, owner in zip(frames, owners, strict=True) if not owner]
-        owned = {hex(f): owner for f, owner in zip(frames, owners, strict=True) if owner}
-        return {"differ": len(lost), "frames": lost, "owned": owned}
+        bytes_per_s = here.size / max(each.seconds for each in made)
+        return Digests(self._name, of_source, of_successor, here.pages, self._took_ms, bytes_per_s)
 
     def _note(self, name: str, text: str, data: Mapping[str, Any]) -> None:
         self.notes.append(Note(time.monotonic_ns(), name, text, data))

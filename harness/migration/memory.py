@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.analysis.copies import read_copies
 from harness.analysis.memory import (
     Lent,
     all_zero,
-    differing,
     explained,
     read_log,
     written_pages,
@@ -46,29 +46,31 @@ class LoggedComparison(Comparison):
         self._since = len(source.qmp.events)
         source.qmp.execute("trace-event-set-state", {"name": "ram_save_page", "enable": True})
 
-    def _result(self, memory: GuestMemory, both: Digests) -> dict[str, Any]:
-        """Look each difference up in the device's log, and in QEMU's trace of its copies."""
+    def _explained(self, memory: GuestMemory, both: Digests, lost: np.ndarray) -> dict[str, Any]:
+        """Look each page up in the device's log, and in QEMU's trace of its copies."""
         source = memory.instance
         log = read_log(self._device.dma_log())
         lent = [Lent(**each) for each in self._device.control.ask("status")["memory"]]
-        pages = pages_explained(source, both, log, lent, since=self._since)
+        events = source.qmp.events[self._since :]
+        pages = pages_explained(source, both, lost, log, lent, events)
         self.tables |= {"dma": log, "memory": pages}
-        last_pass = next(
-            event for event in reversed(source.qmp.events) if event.title == "MIGRATION device"
-        )
-        return summary(pages, log, said_ns(last_pass))
+        return summary(pages, log, said_ns(_last(events, "MIGRATION device")))
 
 
 def pages_explained(
-    source: Instance, both: Digests, log: pd.DataFrame, lent: Sequence[Lent], *, since: int
+    source: Instance,
+    both: Digests,
+    lost: np.ndarray,
+    log: pd.DataFrame,
+    lent: Sequence[Lent],
+    events: Sequence[QmpEvent],
 ) -> pd.DataFrame:
     """The pages frame of ``analysis.memory``, from the device's *log* and from QEMU's trace.
 
-    *since* is the number of the source's first event of this migration.  Raises MeasurementError
-    for a trace that cannot be read.
+    *events* are the source's of this migration.  Raises MeasurementError for a trace that cannot
+    be read.
     """
-    events = source.qmp.events[since:]
-    completed = next(each for each in reversed(events) if each.title == "MIGRATION completed")
+    completed = _last(events, "MIGRATION completed")
     trace = source.host.fetch(f"{source.place.folder}/{TRACE}")
     copies = read_copies(trace, MEMORY_ID, end_ns=completed.realtime_ns)
     if copies.empty:
@@ -79,7 +81,7 @@ def pages_explained(
         )
     copies[["t_ns", "done_ns"]] += _monotonic_ns(0)
     return explained(
-        differing(both.here, both.there, both.name),
+        lost,
         written_pages(log, lent),
         copies,
         zeroes=all_zero(both.here, both.name),
@@ -87,11 +89,22 @@ def pages_explained(
     )
 
 
+def _last(events: Sequence[QmpEvent], title: str) -> QmpEvent:
+    """The last of *events* that is called so.  Raises MeasurementError without one."""
+    for event in reversed(events):
+        if event.title == title:
+            return event
+    raise MeasurementError(
+        f"QEMU did not say {title!r}",
+        because="without it nobody knows when its last pages were copied",
+        fix="see the source's QMP log among the artifacts",
+    )
+
+
 def summary(pages: pd.DataFrame, log: pd.DataFrame, last_pass_ns: int) -> dict[str, Any]:
     """What log and trace say, for MEMORY_COMPARED; the last pass began at *last_pass_ns*."""
     lost = pages[pages["differs"]]
     return {
-        "differ": len(lost),
         "may_differ": int(pages["may_differ"].sum()),
         "must_differ": int(pages["must_differ"].sum()),
         "not_lost": int((pages["must_differ"] & ~pages["differs"]).sum()),

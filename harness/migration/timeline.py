@@ -93,16 +93,7 @@ def _bme_samples(clock: SharedClock, seen: Seen) -> Iterable[BmeSample]:
     """A change happened after the sample before the one that showed it."""
     for line in seen.bme:
         stamp = clock.from_monotonic(seen.machine, line["t_ns"])
-        yield BmeSample(
-            t_ns=stamp.t_ns,
-            uncertainty_ns=stamp.uncertainty_ns + line["gap_ns"],
-            host=line["host"],
-            vf=line["vf"],
-            command=line["command"],
-            bme=line["bme"],
-            via=line["via"],
-            gap_ns=line["gap_ns"],
-        )
+        yield BmeSample.of({**line, "t_ns": stamp.t_ns}, stamp.uncertainty_ns)
 
 
 def _register_events(clock: SharedClock, seen: Sequence[Seen]) -> Iterator[Event]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.run.record import Moved
     from harness.traffic.flow import Flow
 
-FRAME = 0x1234
+PAGE_FRAME = 0x1234
 
 pytestmark = [
     *(pytest.mark.failover, pytest.mark.dma, pytest.mark.jumbo),
@@ -48,12 +48,12 @@ def test_one_byte_that_changes_at_the_destination_is_found_and_its_page_named(
     digest = Comparison.digest
 
     def changed(self: Comparison, source: Instance, successor: Instance) -> None:
-        change_byte(successor, FRAME)
+        change_byte(successor, PAGE_FRAME)
         digest(self, source, successor)
-        change_byte(successor, FRAME)  # back: the guest is to live, and that may be its kernel
+        change_byte(successor, PAGE_FRAME)  # back: the guest is to live, and that may be its kernel
 
     monkeypatch.setattr(Comparison, "digest", changed)
     moved = migrate(guest, flow(64), compare_memory=True)
-    assert moved.memory["frames"] == [FRAME], moved.why
+    assert moved.memory["page_frames"] == [PAGE_FRAME], moved.why
     assert "1 of" in moved.why
     assert "the guest's page frames 0x1234" in moved.why

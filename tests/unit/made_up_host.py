@@ -111,6 +111,7 @@ class Machine(AgentClient):
             "lease.give_back": lambda: setattr(self, "holder", ""),
             "clock": self._clock,
             "bme.wait": lambda: self.has_bme,
+            "memory.digest": lambda: {"pages": 65_536, "untouched": 0, "seconds": 1.0},
             "start": lambda: self._start(args["program"], args["spec"]),
             "read": lambda: self._of(self.files, args["path"]),
             "readlink": lambda: self._of(self.links, args["path"]),

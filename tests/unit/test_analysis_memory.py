@@ -22,6 +22,7 @@ from harness.analysis.memory import (
     read_log,
     written_pages,
 )
+from harness.errors import MeasurementError
 from harness.twin.dma_log import DmaLog, Kind
 
 MS = 1_000_000
@@ -60,7 +61,7 @@ def test_the_pages_that_differ_are_those_and_no_others(
 
 def test_memories_of_two_sizes_are_not_compared() -> None:
     """Page by page they would all be equal, up to where the smaller one ends."""
-    with pytest.raises(ValueError, match="not one memory"):
+    with pytest.raises(MeasurementError, match="not one memory"):
         differing(digests(b"a"), digests(b"a", b"b"), "crc32")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from synthetic import FAILOVER_BME, FAILOVER_EVENTS, bme, event, failover, refused
+from synthetic import FAILOVER_BME, FAILOVER_EVENTS, VF, bme, event, failover, refused
 
 from harness.analysis.excerpt import LEFT_OUT
 from harness.analysis.measured import Measured
@@ -112,21 +114,48 @@ def test_without_any_evidence_nothing_is_claimed() -> None:
     assert dma_order(failover(scheme="plain")) == []
 
 
-@pytest.mark.parametrize(("t_ms", "outcome"), [(4521, "kept"), (4523.5, "kept"), (4530, "broken")])
-def test_a_device_that_vfio_stopped_need_not_have_its_bme_clear(t_ms: float, outcome: str) -> None:
-    """Where QEMU drives the VF its driver never clears BME: it does not know of the migration."""
-    driven = failover(
+def driven(*states: tuple[float, str], doubt_ms: float = 2.4) -> Measured:
+    """A VF that QEMU drives; its driver never clears BME, since it knows of no migration."""
+    events = [event(t, "vfio:alder", f"vfio state {s}", doubt_ms, vf=VF) for t, s in states]
+    return failover(
         scheme="inplace",
-        events=[
-            event(-900, "vfio:alder", "vfio state RUNNING"),
-            *WITHOUT_RELEASE,
-            event(t_ms, "vfio:alder", "vfio state STOP_COPY", 2.4),
-            event(6000, "vfio:birch", "vfio state STOP"),
-        ],
+        events=[*WITHOUT_RELEASE, *events, event(6000, "vfio:birch", "vfio state STOP", vf=VF)],
         bme=[bme(-900, "alder", 0x0507), bme(7000, "alder", 0x0507), bme(6500, "birch", 0x0507)],
     )
-    assert [order.outcome for order in dma_order(driven)] == [outcome]
-    assert judged(driven).word == ("pass" if outcome == "kept" else "fail")
+
+
+@pytest.mark.parametrize(("t_ms", "outcome"), [(4521, "kept"), (4523.5, "kept"), (4530, "broken")])
+def test_a_device_that_vfio_stopped_need_not_have_its_bme_clear(t_ms: float, outcome: str) -> None:
+    halted = driven((-900, "RUNNING"), (t_ms, "STOP_COPY"))
+    assert [order.outcome for order in dma_order(halted)] == [outcome]
+    assert judged(halted).word == ("pass" if outcome == "kept" else "fail")
+
+
+@pytest.mark.parametrize(
+    "states",
+    [[(-950, "STOP"), (-900, "RUNNING")], [(400, "STOP"), (500, "RUNNING")]],
+    ids=["before it was asked for", "and ran on"],
+)
+def test_a_device_that_runs_by_stop_was_not_stopped_for_it(states: list[tuple[float, str]]) -> None:
+    assert [order.outcome for order in dma_order(driven(*states))] == ["broken"]
+
+
+def test_a_state_that_nobody_could_read_in_time_is_unknown() -> None:
+    """A driver lets who asks wait while the device changes its state: for a second here."""
+    late = driven((-900, "RUNNING"), (5400, "STOP_COPY"), doubt_ms=1000)
+    assert [order.outcome for order in dma_order(late)] == ["unknown"]
+
+
+def test_a_vf_that_vfio_stopped_does_not_answer_for_another() -> None:
+    halted = driven((-900, "RUNNING"), (4521, "STOP_COPY"))
+    other = [bme(-900, "alder", 0x0507, vf="b"), bme(4700, "alder", 0x0507, vf="b")]
+    both = replace(halted, bme=(*halted.bme, *other))
+    assert sorted(order.outcome for order in dma_order(both)) == ["broken", "kept"]
+
+
+def test_a_migration_that_completed_without_a_stop_has_an_order_that_nobody_knows() -> None:
+    unstopped = [each for each in FAILOVER_EVENTS if each.name != "STOP"]
+    assert [o.outcome for o in dma_order(failover(events=unstopped))] == ["unknown"]
 
 
 def test_a_device_that_stays_running_is_judged_by_its_bme() -> None:

@@ -247,6 +247,23 @@ def test_a_vf_that_lost_nothing_on_its_way_does_not_fail(samples: list[BmeSample
     assert judged(failover(scheme="plain", bme=samples)).word == "pass"
 
 
+def test_a_vf_that_nobody_looked_at_is_not_called_dead() -> None:
+    """Not at its destination: what is not known there is no fault."""
+    unseen = failover(scheme="inplace", bme=[bme(-900, "alder", 0x0103)])
+    assert judged(unseen) == Verdict("pass")
+    dead = failover(scheme="inplace", bme=[bme(-900, "alder", 0x0103), bme(7000, "birch", 0)])
+    assert judged(dead).reasons == (
+        "the guest's VF never mastered the bus at the destination: it is dead there",
+    )
+
+
+def test_memory_that_was_to_be_compared_and_was_not_makes_no_result() -> None:
+    missing = event(5000, "conductor", "memory not compared", text="alder: out of time")
+    verdict = judged(failover(events=[*FAILOVER_EVENTS, missing]))
+    assert verdict.word == "invalid"
+    assert verdict.reasons == ("memory was to be compared, and was not: alder: out of time",)
+
+
 def test_a_vf_that_stayed_is_not_looked_for_at_the_destination() -> None:
     """A cancelled migration leaves it where it was."""
     events = [

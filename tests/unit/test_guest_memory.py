@@ -46,7 +46,7 @@ def tells(end: End, *, memory_mib: int, high: bool = False) -> Instance:
 def test_small_memory_is_one_stretch(end: End) -> None:
     memory = GuestMemory.of(tells(end, memory_mib=256))
     assert (memory.address, memory.pages) == (HERE, 65_536)
-    assert memory.frame(0x1234) == 0x1234
+    assert memory.page_frame(0x1234) == 0x1234
     assert memory.host_address(0x1234) == HERE + 0x1234 * PAGE
 
 
@@ -57,7 +57,7 @@ def test_small_memory_is_one_stretch(end: End) -> None:
 def test_large_memory_goes_on_at_four_gibibytes(end: End, page: int, frame: int) -> None:
     """Between them is the hole for PCI: a page named by its place in the file would be another."""
     memory = GuestMemory.of(tells(end, memory_mib=4096, high=True))
-    assert memory.frame(page) == frame
+    assert memory.page_frame(page) == frame
     assert memory.has(frame)
     assert not memory.has(BELOW // PAGE)
     assert not memory.has((ABOVE + (1 << 30)) // PAGE)
@@ -66,7 +66,7 @@ def test_large_memory_goes_on_at_four_gibibytes(end: End, page: int, frame: int)
 
 def test_large_memory_without_a_hole_is_one_stretch(end: End) -> None:
     memory = GuestMemory.of(tells(end, memory_mib=2560))
-    assert memory.frame(memory.pages - 1) == memory.pages - 1
+    assert memory.page_frame(memory.pages - 1) == memory.pages - 1
 
 
 def test_a_qemu_that_does_not_tell_is_quoted(end: End) -> None:

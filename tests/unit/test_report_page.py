@@ -190,7 +190,7 @@ def test_a_broken_order_is_shown_by_the_lines_of_its_timeline(tmp_path: Path) ->
 def test_what_comparing_memory_came_to_and_cost_is_told(tmp_path: Path) -> None:
     """The stop is longer for it: who reads the figures has to know."""
     owner = {"0xb002": "kvmclock's wall clock of processor 0"}
-    compared: dict[str, Any] = {"pages": 65536, "differ": 0, "frames": [], "owned": owner}
+    compared: dict[str, Any] = {"pages": 65536, "differ": 0, "page_frames": [], "owned": owner}
     events = [
         event(5000, "conductor", "memory digested", took_ms=1561.4),
         event(9000, "conductor", "memory compared", **compared),

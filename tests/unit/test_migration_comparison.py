@@ -1,0 +1,52 @@
+"""What is told of a comparison that could not be made: the guest runs on, and nobody says equal."""
+
+from __future__ import annotations
+
+import pytest
+from qmp_server import Arguments
+from test_migration_scheme import End, migrated
+from test_migration_scheme import ends as ends
+
+from harness.analysis.measured import DIGESTED, NOT_COMPARED
+from harness.migration.comparison import Comparison
+from harness.migration.scheme import Outcome
+from harness.migration.schemes.plain import Plain
+
+
+def tells(asked: Arguments) -> str:
+    """Say where memory is, for a guest that has all of it at its beginning."""
+    address = str(asked["command-line"]).split()[1]
+    return "No memory is mapped" if address != "0x0" else "(ram) is 0x7f0c5be00000"
+
+
+def outcome_of(status: str) -> Outcome:
+    return Outcome(0, status, None, {}, "postmigrate", "running")
+
+
+def test_a_guest_whose_memory_cannot_be_digested_runs_on(ends: tuple[End, End]) -> None:
+    """Its migration is measured all the same; that its memory is not known is noted."""
+    for end in ends:
+        end.monitor.reacts["human-monitor-command"] = lambda _: "unknown command: 'gpa2hva'"
+    ends[1].monitor.paused = True
+    comparison = Comparison()
+    outcome = comparison.conclude(migrated(ends, Plain(comparison)))
+    assert (outcome.status, outcome.destination_state) == ("completed", "running")
+    (note,) = outcome.notes
+    assert note.name == NOT_COMPARED
+    assert "unknown command: 'gpa2hva'" in note.text
+
+
+def test_digests_that_cannot_be_fetched_are_noted(ends: tuple[End, End]) -> None:
+    """These hosts say that they wrote them: what was measured is not lost with the files."""
+    for end in ends:
+        end.monitor.reacts["human-monitor-command"] = tells
+    comparison = Comparison()
+    comparison.digest(ends[0].instance, ends[1].instance)
+    outcome = comparison.conclude(outcome_of("completed"))
+    assert [note.name for note in outcome.notes] == [DIGESTED, NOT_COMPARED]
+
+
+@pytest.mark.parametrize(("status", "told"), [("completed", [NOT_COMPARED]), ("refused", [])])
+def test_a_migration_that_never_stood_still_was_not_compared(status: str, told: list[str]) -> None:
+    """One that QEMU did not begin has no second memory to be looked at."""
+    assert [note.name for note in Comparison().conclude(outcome_of(status)).notes] == told
