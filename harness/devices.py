@@ -82,8 +82,8 @@ class DeviceProfile:
     """The values of ``ip link set PF vf N state`` that change something; empty: refused."""
     vf_frame_room: Fact[int]
     """How many bytes a frame may have beyond the MTU, its header and its checksum."""
-    vf_receive_queue: Fact[int]
-    """Where in BAR 0 of a VF the registers of its first receive queue begin."""
+    vf_receive_queues: Fact[range]
+    """Where in BAR 0 of a VF the registers of each of its receive queues begin."""
     quirks: tuple[Quirk, ...] = ()
 
     def quirk(self, name: str) -> Quirk | None:
@@ -181,7 +181,9 @@ I82599 = DeviceProfile(
     ),
     vf_link_states=Fact(frozenset({"auto", "disable"}), f"{_SRIOV}, ixgbe_ndo_set_vf_link_state"),
     vf_frame_room=Fact(0, f"{_SRIOV}, ixgbe_set_vf_lpe: MAXFRS is what the VF asked for"),
-    vf_receive_queue=Fact(0x1000, "drivers/net/ethernet/intel/ixgbevf/regs.h, IXGBE_VFRDBAL(0)"),
+    vf_receive_queues=Fact(
+        range(0x1000, 0x1200, 0x40), "drivers/net/ethernet/intel/ixgbevf/regs.h, IXGBE_VFRDBAL"
+    ),
     quirks=(
         *_IXGBE_QUIRKS,
         Quirk(
@@ -244,7 +246,9 @@ I82576 = DeviceProfile(
     vf_frame_room=Fact(
         4, "drivers/net/ethernet/intel/igb/igb_main.c, igb_set_vf_rlpml: VLAN_TAG_SIZE is added"
     ),
-    vf_receive_queue=Fact(0x2800, "drivers/net/ethernet/intel/igbvf/regs.h, E1000_RDBAL(0)"),
+    vf_receive_queues=Fact(
+        range(0x2800, 0x2A00, 0x100), "drivers/net/ethernet/intel/igbvf/regs.h, E1000_RDBAL"
+    ),
     quirks=(
         Quirk(
             "mac-needs-reload",

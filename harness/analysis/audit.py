@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
-from harness.analysis.measured import BmeSample
-from harness.analysis.packets import RECEIVED, SENT
+from harness.analysis.measured import BmeSample, MeasuredFlow
+from harness.analysis.packets import packets
 from harness.errors import MeasurementError
 from harness.uapi.pci_regs import Command
 
@@ -21,7 +21,8 @@ NOT_BACK = "no"
 class Moments:
     """When what was done, in the peer's monotonic clock: ns.
 
-    The step was asked for and *taken*; the VF was *looked* at twice; then the step was taken back.
+    The step was asked for and *taken*; the VF was *looked* at from then to then; at last what gave
+    it back was done.  All are known to within *uncertainty_ns*.
     """
 
     asked: int
@@ -29,22 +30,42 @@ class Moments:
     looked: int
     looked_again: int
     taking_back: int
+    uncertainty_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was seen of the VF's writing while it was looked at.
+
+    newest          number of the newest frame of the flow that is in the guest's memory
+    watched, changed  pages under the receive rings, and how many of them changed
+    has_rings       whether the VF still had these rings; else its driver had given the pages back,
+                    and whatever used them since may have changed them
+    accesses        the device's own accesses to memory; None where it keeps no log
+    """
+
+    newest: int | None
+    watched: int
+    changed: int
+    has_rings: bool
+    accesses: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Audited:
     """One way to stop a VF; times are ms since the step was asked for, in the peer's clock.
 
-    way, trigger   how; for a hot-unplug also what told the guest
-    driver         the guest's, of the VF
-    step_ms        how long the step took
-    command        samples of COMMAND, with *command_ms*: its changes, the first and the last
-    sent, returned frames sent while it was looked at, and those of them that came back
-    newest_ms      when the newest frame that is in the guest's memory was sent; None without any
-    pages          (watched, changed): those under the receive rings, between the two looks
-    accesses       the device's own accesses to memory between them; None where it keeps no log
-    buffers_freed  whether the driver gave the pages back: another may write to them then
-    back, back_ms  what gave the VF back, or NOT_BACK; how long after that the first frame came
+    way, trigger    how; for a hot-unplug also what told the guest
+    driver          the guest's, of the VF
+    own_memory_enable  whether the VF has a Memory Enable of its own
+    step_ms         how long the step took
+    looked_ms       from when to when the VF was looked at
+    command         samples of COMMAND, each with its time: its changes, the first and the last
+    sent, returned  frames sent meanwhile, and those of them that came back
+    newest_ms       when the newest frame that is in the guest's memory was sent
+    back, back_ms   what gave the VF back, or NOT_BACK; how long after that the first frame came
+    trouble         what went wrong as it was given back; empty for nothing
+    packets         the flow's frames; columns as ``harness.analysis`` says
     """
 
     way: str
@@ -52,19 +73,19 @@ class Audited:
     host: str
     vf: str
     driver: str
+    own_memory_enable: bool
     uncertainty_ms: float
     step_ms: float
     looked_ms: tuple[float, float]
-    command: tuple[BmeSample, ...]
-    command_ms: tuple[float, ...]
+    command: tuple[tuple[float, BmeSample], ...]
     sent: int
     returned: int
-    newest_ms: float | None
-    pages: tuple[int, int]
-    accesses: int | None
+    newest_ms: float
+    evidence: Evidence
     back: str
     back_ms: float | None
-    buffers_freed: bool
+    trouble: str
+    packets: pd.DataFrame
 
     @property
     def is_master(self) -> bool:
@@ -73,10 +94,8 @@ class Audited:
         It was so from the beginning, or became so before the end.
         """
         begin_ms, end_ms = self.looked_ms
-        meanwhile = zip(self.command, self.command_ms, strict=True)
-        return self._at_look.masters or any(
-            sample.masters for sample, ms in meanwhile if begin_ms <= ms <= end_ms
-        )
+        meanwhile = (sample for ms, sample in self.command if begin_ms <= ms <= end_ms)
+        return self._at_look.masters or any(sample.masters for sample in meanwhile)
 
     @property
     def is_gone(self) -> bool:
@@ -84,17 +103,9 @@ class Audited:
         return self._at_look.gone
 
     @property
-    def has_memory(self) -> bool:
-        """Whether Memory Enable was set then."""
-        sample = self._at_look
-        return not sample.gone and bool(sample.command & Command.MEMORY)
-
-    @property
     def is_silent(self) -> bool:
         """Whether nothing came in then, by any of the signs."""
-        newest_in_time = self.newest_ms is None or self.newest_ms <= self.looked_ms[0]
-        changed = 0 if self.buffers_freed else self.pages[1]
-        return newest_in_time and not (self.returned or changed or self.accesses)
+        return not self._signs
 
     @property
     def cleared_ms(self) -> float | None:
@@ -102,9 +113,19 @@ class Audited:
         return self._first(lambda sample: not sample.masters)
 
     @property
+    def set_again_ms(self) -> float | None:
+        """When it was first seen set after that, before the step was taken back."""
+        cleared_ms = self.cleared_ms
+        return None if cleared_ms is None else self._first(lambda s: s.masters, cleared_ms)
+
+    @property
     def memory_cleared_ms(self) -> float | None:
-        """When Memory Enable was first seen clear, or the VF gone."""
-        return self._first(lambda s: s.gone or not s.command & Command.MEMORY)
+        """When Memory Enable was first seen clear, or the VF gone.
+
+        Of a VF that has no such bit of its own, VFIO makes one up and sysfs shows none.
+        """
+        has_bit = self.own_memory_enable
+        return self._first(lambda s: s.gone or (has_bit and not s.command & Command.MEMORY))
 
     @property
     def faults(self) -> list[str]:
@@ -112,30 +133,32 @@ class Audited:
         if self.is_master or self.is_silent:
             return []
         told = "gone" if self.is_gone else "not allowed to master the bus"
-        return [
-            f"VF {self.vf} of {self.host} was {told}, and still {self.returned} frames came in, "
-            f"{self.pages[1]} pages under its rings changed, {self.accesses or 0} accesses were "
-            "logged"
-        ]
+        return [f"VF {self.vf} of {self.host} was {told}, and still {', '.join(self._signs)}"]
+
+    @property
+    def _signs(self) -> list[str]:
+        """What shows that the VF went on, a few words each."""
+        seen, late_ms = self.evidence, self.newest_ms - self.looked_ms[0]
+        signs = {
+            f"{self.returned} frames came in": self.returned,
+            f"a frame of {late_ms:.0f} ms after is in memory": late_ms > 0,
+            f"{seen.changed} pages under its rings changed": seen.has_rings and seen.changed,
+            f"{seen.accesses} accesses were logged": seen.accesses,
+        }
+        return [sign for sign, is_there in signs.items() if is_there]
 
     @property
     def _at_look(self) -> BmeSample:
-        earlier = [
-            sample
-            for sample, ms in zip(self.command, self.command_ms, strict=True)
-            if ms <= self.looked_ms[0]
-        ]
-        return earlier[-1] if earlier else self.command[0]
+        earlier = [sample for ms, sample in self.command if ms <= self.looked_ms[0]]
+        return earlier[-1] if earlier else self.command[0][1]
 
-    def _first(self, meets: Any) -> float | None:
-        return next(
-            (
-                ms
-                for sample, ms in zip(self.command, self.command_ms, strict=True)
-                if 0 <= ms <= self.looked_ms[1] and meets(sample)
-            ),
-            None,
-        )
+    def _first(
+        self, meets: Callable[[BmeSample], bool], since_ms: float | None = None
+    ) -> float | None:
+        """When a sample first *meets* that, from when the step was asked for to the look's end."""
+        begin_ms = -self.uncertainty_ms if since_ms is None else since_ms
+        end_ms = self.looked_ms[1]
+        return next((ms for ms, s in self.command if begin_ms <= ms <= end_ms and meets(s)), None)
 
 
 def audited(
@@ -143,76 +166,62 @@ def audited(
     way: str,
     trigger: str | None,
     driver: str,
+    own_memory_enable: bool,
     moments: Moments,
-    uncertainty_ns: int,
     lines: Sequence[Mapping[str, Any]],
-    sent: bytes,
-    received: bytes,
-    newest: int | None,
-    pages: tuple[int, int],
-    accesses: int | None,
+    flow: MeasuredFlow,
+    evidence: Evidence,
     back: str,
-    buffers_freed: bool,
+    trouble: str = "",
 ) -> Audited:
     """Put together what was recorded; *lines* are the observer's, in the peer's clock.
 
-    *sent* and *received* are the flow's records, *newest* the number of the newest frame found in
-    memory.  Raises MeasurementError if nobody observed, or nothing was sent meanwhile.
+    Raises MeasurementError where there is nothing to go by: silence would say nothing then.
     """
-    if not lines:
-        raise MeasurementError(
-            "nobody observed the VF's COMMAND register",
-            because="without it nobody knows whether it was allowed to master the bus",
-            fix="see the observer's record on the host",
-        )
-    left, arrived = np.frombuffer(sent, SENT), np.frombuffer(received, RECEIVED)
-    meanwhile = (left["sent_ns"] > moments.looked) & (left["sent_ns"] < moments.looked_again)
-    numbers = left["sequence"][meanwhile]
-    if not len(numbers):
-        raise MeasurementError(
-            f"no frame was sent while the VF was looked at, {way}",
-            because="that nothing came in then says nothing",
-            fix="see the flow's sender on the peer",
-        )
-    sent_at = dict(zip(left["sequence"].tolist(), left["sent_ns"].tolist(), strict=True))
-    again = arrived["received_ns"][arrived["received_ns"] > moments.taking_back]
-    samples = tuple(_sample(line) for line in sorted(lines, key=lambda line: line["t_ns"]))
-
-    def ms(t_ns: int) -> float:
-        return (t_ns - moments.asked) / 1e6
-
+    frame = packets(flow, asked_ns=moments.asked)
+    looked, looked_again, taking_back = (
+        t_ns - moments.asked for t_ns in (moments.looked, moments.looked_again, moments.taking_back)
+    )
+    meanwhile = frame[frame["sent_ns"].between(looked, looked_again)]
+    _check(way, lines, meanwhile, evidence)
+    newest = frame[frame["sequence"] == evidence.newest]
+    again = frame["returned_ns"][frame["returned_ns"] > taking_back]
+    samples = sorted((BmeSample.of(line) for line in lines), key=lambda sample: sample.t_ns)
+    came_back = len(again) and back != NOT_BACK
     return Audited(
         way=way,
         trigger=trigger,
         host=samples[0].host,
         vf=samples[0].vf,
         driver=driver,
-        uncertainty_ms=uncertainty_ns / 1e6,
-        step_ms=ms(moments.taken),
-        looked_ms=(ms(moments.looked), ms(moments.looked_again)),
-        command=samples,
-        command_ms=tuple(ms(sample.t_ns) for sample in samples),
-        sent=len(numbers),
-        returned=int(np.isin(numbers, arrived["sequence"]).sum()),
-        newest_ms=ms(sent_at[newest]) if newest in sent_at else None,
-        pages=pages,
-        accesses=accesses,
+        own_memory_enable=own_memory_enable,
+        uncertainty_ms=moments.uncertainty_ns / 1e6,
+        step_ms=(moments.taken - moments.asked) / 1e6,
+        looked_ms=(looked / 1e6, looked_again / 1e6),
+        command=tuple(((sample.t_ns - moments.asked) / 1e6, sample) for sample in samples),
+        sent=len(meanwhile),
+        returned=int(meanwhile["returned_ns"].notna().sum()),
+        newest_ms=float(newest["sent_ns"].iloc[0]) / 1e6,
+        evidence=evidence,
         back=back,
-        buffers_freed=buffers_freed,
-        back_ms=float(again.min() - moments.taking_back) / 1e6
-        if len(again) and back != NOT_BACK
-        else None,
+        back_ms=float(again.min() - taking_back) / 1e6 if came_back else None,
+        trouble=trouble,
+        packets=frame,
     )
 
 
-def _sample(line: Mapping[str, Any]) -> BmeSample:
-    return BmeSample(
-        t_ns=line["t_ns"],
-        uncertainty_ns=line["gap_ns"],
-        host=line["host"],
-        vf=line["vf"],
-        command=line["command"],
-        bme=line["bme"],
-        via=line["via"],
-        gap_ns=line["gap_ns"],
-    )
+def _check(
+    way: str, lines: Sequence[Mapping[str, Any]], meanwhile: pd.DataFrame, evidence: Evidence
+) -> None:
+    missing = {
+        "nobody observed the VF's COMMAND register": not lines,
+        "no frame was sent while the VF was looked at": meanwhile.empty,
+        "no page under the VF's receive rings was watched": not evidence.watched,
+        "no frame of the flow was found in the guest's memory": evidence.newest is None,
+    }
+    if told := [what for what, is_missing in missing.items() if is_missing]:
+        raise MeasurementError(
+            f"{way}: {'; '.join(told)}",
+            because="without that, silence of the VF says nothing",
+            fix="see the observer's record, the flow's sender, and the VF's registers before it",
+        )

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from harness.analysis.audit import NOT_BACK, Audited, Moments, audited
+from harness.analysis.audit import NOT_BACK, Audited, Evidence, Moments, audited
 from harness.audit.evidence import RingPages
 from harness.audit.ways import Subject, Way
+from harness.errors import HarnessError
 from harness.guest.instance import Instance
 from harness.guest.memory import GuestMemory
 from harness.host.twin import Twin
 from harness.host.vf import Observed
 from harness.migration.clocks import SharedClock, read_clocks
-from harness.migration.conductor import Ends
+from harness.migration.conductor import Ends, measured_flow
 from harness.traffic.flow import Flow
 from harness.traffic.running import RunningFlow
 from harness.traffic.running import start as start_flow
@@ -26,7 +27,10 @@ SETTLE_S, SILENT_S = 4.0, 0.5
 """How long frames may go on to come in, and how long none must have come to call it over."""
 
 LOOK_S = 1.5
-BACK_S = {Way.DEVICE_SUSPEND: 12.0, Way.VFIO_RESET: 15.0, Way.SYSFS_RESET: 15.0}
+BACK_S = {
+    Way.DEVICE_SUSPEND: 12.0, Way.ACPI_SUSPEND: 15.0,
+    Way.VFIO_RESET: 15.0, Way.SYSFS_RESET: 15.0,
+}  # fmt: skip
 """How long it is waited for frames again: ixgbevf looks after its VF once in 10 s."""
 USUAL_BACK_S = 5.0
 
@@ -36,11 +40,9 @@ class _Notes:
     """What is noted meanwhile; times are of our own monotonic clock."""
 
     times: dict[str, int] = field(default_factory=dict)
-    newest: int | None = None
-    watched: int = 0
-    changed: int = 0
-    accesses: int | None = None
+    evidence: Evidence | None = None
     back: str = NOT_BACK
+    trouble: str = ""
 
     def at(self, name: str) -> None:
         self.times[name] = time.monotonic_ns()
@@ -57,7 +59,8 @@ def audit(
 ) -> Audited:
     """Stop the VF of a guest without a standby that way, under *flow*, and give it back.
 
-    Raises WaitError if the flow is not served before, and what the steps raise.
+    What goes wrong as it is given back is told in ``back``.  Raises WaitError if the flow is not
+    served before, MeasurementError where nothing was seen to go by, and what stopping it raises.
     """
     subject = Subject.of(instance, ends.guest)
     host, notes = instance.host, _Notes()
@@ -77,46 +80,54 @@ def audit(
         _give_back(way, subject, running, notes)
         records = running.stop()
     clock = SharedClock(before, {m.name: read_clocks(m) for m in machines}, ends.peer.name)
-    moments = {name: clock.from_ours(t_ns) for name, t_ns in notes.times.items()}
+    assert notes.evidence is not None
     return audited(
         way=way.value,
         trigger=instance.spec.trigger.value if way is Way.UNPLUG else None,
         driver=subject.inside.driver,
-        moments=Moments(**{name: stamp.t_ns for name, stamp in moments.items()}),
-        uncertainty_ns=max(stamp.uncertainty_ns for stamp in moments.values()),
+        own_memory_enable=subject.vf.has_memory_enable,
+        moments=_moments(clock, notes),
         lines=[
             {**line, "t_ns": clock.from_monotonic(host.name, line["t_ns"]).t_ns}
             for line in seen[0].lines
         ],
-        sent=records.sent,
-        received=records.received,
-        newest=notes.newest,
-        pages=(notes.watched, notes.changed),
-        accesses=notes.accesses,
+        flow=measured_flow(records),
+        evidence=notes.evidence,
         back=notes.back,
-        buffers_freed=way.frees_buffers,
+        trouble=notes.trouble,
     )
 
 
+def _moments(clock: SharedClock, notes: _Notes) -> Moments:
+    stamps = {name: clock.from_ours(t_ns) for name, t_ns in notes.times.items()}
+    uncertainty_ns = max(stamp.uncertainty_ns for stamp in stamps.values())
+    times = {name: stamp.t_ns for name, stamp in stamps.items()}
+    return Moments(**times, uncertainty_ns=uncertainty_ns)
+
+
 def _stop_and_look(way: Way, subject: Subject, running: RunningFlow, notes: _Notes) -> None:
-    """Take the step, wait until it shows, and look twice at what the VF could write to."""
-    instance, vf = subject.instance, subject.vf
-    memory = GuestMemory.of(instance)
-    rings = vf.receive_rings(qemu_pid=instance.pid)
-    pages = RingPages.of(memory, rings)
-    notes.watched = len(pages.frames)
+    """Take the step, wait until it shows, and look at what the VF could write to, twice."""
+    memory, pid = GuestMemory.of(subject.instance), subject.instance.pid
+    earlier = RingPages.of(memory, subject.vf.receive_rings(qemu_pid=pid))
     notes.at("asked")
     subject.stop(way)
     notes.at("taken")
     _settle(running)
+    rings = [] if way.frees_rings else subject.vf.receive_rings(qemu_pid=pid)
+    pages = RingPages.of(memory, rings) if rings else earlier
     notes.at("looked")
     first, accesses = pages.digests(), _accesses(subject)
     let_pass(LOOK_S)
-    notes.changed = pages.changed_since(first)
-    if accesses is not None:
-        notes.accesses = (_accesses(subject) or 0) - accesses
+    newest = memory.newest_frame(running.flow.number)
+    changed, accesses_now = pages.changed_since(first), _accesses(subject)
     notes.at("looked_again")
-    notes.newest = memory.newest_frame(running.flow.number)
+    notes.evidence = Evidence(
+        newest=newest,
+        watched=len(pages.numbers),
+        changed=changed,
+        has_rings=bool(rings),
+        accesses=None if accesses is None else (accesses_now or 0) - accesses,
+    )
 
 
 def _settle(running: RunningFlow) -> None:
@@ -131,21 +142,30 @@ def _settle(running: RunningFlow) -> None:
 
 
 def _give_back(way: Way, subject: Subject, running: RunningFlow, notes: _Notes) -> None:
+    """Take the step back, or have the driver begin anew; what fails of it is noted."""
     notes.at("taking_back")
-    how, seconds = subject.take_back(way), BACK_S.get(way, USUAL_BACK_S)
+    seconds = BACK_S.get(way, USUAL_BACK_S)
     try:
-        running.wait_until_served(seconds)
-        notes.back = how or "by itself"
-    except WaitError:
+        how = subject.take_back(way)
+        if _is_served(running, seconds):
+            notes.back = how or "by itself"
+            return
         notes.at("taking_back")
         subject.begin_anew()
-        try:
-            running.wait_until_served(USUAL_BACK_S)
+        if _is_served(running, USUAL_BACK_S):
             notes.back = f"driver began anew ({how or 'waited'}, {seconds:g} s in vain)"
-        except WaitError:
-            notes.back = NOT_BACK
+    except HarnessError as failed:
+        notes.back, notes.trouble = NOT_BACK, f"{failed.what}; {failed.because}"
+
+
+def _is_served(running: RunningFlow, seconds: float) -> bool:
+    try:
+        running.wait_until_served(seconds)
+    except WaitError:
+        return False
+    return True
 
 
 def _accesses(subject: Subject) -> int | None:
-    """How many accesses a twin's own log has; None for a VF that keeps none."""
+    """How many accesses a twin has made, by its own log; None for a VF that keeps none."""
     return subject.vf.accesses if isinstance(subject.vf, Twin) else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.guest.memory import PAGE, GuestMemory
 from harness.host.vf import Ring
-from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES
+from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, RxStatus
 
 BUFFER_BYTES = 2048
 """Of a receive buffer at least: both drivers give a VF such or larger ones for 9000-byte MTUs."""
@@ -16,21 +16,21 @@ BUFFER_BYTES = 2048
 
 @dataclass(frozen=True, slots=True)
 class RingPages:
-    """The guest's page *frames* that hold receive descriptors and the buffers that the VF has."""
+    """Pages of a guest that hold receive descriptors and the buffers that the VF has, by number."""
 
     memory: GuestMemory
-    frames: tuple[int, ...]
+    numbers: tuple[int, ...]
 
     @classmethod
     def of(cls, memory: GuestMemory, rings: Sequence[Ring]) -> RingPages:
         """Those of *rings*, as their descriptors are now."""
-        frames: set[int] = set()
+        numbers: set[int] = set()
         for ring in rings:
             size = ring.count * DESCRIPTOR_BYTES
-            frames |= _frames(ring.address, size)
+            numbers |= _pages(ring.address, size)
             for address in buffers(memory.read(ring.address, size), ring):
-                frames |= _frames(address, BUFFER_BYTES)
-        return cls(memory, tuple(sorted(filter(memory.has, frames))))
+                numbers |= _pages(address, BUFFER_BYTES)
+        return cls(memory, tuple(sorted(filter(memory.has, numbers))))
 
     def changed_since(self, before: Sequence[int]) -> int:
         """How many have changed since `digests` gave *before*."""
@@ -38,15 +38,19 @@ class RingPages:
 
     def digests(self) -> list[int]:
         """A number for each page."""
-        return self.memory.digest_frames(self.frames)
+        return self.memory.digest_pages(self.numbers)
 
 
 def buffers(descriptors: bytes, ring: Ring) -> list[int]:
-    """The guest's addresses of the buffers that the VF may write to: those from head to tail."""
+    """The guest's addresses of the buffers that the VF may write to: those from head to tail.
+
+    One that the VF has written back since (DD is set) holds no address any more.
+    """
     count = (ring.tail - ring.head) % ring.count
     numbers = ((ring.head + n) % ring.count for n in range(count))
-    return [struct.unpack_from("<Q", descriptors, n * DESCRIPTOR_BYTES)[0] for n in numbers]
+    read = (struct.unpack_from("<QQ", descriptors, n * DESCRIPTOR_BYTES) for n in numbers)
+    return [packet for packet, header in read if not header & RxStatus.DD]
 
 
-def _frames(address: int, size: int) -> set[int]:
+def _pages(address: int, size: int) -> set[int]:
     return set(range(address // PAGE, (address + size - 1) // PAGE + 1))

@@ -40,9 +40,9 @@ class Way(Enum):
     """The host clears BME through VFIO's config region, with the guest running."""
 
     @property
-    def frees_buffers(self) -> bool:
-        """Whether the driver may give its receive buffers back to its kernel, for any other use."""
-        return self in (Way.LINK_DOWN, Way.UNBIND, Way.REMOVED, Way.UNPLUG, Way.GUEST_RESET)
+    def frees_rings(self) -> bool:
+        """Whether the driver gives rings and buffers back to its kernel, for any other use."""
+        return self in (Way.LINK_DOWN, Way.UNBIND, Way.REMOVED, Way.UNPLUG)
 
 
 @dataclass(frozen=True, slots=True)

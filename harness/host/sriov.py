@@ -67,6 +67,11 @@ class VirtualFunction:
         return {"driver": VFIO, "host": self.pci}
 
     @property
+    def has_memory_enable(self) -> bool:
+        """As its family has it."""
+        return self.port.profile.vf_has_memory_enable.value
+
+    @property
     def needs_shared_memory(self) -> bool:
         """The kernel pins whatever memory the guest has."""
         return False
@@ -110,15 +115,16 @@ class VirtualFunction:
         return Observing(self.host, path, self.host.start("observer", spec))
 
     def receive_rings(self, *, qemu_pid: int) -> list[Ring]:
-        """Of the first queue, which is the only one of a guest with one processor."""
-        queue = self.port.profile.vf_receive_queue.value
-        offsets = [queue + register for register in _RING_REGISTERS]
-        low, high, length, head, tail, control = self.host.ask(
-            "vf.registers", pid=qemu_pid, address=self.pci, offsets=offsets
-        )
-        if not control & QueueControl.ENABLE:
-            return []
-        return [Ring(high << 32 | low, length // DESCRIPTOR_BYTES, head, tail)]
+        """By the registers of all queues that a VF of its family has."""
+        queues = self.port.profile.vf_receive_queues.value
+        offsets = [queue + register for queue in queues for register in _RING_REGISTERS]
+        values = self.host.ask("vf.registers", pid=qemu_pid, address=self.pci, offsets=offsets)
+        rings, each = [], len(_RING_REGISTERS)
+        for first in range(0, len(values), each):
+            low, high, length, head, tail, control = values[first : first + each]
+            if control & QueueControl.ENABLE:
+                rings.append(Ring(high << 32 | low, length // DESCRIPTOR_BYTES, head, tail))
+        return rings
 
     def set_master(self, on: bool, *, qemu_pid: int) -> None:
         """Through VFIO's config region."""

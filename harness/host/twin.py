@@ -46,27 +46,35 @@ class Twin:
         }
 
     @property
+    def has_memory_enable(self) -> bool:
+        """As VFIO would make one up for it."""
+        return True
+
+    @property
     def needs_shared_memory(self) -> bool:
         """Its DMA goes straight into the guest's memory."""
         return True
 
     @property
     def accesses(self) -> int | None:
-        """How many accesses to the guest's memory it has logged; None if it keeps no log."""
-        records = self.control.ask("status")["dma"]["records"]
-        return None if records is None else int(records)
+        """How many accesses it has made to the guest's memory; None if it keeps no log.
+
+        Those count, too, that found the log full.
+        """
+        dma = self.control.ask("status")["dma"]
+        return None if dma["records"] is None else int(dma["records"] + dma["dropped"])
 
     @property
     def log_position(self) -> int:
         """How many records its DMA log has.  Raises UsageError if it keeps none."""
-        records = self.accesses
+        records = self.control.ask("status")["dma"]["records"]
         if records is None:
             raise UsageError(
                 f"{self.host.name}: twin {self.name} keeps no DMA log",
                 because=f"the topology says so, in [hosts.{self.host.name}.twin]",
                 fix="leave dma_log = false out of it",
             )
-        return records
+        return int(records)
 
     def check_logged(self) -> None:
         """Raise UsageError unless its DMA is logged."""

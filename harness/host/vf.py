@@ -74,6 +74,10 @@ class Vf(Protocol):
         """QEMU's ``-device`` as properties, without what depends on the guest: id, bus, pair."""
 
     @property
+    def has_memory_enable(self) -> bool:
+        """Whether its COMMAND has a Memory Enable of its own."""
+
+    @property
     def needs_shared_memory(self) -> bool:
         """Whether it can work only in a guest whose memory is shared."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import GuestError, LabError, RemoteError, RestoreError, UsageError
+from harness.errors import GuestError, HarnessError, LabError, RemoteError, RestoreError, UsageError
 from harness.plugin.hooks import EXIT_CODE, FAILED, RECORD, WORKER
 from harness.plugin.options import SETTINGS
 
@@ -219,10 +219,17 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
 @pytest.fixture
 def audit(flow: Callable[..., Flow], case: Case) -> Callable[[MovingGuest, Way], Audited]:
     """Stop a guest's VF in a way, under 9014-byte traffic; what came of it is kept and reported."""
+    from harness.analysis.audit import NOT_BACK
 
     def stop(guest: MovingGuest, way: Way) -> Audited:
-        found = guest.audit(way, flow(9014))
-        case.audits.append(found)
+        try:
+            found = guest.audit(way, flow(9014))
+        except HarnessError:
+            guest.replace("the audit broke off")
+            raise
+        case.keep_audit(found)
+        if found.back == NOT_BACK:
+            guest.replace("the VF did not come back")
         return found
 
     return stop

@@ -42,7 +42,7 @@ class AuditRow:
 
 def audit_result(audited: Audited) -> Audit:
     """An audit as its entry in results.json."""
-    watched, changed = audited.pages
+    seen = audited.evidence
     return Audit(
         way=audited.way,
         trigger=audited.trigger,
@@ -54,20 +54,25 @@ def audit_result(audited: Audited) -> Audit:
         looked_ms=audited.looked_ms,
         bme=[
             Bme(t_ms=ms, host=s.host, vf=s.vf, command=s.command, bme=s.masters, via=s.via)
-            for ms, s in zip(audited.command_ms, audited.command, strict=True)
+            for ms, s in audited.command
         ],
         cleared_ms=audited.cleared_ms,
+        set_again_ms=audited.set_again_ms,
+        own_memory_enable=audited.own_memory_enable,
         memory_cleared_ms=audited.memory_cleared_ms,
         master=audited.is_master,
         gone=audited.is_gone,
+        silent=audited.is_silent,
         sent=audited.sent,
         returned=audited.returned,
         newest_ms=audited.newest_ms,
-        pages_watched=watched,
-        pages_changed=changed,
-        accesses=audited.accesses,
+        pages_watched=seen.watched,
+        pages_changed=seen.changed,
+        has_rings=seen.has_rings,
+        accesses=seen.accesses,
         back=audited.back,
         back_ms=audited.back_ms,
+        trouble=audited.trouble,
         faults=audited.faults,
     )
 
@@ -85,35 +90,50 @@ def _row(audit: Audit) -> AuditRow:
         stopped=WAYS.get(audit.way, audit.way) + TRIGGERS.get(audit.trigger or "", ""),
         driver=audit.driver,
         step=duration(audit.step_ms),
-        bme=_cleared(audit.cleared_ms, "stays 1", gone=audit.gone),
-        memory_enable=_cleared(audit.memory_cleared_ms, "stays as it was", gone=audit.gone),
+        bme=_bme(audit),
+        memory_enable=_memory_enable(audit),
         frames=_frames(audit),
-        rings=f"{audit.pages_changed} of {audit.pages_watched} pages"
-        + (f", {audit.accesses} accesses" if audit.accesses is not None else ""),
+        rings=_rings(audit),
         back=_back(audit),
-        silent=not (audit.returned or audit.pages_changed or audit.accesses),
+        silent=audit.silent,
         faults=tuple(audit.faults),
     )
 
 
-def _cleared(ms: float | None, otherwise: str, *, gone: bool) -> str:
-    if ms is None:
-        return otherwise
-    return f"0 after {duration(ms)}" + (", then gone" if gone else "")
+def _bme(audit: Audit) -> str:
+    if audit.cleared_ms is None:
+        return "stays 1"
+    then = ", then gone" if audit.gone else ""
+    if audit.set_again_ms is not None:
+        then = f", 1 again after {duration(audit.set_again_ms)}"
+    return f"0 after {_since(audit.cleared_ms)}{then}"
+
+
+def _memory_enable(audit: Audit) -> str:
+    if audit.memory_cleared_ms is not None:
+        return f"0 after {_since(audit.memory_cleared_ms)}"
+    return "stays as it was" if audit.own_memory_enable else "no such bit"
+
+
+def _since(ms: float) -> str:
+    """A time since the step, which the clocks may have a moment before it."""
+    return duration(max(ms, 0))
 
 
 def _frames(audit: Audit) -> str:
     newest = audit.newest_ms
-    if newest is None:
-        last = "none is in memory"
-    elif newest <= 0:
-        last = f"the last in memory was sent {duration(-newest)} before"
-    else:
-        last = f"the last in memory was sent {duration(newest)} after"
+    side = "before" if newest <= 0 else "after"
+    last = f"the last in memory was sent {duration(abs(newest))} {side}"
     return f"{audit.returned} of {audit.sent} came in; {last}"
+
+
+def _rings(audit: Audit) -> str:
+    given_back = "" if audit.has_rings else ", given back by the driver"
+    logged = f", {audit.accesses} accesses" if audit.accesses is not None else ""
+    return f"{audit.pages_changed} of {audit.pages_watched} pages{given_back}{logged}"
 
 
 def _back(audit: Audit) -> str:
     if audit.back == NOT_BACK or audit.back_ms is None:
-        return "no"
+        return f"no: {audit.trouble}" if audit.trouble else "no"
     return f"{audit.back}: after {duration(audit.back_ms)}"

@@ -132,13 +132,17 @@ class Audit(Model):
     """One way to stop a VF; times are ms since the step was asked for, in the peer's clock.
 
     step_ms, looked_ms     how long the step took; the stretch in which the VF was looked at
-    cleared_ms, memory_cleared_ms   when BME, and Memory Enable, were first seen clear
+    cleared_ms, set_again_ms   when BME was first seen clear, and set again after that
+    memory_cleared_ms      when Memory Enable was; own_memory_enable: whether it has that bit
     master, gone           whether it might do DMA while it was looked at, or was not there
+    silent                 whether nothing came in then, by any sign
     sent, returned         frames sent meanwhile, and how many of them came back
     newest_ms              when the newest frame that is in the guest's memory was sent
     pages_watched, pages_changed    those under the receive rings
+    has_rings              whether the VF still had these; else its driver had given them back
     accesses               the device's own to memory meanwhile; null where it keeps no log
     back, back_ms          what gave the VF back ("no": nothing), and how long that took
+    trouble                what went wrong as it was given back
     faults                 what no VF may do, and this one did
     """
 
@@ -152,17 +156,22 @@ class Audit(Model):
     looked_ms: tuple[float, float]
     bme: list[Bme]
     cleared_ms: float | None
+    set_again_ms: float | None
+    own_memory_enable: bool
     memory_cleared_ms: float | None
     master: bool
     gone: bool
+    silent: bool
     sent: int
     returned: int
-    newest_ms: float | None
+    newest_ms: float
     pages_watched: int
     pages_changed: int
+    has_rings: bool
     accesses: int | None
     back: str
     back_ms: float | None
+    trouble: str
     faults: list[str]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from harness.analysis.audit import NOT_BACK, Audited
+from harness.analysis.audit import Audited
 from harness.audit.conduct import audit
 from harness.audit.ways import Way
 from harness.errors import GuestError, RemoteError, UsageError
@@ -121,17 +121,19 @@ class MovingGuest:
     def audit(self, way: Way, flow: Flow) -> Audited:
         """Stop its VF that way under *flow*, look, and give it back; see ``harness.audit``.
 
-        A guest whose VF does not come back is replaced by another one.
+        A guest whose VF does not come back, or that an error leaves as it is, is to be replaced.
         """
         self._lab.renew()
-        found = audit(
+        self._find()
+        return audit(
             way, self.instance, self.ends(), flow,
             bme_per_s=self._lab.topology.limits.bme_per_s, progress=self._lab.progress,
         )  # fmt: skip
-        if found.back == NOT_BACK:
-            self._lab.progress("the VF did not come back; ending its guest")
-            self._boot_another()
-        return found
+
+    def replace(self, why: str) -> None:
+        """End the guest and boot another one where it was; *why* is told."""
+        self._lab.progress(f"{why}; ending its guest")
+        self._boot_another()
 
     @property
     def twin(self) -> Twin:

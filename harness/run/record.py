@@ -16,6 +16,7 @@ import pandas as pd
 
 from harness.analysis.audit import Audited
 from harness.analysis.measured import CONFIG, MEMORY_COMPARED, BmeSample, Event
+from harness.analysis.packets import write_packets
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.migration.conductor import NOT_REACHED, Conducted
 from harness.migration.raw import Raw
@@ -141,6 +142,14 @@ class Case:
         moved = Moved(recorded.migration, recorded.verdict, conducted, recorded.packets)
         self.moved.append(moved)
         return moved
+
+    def keep_audit(self, audited: Audited) -> None:
+        """Write what was recorded of an audit into the folder, and report it."""
+        suffix = f"-{audited.way}-{len(self.audits) + 1}"
+        _write_lines(self.folder / f"bme{suffix}.jsonl", (sample for _, sample in audited.command))
+        about = {"way": audited.way, "zero": "step asked, peer's clock"}
+        write_packets(self.folder / f"packets{suffix}.parquet", audited.packets, about=about)
+        self.audits.append(audited)
 
     @property
     def _suffix(self) -> str:

@@ -95,7 +95,7 @@ def test_a_device_that_is_not_silent_without_bme_fails_its_audit(
     bare_guest.twin.misbehave(**fault)
     found = audit(bare_guest, Way.BME_CLEARED)
     assert not found.is_master
-    assert found.accesses
+    assert found.evidence.accesses
     assert len(found.faults) == 1, found
 
 

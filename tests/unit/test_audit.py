@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import json
 import mmap
 import os
 import struct
@@ -23,7 +24,9 @@ from test_report_results import run_of
 from harness.agent import memory_frames
 from harness.agent.payload import HEADER_BYTES, MAGIC
 from harness.agent.process_memory import CHUNK
-from harness.analysis.audit import NOT_BACK, Audited, Moments, audited
+from harness.analysis.audit import NOT_BACK, Audited, Evidence, Moments, audited
+from harness.analysis.measured import MeasuredFlow
+from harness.analysis.packets import read_packets
 from harness.audit.evidence import buffers
 from harness.audit.ways import Way
 from harness.errors import MeasurementError
@@ -32,6 +35,7 @@ from harness.report.audit import WAYS, audit_result, audit_rows
 from harness.report.page import write_page
 from harness.report.results import CaseResult, Results, read_results, write_results
 from harness.report.summary import summary
+from harness.run.record import Case
 
 MS = 1_000_000
 ASKED = 7_000_000_000_000
@@ -41,46 +45,51 @@ MOMENTS = Moments(
     looked=ASKED + 600 * MS,
     looked_again=ASKED + 2100 * MS,
     taking_back=ASKED + 2200 * MS,
+    uncertainty_ns=20_000,
 )
+QUIET = Evidence(newest=99, watched=500, changed=0, has_rings=True, accesses=0)
 SET, CLEAR, GONE = 0x0506, 0x0502, 0xFFFF
+"""Frame 99 is the last but one that was sent before the step."""
 
 
-def line(t_ms: float, command: int) -> dict[str, Any]:
-    names = {"host": "alder", "vf": "vf0", "via": "device", "gap_ns": 0}
+def line(t_ms: float, command: int, via: str = "device") -> dict[str, Any]:
+    names = {"host": "alder", "vf": "vf0", "via": via, "gap_ns": 0}
     return {"t_ns": ASKED + round(t_ms * MS), "command": command, "bme": bool(command & 4), **names}
 
 
 def found(
     *commands: tuple[float, int],
     arrive: Sequence[float] = (),
-    newest_ms: float | None = -5,
+    evidence: Evidence = QUIET,
     **changes: Any,
 ) -> Audited:
     """An audit with a frame each 5 ms, of which those sent at *arrive* and in the end came back."""
     sent_ms = np.arange(-500, 4000, 5)
     sent = ASKED + sent_ms * MS
     there = np.flatnonzero(np.isin(sent_ms, arrive) | (sent_ms < -5) | (sent_ms >= 2500))
-    numbers = np.arange(len(sent))
-    newest = None if newest_ms is None else int(np.flatnonzero(sent_ms == newest_ms)[0])
+    numbers, nothing = np.arange(len(sent)), np.zeros(len(there))
+    received = received_record(there, nothing, sent[there], sent[there] + MS)
+    flow = MeasuredFlow(
+        name="audit", direction="round-trip", frame_bytes=9014, rate_pps=200,
+        sent=sent_record(numbers, sent, sent), received=received, receiver_dropped=0,
+    )  # fmt: skip
     given: dict[str, Any] = {
         "way": "bme-cleared",
         "trigger": None,
         "driver": "ixgbevf",
+        "own_memory_enable": True,
         "moments": MOMENTS,
-        "uncertainty_ns": 20_000,
         "lines": [line(t_ms, command) for t_ms, command in commands],
-        "sent": sent_record(numbers, sent, sent),
-        "received": received_record(there, np.zeros(len(there)), sent[there], sent[there] + MS),
-        "newest": newest,
-        "pages": (500, 0),
-        "accesses": 0,
+        "flow": flow,
+        "evidence": evidence,
         "back": "BME set",
-        "buffers_freed": False,
     }
     return audited(**{**given, **changes})
 
 
 STOPPED = ((-400, SET), (0.6, CLEAR), (2201, SET))
+AFTER = 300
+"""The number of a frame that was sent 1000 ms after the step."""
 
 
 def test_a_vf_that_stops_is_silent_and_comes_back() -> None:
@@ -89,29 +98,32 @@ def test_a_vf_that_stops_is_silent_and_comes_back() -> None:
     assert not quiet.is_master
     assert quiet.faults == []
     assert (quiet.cleared_ms, quiet.memory_cleared_ms, quiet.step_ms) == (0.6, None, 2)
-    assert (quiet.sent, quiet.returned, quiet.back_ms) == (299, 0, 301)
+    assert (quiet.sent, quiet.returned, quiet.back_ms, quiet.newest_ms) == (301, 0, 301, -5)
 
 
 @pytest.mark.parametrize(
-    "signs",
+    ("signs", "told"),
     [
-        {"arrive": [1000, 1005]},
-        {"newest_ms": 1000},
-        {"pages": (500, 3)},
-        {"accesses": 1},
+        ({"arrive": [1000, 1005]}, "2 frames came in"),
+        ({"evidence": replace(QUIET, newest=AFTER)}, "a frame of 400 ms after is in memory"),
+        ({"evidence": replace(QUIET, changed=3)}, "3 pages under its rings changed"),
+        ({"evidence": replace(QUIET, accesses=1)}, "1 accesses were logged"),
     ],
     ids=str,
 )
-def test_each_sign_of_life_of_a_vf_that_must_be_silent_is_a_fault(signs: dict[str, Any]) -> None:
+def test_each_sign_of_life_of_a_vf_that_must_be_silent_is_a_fault(
+    signs: dict[str, Any], told: str
+) -> None:
     """A frame whose answer is lost was received all the same: memory tells, and so does a log."""
     alive = found(*STOPPED, **signs)
     assert not alive.is_silent
-    assert len(alive.faults) == 1
-    assert "VF vf0 of alder was not allowed to master the bus, and still" in alive.faults[0]
+    wrong = f"VF vf0 of alder was not allowed to master the bus, and still {told}"
+    assert alive.faults == [wrong]
 
 
 def test_what_lives_while_bme_is_set_is_no_fault() -> None:
-    working = found((-400, SET), (4000, SET), arrive=[1000], newest_ms=2000, pages=(500, 500))
+    lively = replace(QUIET, newest=AFTER, changed=500)
+    working = found((-400, SET), (4000, SET), arrive=[1000], evidence=lively)
     assert working.is_master
     assert not working.is_silent
     assert working.faults == []
@@ -119,21 +131,31 @@ def test_what_lives_while_bme_is_set_is_no_fault() -> None:
 
 def test_pages_that_the_driver_gave_back_may_change() -> None:
     """Its kernel uses them for anything: that they change is no sign of the device."""
-    assert found(*STOPPED, pages=(500, 3), buffers_freed=True).is_silent
+    given_back = replace(QUIET, changed=3, has_rings=False)
+    assert found(*STOPPED, evidence=given_back).is_silent
 
 
 def test_a_vf_that_is_gone_neither_masters_nor_has_memory() -> None:
     """All ones has every bit set; it means that no function answered."""
     gone = found((-400, SET), (100, GONE), (2300, SET))
-    assert (gone.is_gone, gone.is_master, gone.has_memory) == (True, False, False)
+    assert (gone.is_gone, gone.is_master) == (True, False)
     assert (gone.cleared_ms, gone.memory_cleared_ms) == (100, 100)
+
+
+def test_a_bit_that_the_vf_does_not_have_is_not_cleared() -> None:
+    """VFIO makes up Memory Enable for an 82599's VF; read through sysfs it seems to go."""
+    lines = [line(-400, 0x0506, "vfio"), line(0.6, 0x0500, "sysfs")]
+    assert found(lines=lines, own_memory_enable=False).memory_cleared_ms is None
+    assert found(lines=lines, own_memory_enable=True).memory_cleared_ms == 0.6
 
 
 def test_a_vf_that_masters_the_bus_again_meanwhile_may_write() -> None:
     """Its driver has noticed, and set it up: that is no device that goes on without leave."""
-    again = found((-400, SET), (1, CLEAR), (1500, SET), arrive=[1600], newest_ms=2000)
+    writes = replace(QUIET, newest=AFTER)
+    again = found((-400, SET), (1, CLEAR), (1500, SET), arrive=[1600], evidence=writes)
     assert again.is_master
     assert again.faults == []
+    assert (again.cleared_ms, again.set_again_ms) == (1, 1500)
 
 
 def test_what_bme_does_after_the_look_does_not_count() -> None:
@@ -141,6 +163,12 @@ def test_what_bme_does_after_the_look_does_not_count() -> None:
     late = found((-400, SET), (2150, CLEAR), (2300, SET))
     assert late.is_master
     assert late.cleared_ms is None
+
+
+def test_a_change_that_the_clocks_put_before_its_cause_counts() -> None:
+    early = found((-400, SET), (-0.01, CLEAR), (2201, SET))
+    assert early.cleared_ms == -0.01
+    assert found((-400, SET), (-0.03, CLEAR), (2201, SET)).cleared_ms is None
 
 
 def test_a_vf_that_does_not_come_back_has_no_time() -> None:
@@ -153,6 +181,8 @@ def test_a_vf_that_does_not_come_back_has_no_time() -> None:
     [
         ({"lines": []}, "nobody observed"),
         ({"moments": replace(MOMENTS, looked_again=ASKED)}, "no frame was sent"),
+        ({"evidence": replace(QUIET, watched=0)}, "no page under"),
+        ({"evidence": replace(QUIET, newest=None)}, "no frame of the flow was found"),
     ],
 )
 def test_an_audit_without_evidence_is_none(changes: dict[str, Any], told: str) -> None:
@@ -177,29 +207,56 @@ def written(folder: Path, *audits: Audited) -> Results:
 
 
 def test_the_report_has_a_row_for_each_audit_and_says_what_is_wrong(tmp_path: Path) -> None:
-    alive = found(*STOPPED, arrive=[1000], newest_ms=2000)
+    alive = found(*STOPPED, arrive=[1000], evidence=replace(QUIET, newest=AFTER))
     unplugged = replace(found(*STOPPED), way="unplug", trigger="pcie", back=NOT_BACK)
-    results = written(tmp_path, alive, unplugged)
+    results = written(tmp_path, alive, replace(unplugged, trouble="it was lost"))
     first, second = audit_rows(results)
-    assert (first.stopped, first.back) == ("hot-unplug by native PCIe", "no")
+    assert (first.stopped, first.back) == ("hot-unplug by native PCIe", "no: it was lost")
+    assert (first.silent, second.silent) == (True, False)
     assert second.bme == "0 after 0.6 ms"
     assert second.memory_enable == "stays as it was"
-    assert second.frames == "1 of 299 came in; the last in memory was sent 2.00 s after"
+    assert second.frames == "1 of 301 came in; the last in memory was sent 1.00 s after"
     assert second.rings == "0 of 500 pages, 0 accesses"
     page = write_page(tmp_path).read_text()
     assert "What each way to stop a VF does" in page
-    assert page.count("and still 1 frames came in") == 1
+    assert page.count("and still 1 frames came in, a frame of 400 ms after is in memory") == 1
     said = io.StringIO()
     summary(results, Console(file=said, width=140))
     assert "BME cleared by the host" in said.getvalue()
     assert "fail VF vf0 of alder was not allowed" in said.getvalue()
 
 
+def test_a_row_says_what_came_after_the_first_change(tmp_path: Path) -> None:
+    """A reset clears BME and puts it back: a row that told the fall alone would be wrong."""
+    reset = found((-400, SET), (1, 0), (100, SET), (2300, SET), own_memory_enable=False)
+    freed = found(*STOPPED, evidence=replace(QUIET, changed=2, has_rings=False, accesses=None))
+    again, given_back = audit_rows(written(tmp_path, reset, freed))
+    assert again.bme == "0 after 1.0 ms, 1 again after 100 ms"
+    assert again.memory_enable == "no such bit"
+    assert given_back.rings == "2 of 500 pages, given back by the driver"
+    assert given_back.silent
+
+
+def test_what_was_recorded_of_an_audit_is_in_its_tests_folder(tmp_path: Path) -> None:
+    """By the way and its number: a test's second audit must not write over its first."""
+    case = Case("tests/lab/test_x.py::test_x", tmp_path)
+    case.keep_audit(found(*STOPPED))
+    case.keep_audit(replace(found(*STOPPED), way="unbind"))
+    assert [each.way for each in case.audits] == ["bme-cleared", "unbind"]
+    lines = (tmp_path / "bme-unbind-2.jsonl").read_text().splitlines()
+    commands = [json.loads(each) for each in lines]
+    assert [each["command"] for each in commands] == [SET, CLEAR, SET]
+    kept = read_packets(tmp_path / "packets-bme-cleared-1.parquet")
+    assert kept.equals(case.audits[0].packets)
+
+
 # --- what lies in memory ---------------------------------------------------------------------
 
 
-def descriptors(*addresses: int) -> bytes:
-    return b"".join(struct.pack("<QQ", address, 0) for address in addresses)
+def descriptors(*addresses: int, done: int | None = None) -> bytes:
+    """Four of a ring, as the driver wrote them, but one that is *done*: written back."""
+    words = [(address, int(number == done)) for number, address in enumerate(addresses)]
+    return b"".join(struct.pack("<QQ", *each) for each in words)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +269,13 @@ def test_the_buffers_of_a_ring_are_those_from_head_to_tail(
     """The others are the driver's: their descriptors hold what was received, and no address."""
     ring = Ring(0x8000, count=4, head=head, tail=tail)
     assert buffers(descriptors(0x0, 0x1000, 0x2000, 0x3000), ring) == expected
+
+
+def test_a_descriptor_that_was_written_back_holds_no_address() -> None:
+    """It was the VF's when its registers were read, and is not any more."""
+    ring = Ring(0x8000, count=4, head=1, tail=0)
+    read = descriptors(0x0, 0x1000, 0x2000, 0x3000, done=2)
+    assert buffers(read, ring) == [0x1000, 0x3000]
 
 
 def header(flow: int, sequence: int) -> bytes:
