@@ -1,8 +1,9 @@
 """The way to the machines of a lab: SSH or local, and what can be asked of a machine."""
 
 from harness.remote.connecting import Connection, connect
-from harness.remote.host import Facts, Host, Process, Recorder
+from harness.remote.host import Facts, Host, Process
 from harness.remote.lease import Lease
+from harness.remote.recorder import Recorder
 from harness.remote.transport import (
     CommandError,
     Completed,

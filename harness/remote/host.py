@@ -18,6 +18,7 @@ from harness.errors import HarnessError, RestoreError
 from harness.remote import zipapp
 from harness.remote.agent import AgentClient
 from harness.remote.lease import Lease
+from harness.remote.recorder import Recorder
 from harness.remote.relay import Relay
 from harness.remote.transport import LIMIT_BYTES, Completed, Transport
 
@@ -48,25 +49,6 @@ class Process:
     pid: int
     started: int
     number: int
-
-
-class Recorder:
-    """A program that records on a machine until it is stopped."""
-
-    def __init__(self, host: Host, number: int, ready: dict[str, Any]) -> None:
-        self._host = host
-        self._number = number
-        self._summary: dict[str, Any] | None = None
-        self.ready = ready
-
-    def stop(self, seconds: float = 30.0) -> dict[str, Any]:
-        """End it and return its summary; again the same if it has been stopped.
-
-        Raises RemoteError if it failed meanwhile or does not end in time.
-        """
-        if self._summary is None:
-            self._summary = dict(self._host.ask("stop", seconds=seconds, recorder=self._number))
-        return self._summary
 
 
 class Host:

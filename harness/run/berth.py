@@ -10,7 +10,7 @@ from harness.guest.spec import GuestSpec
 from harness.host.bridge import STANDBY, bridged, interface_up, tap
 from harness.host.port import Port, find_port, port_up
 from harness.host.sriov import virtual_functions
-from harness.host.twin import twins
+from harness.host.twin_program import twins
 from harness.host.vf import Vf
 from harness.remote import Host
 from harness.run.lab import Lab

@@ -2,9 +2,7 @@
 
 from harness.topology.capabilities import Capabilities, CapabilityEntry, FieldEntry
 from harness.topology.connection import Connection
-from harness.topology.models import (
-    GUEST_SSH_PORT,
-    PEER,
+from harness.topology.entries import (
     Emulation,
     GuestEntry,
     GuestKernel,
@@ -13,9 +11,9 @@ from harness.topology.models import (
     LinkEntry,
     PeerEntry,
     PortEntry,
-    Topology,
     TwinEntry,
 )
+from harness.topology.models import GUEST_SSH_PORT, PEER, Topology
 from harness.topology.needs import WORDS, Unmet
 from harness.topology.reading import TOPOLOGIES, find, load, schema
 from harness.topology.values import MacAddress, PciAddress

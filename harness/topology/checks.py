@@ -15,17 +15,9 @@ from pydantic import ValidationError
 from harness.topology import needs
 from harness.topology.capabilities import CapabilityEntry, faults_of_capabilities
 from harness.topology.connection import Entry
+from harness.topology.entries import GuestEntry, HostEntry, LinkEntry, PeerEntry, PortEntry
 from harness.topology.faults import Fault, Key
-from harness.topology.models import (
-    PEER,
-    TWIN,
-    GuestEntry,
-    HostEntry,
-    LinkEntry,
-    PeerEntry,
-    PortEntry,
-    Topology,
-)
+from harness.topology.models import PEER, TWIN, Topology
 from harness.topology.places import dotted
 
 E = TypeVar("E", bound=Entry)

@@ -1,4 +1,4 @@
-"""The topology as frozen models: what a person can see in the rack, and what a test may ask of it.
+"""The topology as a whole: what a person can see in the rack, and what a test may ask of it.
 
 Every description ends up in the JSON Schema, in error messages and in topologies/README.md.
 """
@@ -14,7 +14,16 @@ from harness import devices
 from harness.errors import UsageError
 from harness.topology import needs, values
 from harness.topology.capabilities import CapabilityEntry
-from harness.topology.connection import Connection, Entry, Reached
+from harness.topology.connection import Connection, Entry
+from harness.topology.entries import (
+    Emulation,
+    GuestEntry,
+    HostEntry,
+    Limits,
+    LinkEntry,
+    PeerEntry,
+    PortEntry,
+)
 from harness.topology.places import Places
 
 PEER = "peer"
@@ -42,211 +51,6 @@ Offer = Annotated[
         json_schema_extra={"enum": sorted(needs.WORDS)},
     ),
 ]
-
-
-class PortEntry(Entry):
-    """A port (PF) of a host: ``[hosts.<host>.ports.<port>]``."""
-
-    pci: values.Pci
-    device: values.Device
-    vfs: values.Count = Field(
-        default=2, description="how many VFs a test may make on it, 1 or more", examples=[2]
-    )
-
-    @property
-    def profile(self) -> devices.DeviceProfile:
-        return devices.profile(self.device)
-
-
-class TwinEntry(Entry):
-    """Twins instead of ports: ``[hosts.<host>.twin]``."""
-
-    interface: values.InterfaceName = Field(
-        description="network interface of the host that its twins' frames go through, "
-        "1 to 15 characters",
-        examples=["p0"],
-    )
-    link_mbit: Literal[100, 1000, 10_000] = Field(
-        default=10_000, description="speed of their link, 100, 1000 or 10000", examples=[10_000]
-    )
-    erratum_35: bool = Field(
-        default=False,
-        description="true for zeros in their PCI Express capability, as in those of real 82599 VFs",
-        examples=[True],
-    )
-    dma_log: bool = Field(
-        default=True,
-        description="false if they are not to write down each access to the guest's memory; "
-        "scheme inplace needs that",
-        examples=[False],
-    )
-
-
-class HostEntry(Reached):
-    """A machine that runs guests: ``[hosts.<host>]``."""
-
-    address: values.Address | None = Field(
-        default=None,
-        description='host name or IP address that SSH connects to; needed with transport "ssh"',
-        examples=["192.0.2.11"],
-    )
-    qemu: values.Text = Field(
-        default="qemu-system-x86_64",
-        description="QEMU program, a name in PATH or a path on the host",
-        examples=["qemu-system-x86_64"],
-    )
-    accelerator: Literal["kvm", "tcg"] = Field(
-        default="kvm", description='"kvm" or "tcg", for QEMU on this host', examples=["kvm"]
-    )
-    migration_address: values.Address | None = Field(
-        default=None,
-        description="host name or IP address by which the other host reaches this one; "
-        'without it the key `address`; needed with transport "local"',
-        examples=["192.0.2.11"],
-    )
-    migration_port: values.TcpPort = Field(
-        default=4444,
-        description="TCP port, 1 to 65535, that QEMU listens on for a migration to this host, "
-        "and that the other host connects to",
-        examples=[4444],
-    )
-    ports: dict[values.TableName, PortEntry] = Field(
-        default_factory=dict,
-        description="table for each port under test",
-        examples=["[hosts.alder.ports.p0]"],
-    )
-    twin: TwinEntry | None = Field(
-        default=None,
-        description="table for twins, which are VFs without a port",
-        examples=["[hosts.alder.twin]"],
-    )
-
-    @property
-    def migration_endpoint(self) -> tuple[str, int]:
-        """Address and TCP port that the other host's QEMU connects to."""
-        return self.migration_address or self.address or "localhost", self.migration_port
-
-
-class PeerEntry(Reached):
-    """The machine at the other end of the wire: ``[peer]``."""
-
-    management_address: values.Address | None = Field(
-        default=None,
-        description='host name or IP address that SSH connects to; needed with transport "ssh"',
-        examples=["192.0.2.13"],
-    )
-    interface: values.InterfaceName = Field(
-        description="network interface on the wire, 1 to 15 characters", examples=["ens1f0"]
-    )
-    address: values.Cidr
-
-
-GuestKernel = Literal["stable", "backports"]
-
-
-class GuestEntry(Entry):
-    """What guests are like in this lab: ``[guest]``."""
-
-    address: values.Cidr
-    mac: values.Mac
-    memory_mib: Annotated[int, Field(strict=True, ge=64)] = Field(
-        default=512, description="memory in MiB, 64 or more", examples=[512]
-    )
-    cpus: values.Count = Field(default=1, description="virtual CPUs, 1 or more", examples=[1])
-    mtu: values.Mtu = Field(
-        default=1500, description="MTU of its interfaces, 68 to 65535", examples=[9000]
-    )
-    kernel: GuestKernel = Field(
-        default="stable",
-        description="which of Debian's kernels it boots: stable, that of the lab's hosts, or "
-        "backports, the newest",
-        examples=["stable"],
-    )
-    boot_tries: values.Count = Field(
-        default=1,
-        description="how often one that does not come up is started before that is an error, "
-        "1 or more",
-        examples=[1],
-    )
-    migrate_tries: values.Count = Field(
-        default=1,
-        description="how often a migration that loses its guest is made before that is its result, "
-        "1 or more",
-        examples=[1],
-    )
-
-
-class LinkEntry(Entry):
-    """A cable or a switch: ``[[links]]``."""
-
-    ends: tuple[values.End, ...] = Field(
-        min_length=2,
-        description="list of two or more ends, each a port written host.port, host.twin or peer",
-        examples=[["alder.p0", "birch.p0", "peer"]],
-    )
-    mbit: values.Count = Field(description="speed in Mbit/s, 1 or more", examples=[10_000])
-    mtu: values.Mtu = Field(
-        default=1500, description="largest MTU that it carries, 68 to 65535", examples=[9000]
-    )
-
-
-class Limits(Entry):
-    """What a test of this lab may take: ``[limits]``."""
-
-    longest_outage_ms: values.Milliseconds = Field(
-        default=1000, description="longest outage that passes, in ms, more than 0", examples=[1000]
-    )
-    total_outage_ms: values.Milliseconds | None = Field(
-        default=None,
-        description="sum of a flow's outages that passes, in ms, more than 0; without it any does",
-        examples=[2000],
-    )
-    lost: Annotated[int, Field(strict=True, ge=0)] | None = Field(
-        default=None,
-        description="lost frames of a flow that pass, 0 or more; without it any number does",
-        examples=[500],
-    )
-    served_while_copied: values.Share = Field(
-        default=0.9,
-        description="share of the frames due while memory is copied that must arrive in "
-        "test_failover.py, 0 to 1",
-        examples=[0.9],
-    )
-    sender_late_max_ms: values.Milliseconds = Field(
-        default=10,
-        description="lateness of the sender, in ms, more than 0, beyond which there is no result",
-        examples=[10],
-    )
-    clock_uncertainty_ms: values.Milliseconds = Field(
-        default=5,
-        description="uncertainty of a related clock, in ms, more than 0, "
-        "beyond which there is no result",
-        examples=[5],
-    )
-    rate_pps: values.Count = Field(
-        default=200,
-        description="frames a second of a flow that names no rate, 1 or more",
-        examples=[200],
-    )
-    bme_per_s: values.Count = Field(
-        default=500,
-        description="how often a second Bus Master Enable is read, 1 or more",
-        examples=[500],
-    )
-
-
-class Emulation(Entry):
-    """Read by the program that makes the lab's machines, and by nothing else: ``[emulation]``."""
-
-    host_memory_mib: values.Count = Field(
-        default=3072, description="memory of each machine in MiB, 1 or more", examples=[3072]
-    )
-    host_cpus: values.Count = Field(
-        default=2, description="CPUs of each machine, 1 or more", examples=[2]
-    )
-    wire_mtu: values.Mtu = Field(
-        default=9216, description="MTU of the wire between them, 68 to 65535", examples=[9216]
-    )
 
 
 class Topology(Entry):

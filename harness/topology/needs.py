@@ -11,7 +11,8 @@ from harness.devices import ETH_DATA_LEN, PROFILES, JumboRule
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.topology.models import PortEntry, Topology
+    from harness.topology.entries import PortEntry
+    from harness.topology.models import Topology
 
 JUMBO_MTU = 9000
 """What a link must carry to be called jumbo: the MTU of 9K receive buffers."""

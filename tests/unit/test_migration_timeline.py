@@ -2,142 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_host import ENTRY, Machine, made_up_host, vf_address
+from timelines import (
+    AHEAD_MS,
+    ASKED_NS,
+    BUS_MASTER,
+    IDLE,
+    MAC,
+    MS,
+    RESUME,
+    RESUME_MS,
+    STOP,
+    STOP_MS,
+    VF,
+    Told,
+    by,
+    instance,
+    link_line,
+    observed,
+    only,
+    timeline,
+    told,
+    was,
+)
+from timelines import state as state
 
-from harness.analysis.measured import ECHOES, Event
-from harness.analysis.phases import ASKED, ATTACHED, RELEASED, STOPPING
-from harness.clock import Relation
-from harness.guest.instance import Instance
-from harness.guest.qmp import Qmp, QmpEvent
-from harness.guest.spec import GuestSpec, Place
-from harness.host.port import find_port
-from harness.host.sriov import VirtualFunction
+from harness.analysis.measured import ECHOES
+from harness.analysis.phases import ASKED, STOPPING
 from harness.migration import handoff
-from harness.migration.clocks import Clocks, SharedClock
 from harness.migration.handoff import HandOff, Step
-from harness.migration.registers import changes
-from harness.migration.scheme import Note, Outcome
-from harness.migration.timeline import Timeline, build
+from harness.migration.scheme import Note
 from harness.migration.watch import Seen
-from harness.topology import CapabilityEntry, FieldEntry, MacAddress, PciAddress
-
-MS = 1_000_000
-ASKED_NS = 500_000 * MS
-"""When `migrate` was sent, by our clock."""
-
-AHEAD_MS = {"peer": 10_000, "alder": 20_000, "birch": 30_000, "guest": 40_000}
-"""How far each machine's monotonic clock is ahead of ours."""
-
-WALL_MS = {"alder": 1_700_000_000_000, "birch": 1_700_000_005_000}
-KNOWN_TO_MS = {"peer": 0, "alder": 1, "birch": 2, "guest": 3}
-STOP_MS, RESUME_MS = 4500, 6400
-MAC = MacAddress("52:54:00:12:34:56")
-VF = PciAddress(vf_address(0))
-BUS_MASTER, IDLE, GONE = 0x0506, 0x0102, 0xFFFF
-
-
-Told = tuple[float, str, dict[str, Any]]
-"""An event of QEMU: ms from `migrate asked`, name, data."""
-
-
-class Heard(Qmp):
-    """What a connection has collected, and nothing else of it."""
-
-    def __init__(self, host: str, events: Sequence[Told]) -> None:
-        self.name = host
-        self.events = [
-            QmpEvent(name, data, ASKED_NS + round((t_ms + WALL_MS[host]) * MS))
-            for t_ms, name, data in events
-        ]
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path
-
-
-def instance(host: str, state: Path, *events: Told) -> Instance:
-    """QEMU on *host*, which announced *events*; their times are ms from `migrate asked`."""
-    spec = GuestSpec(
-        memory_mib=256, cpus=1, mac=MAC, address=IPv4Interface("198.18.0.2/24"), mtu=9000
-    )
-    place = Place(
-        qemu="q", accelerator="tcg", kernel="k", initramfs="i", folder="/f", tap="t",
-        vf={"host": VF}, incoming=False,
-    )  # fmt: skip
-    owner = made_up_host(Machine(state / host), host)
-    vf = VirtualFunction(find_port(owner, "p0", ENTRY.ports["p0"]), 0, VF)
-    return Instance(spec, vf, place, owner, 1, Heard(host, events))
-
-
-def clock() -> SharedClock:
-    """Relate all clocks; the guest's was behind by its stop when it was read again."""
-
-    def relations(later_ms: int) -> dict[str, Clocks]:
-        found = {}
-        for name, ahead_ms in AHEAD_MS.items():
-            stopped_ms = RESUME_MS - STOP_MS if name == "guest" and later_ms else 0
-            at_ns, known_ns = ASKED_NS + later_ms * MS, KNOWN_TO_MS[name] * MS
-            monotonic = Relation(at_ns, (ahead_ms - stopped_ms) * MS, known_ns)
-            wall = Relation(at_ns, WALL_MS.get(name, 0) * MS, known_ns)
-            found[name] = Clocks(monotonic, wall)
-        return found
-
-    return SharedClock(relations(0), relations(10_000), "peer")
-
-
-def by(machine: str, t_ms: float) -> int:
-    """Give that moment by the machine's own monotonic clock, in ns."""
-    stopped_ms = RESUME_MS - STOP_MS if machine == "guest" and t_ms > STOP_MS else 0
-    return ASKED_NS + round((t_ms + AHEAD_MS[machine] - stopped_ms) * MS)
-
-
-STOP: Told = (STOP_MS, "STOP", {})
-RESUME: Told = (RESUME_MS, "RESUME", {})
-
-
-def timeline(
-    state: Path,
-    *seen: Seen,
-    source: Sequence[Told] = (STOP,),
-    successor: Sequence[Told] = (RESUME,),
-    hand_off: HandOff | None = None,
-    since: int = 0,
-    downtime_ms: int | None = None,
-    notes: Sequence[Note] = (),
-) -> Timeline:
-    figures = {} if downtime_ms is None else {"downtime": downtime_ms}
-    return build(
-        clock(),
-        Outcome(ASKED_NS, "completed", None, figures, "postmigrate", "running", tuple(notes)),
-        instance("alder", state, *source),
-        instance("birch", state, *successor),
-        seen,
-        hand_off,
-        "guest",
-        since=since,
-    )
-
-
-def told(found: Timeline, source: str) -> list[tuple[float, str]]:
-    """List the events of *source*: ms from `migrate asked`, and the name."""
-    return [
-        ((event.t_ns - found.asked_ns) / MS, event.name)
-        for event in found.events
-        if event.source == source
-    ]
-
-
-def only(found: Timeline, name: str) -> Event:
-    (event,) = (event for event in found.events if event.name == name)
-    return event
-
 
 # --- QEMU -----------------------------------------------------------------------------------
 
@@ -226,21 +124,6 @@ def test_events_are_in_order_of_time(state: Path) -> None:
 # --- the guest's links ----------------------------------------------------------------------
 
 
-def link_line(
-    event: str, t_ms: float, *, running: bool, index: int = 3, slave: bool = True
-) -> dict[str, Any]:
-    """Write a line as the recorder ``links`` does."""
-    return {
-        "t_ns": by("guest", t_ms), "event": event, "index": index, "ifname": f"eth{index - 1}",
-        "address": MAC, "operstate": "up" if running else "down", "carrier": running,
-        "running": running, "master": 2 if slave else None, "mtu": 9000,
-    }  # fmt: skip
-
-
-def was(*, running: bool = True, index: int = 3) -> dict[str, Any]:
-    return link_line("was", -800, running=running, index=index)
-
-
 @pytest.mark.parametrize(
     ("lines", "names"),
     [
@@ -304,147 +187,6 @@ def test_what_the_guest_counted_is_an_event_of_its_own(state: Path) -> None:
     asked = Seen("guest", echoes=counted, echoes_ns=ASKED_NS + 9000 * MS)
     assert only(timeline(state, asked), ECHOES).data == counted
     assert ECHOES not in [event.name for event in timeline(state, Seen("guest")).events]
-
-
-# --- the VF let go and taken up again -------------------------------------------------------
-
-
-def observed(host: str, *samples: tuple[float, int], gap_ms: int = 4) -> Seen:
-    """What the observer on *host* wrote: (ms, command register), *gap_ms* after another sample."""
-    return Seen(
-        host,
-        bme=[
-            {"t_ns": by(host, t_ms), "host": host, "vf": VF, "command": command,
-             "bme": bool(command & 4), "via": "vfio", "gap_ns": gap_ms * MS}
-            for t_ms, command in samples
-        ],
-    )  # fmt: skip
-
-
-def test_a_sample_is_as_uncertain_as_its_clock_and_the_time_since_the_one_before(
-    state: Path,
-) -> None:
-    """BME fell at any moment since then; the clock alone would claim too much."""
-    found = timeline(state, observed("alder", (-900, BUS_MASTER), (262, IDLE), gap_ms=100))
-    assert [sample.uncertainty_ns for sample in found.bme] == [101 * MS, 101 * MS]
-    assert [sample.gap_ns for sample in found.bme] == [100 * MS, 100 * MS]
-    assert [(sample.t_ns - found.asked_ns) / MS for sample in found.bme] == [-900, 262]
-
-
-@pytest.mark.parametrize("command", [IDLE, GONE])
-def test_the_vf_is_released_when_it_can_do_no_dma_any_more(state: Path, command: int) -> None:
-    """A VF that has gone reads as all ones, in which Bus Master Enable is set."""
-    found = timeline(state, observed("alder", (-900, BUS_MASTER), (262, command), (430, GONE)))
-    released = only(found, RELEASED)
-    assert ((released.t_ns - found.asked_ns) / MS, released.uncertainty_ns) == (262, 5 * MS)
-    assert released.gap_ns == 4 * MS
-    assert released.data == {"vf": VF, "command": command, "via": "vfio"}
-
-
-@pytest.mark.parametrize(
-    "seen",
-    [
-        observed("alder", (-900, BUS_MASTER), (8000, BUS_MASTER)),
-        observed("alder", (-900, IDLE), (-100, BUS_MASTER)),
-        observed("birch", (-900, IDLE), (5100, IDLE)),
-    ],
-    ids=["it never fell", "before it was asked for", "at the destination"],
-)
-def test_the_vf_is_not_released_by(state: Path, seen: Seen) -> None:
-    """The claim under test is that DMA stopped, on the source, because it was asked for."""
-    assert RELEASED not in [event.name for event in timeline(state, seen).events]
-
-
-def replugged(*links: tuple[float, bool], slave: bool = True) -> Seen:
-    """The guest's VF gone at 280 ms, a new one at 6640 ms, whose link then was as *links* say."""
-    lines = [
-        was(), link_line("del", 280, running=False), link_line("new", 6640, running=False, index=4),
-    ]  # fmt: skip
-    lines += [link_line("new", t_ms, running=up, index=4, slave=slave) for t_ms, up in links]
-    return Seen("guest", links=lines)
-
-
-def test_the_vf_is_attached_when_it_has_the_link_that_lasts(state: Path) -> None:
-    """A link flickers while a driver starts: the first one carries nothing for long."""
-    found = timeline(state, replugged((6980, True), (7100, False), (9000, True)))
-    attached = only(found, ATTACHED)
-    assert ((attached.t_ns - found.asked_ns) / MS, attached.uncertainty_ns) == (9000, 3 * MS)
-
-
-@pytest.mark.parametrize(
-    "seen",
-    [
-        Seen("guest", links=[was(), link_line("new", 300, running=True, index=4)]),
-        replugged(),
-        replugged((6980, True), (7100, False)),
-        replugged((6980, True), slave=False),
-    ],
-    ids=["before the stop", "without a link", "with a link that went", "not of the pair"],
-)
-def test_the_vf_is_not_attached_by(state: Path, seen: Seen) -> None:
-    """Until it is back, its users are on the standby, and the phase is `replug`."""
-    assert ATTACHED not in [event.name for event in timeline(state, seen).events]
-
-
-def test_a_guest_that_was_not_stopped_has_no_vf_attached(state: Path) -> None:
-    """A migration that failed in its first pass gave the VF back; nothing was replugged there."""
-    lines = [was(running=False), link_line("new", 300, running=True)]
-    found = timeline(state, Seen("guest", links=lines), source=[], successor=[])
-    assert [name for _, name in told(found, "conductor")] == [ASKED]
-
-
-# --- described registers --------------------------------------------------------------------
-
-
-def recorded(*values: tuple[float, str], gap_ms: int = 0, host: str = "alder") -> Seen:
-    """What an observer wrote of two registers, the second of two bytes: (ms, bytes in hex)."""
-    fields = {
-        "VF_STATUS": FieldEntry(offset=6, bytes=1, values={"WAIT": 0, "READY": 1}),
-        "COUNT": FieldEntry(offset=8, bytes=2),
-    }
-    described = {"migration": CapabilityEntry(offset=0x40, fields=fields)}
-    lines = [
-        {"t_ns": by(host, t_ms), "host": host, "vf": VF, "capability": "migration",
-         "bytes": bytes_, "via": "vfio", "gap_ns": gap_ms * MS}
-        for t_ms, bytes_ in values
-    ]  # fmt: skip
-    return Seen(host, registers=list(changes(described, lines)))
-
-
-def test_each_register_that_changed_is_an_event_of_its_own(state: Path) -> None:
-    """They are read at once; what is not described, as the byte between them, is none."""
-    found = timeline(state, recorded((-900, "00000500"), (100, "01ff0500"), (200, "01000612")))
-    assert told(found, "config:alder") == [
-        (-900, "migration.VF_STATUS = WAIT"),
-        (-900, "migration.COUNT = 0x0005"),
-        (100, "migration.VF_STATUS = READY"),
-        (200, "migration.COUNT = 0x1206"),
-    ]
-    assert only(found, "migration.VF_STATUS = WAIT").data == {
-        "vf": VF, "offset": 0x46, "was": None, "now": 0, "via": "vfio",
-    }  # fmt: skip
-    assert only(found, "migration.COUNT = 0x1206").data == {
-        "vf": VF, "offset": 0x48, "was": 5, "now": 0x1206, "via": "vfio",
-    }  # fmt: skip
-
-
-def test_a_register_is_as_uncertain_as_its_clock_and_the_time_since_it_was_read_before(
-    state: Path,
-) -> None:
-    """As BME is: the guest may have written it at any moment since."""
-    found = timeline(state, recorded((100, "01000500"), gap_ms=7, host="birch"))
-    ready = only(found, "migration.VF_STATUS = READY")
-    assert (ready.uncertainty_ns, ready.gap_ns) == (9 * MS, 7 * MS)
-    assert ready.source == "config:birch"
-
-
-def test_a_vf_that_comes_back_has_its_registers_for_the_first_time(state: Path) -> None:
-    """What the old one had says nothing of the new one, and a VF that is gone has no values."""
-    found = timeline(state, recorded((-900, "01000500"), (100, ""), (200, "01000500")))
-    assert told(found, "config:alder")[2:] == [
-        (200, "migration.VF_STATUS = READY"), (200, "migration.COUNT = 0x0005"),
-    ]  # fmt: skip
-    assert [e.data["was"] for e in found.events if e.source == "config:alder"] == [None] * 4
 
 
 # --- hand-off and kernels -------------------------------------------------------------------
