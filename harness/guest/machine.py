@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import RemoteError
+from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.spec import GuestImage
 from harness.remote import Host, connect
@@ -76,6 +77,27 @@ class GuestMachine:
         """Ask an interface's driver for that MTU; whether it took it."""
         argv = ["/usr/bin/ip", "link", "set", "dev", interface, "mtu", str(mtu)]
         return self.host.run(*argv, check=False).status == 0
+
+    def interface_with(self, address: str) -> str:
+        """The interface that has the IP *address*, above standby and VF where there are both.
+
+        Raises GuestError if none has.
+        """
+        shown = json.loads(self.host.run("/usr/bin/ip", "-json", "address", "show").stdout)
+        for link in shown:
+            if any(each.get("local") == address for each in link["addr_info"]):
+                return str(link["ifname"])
+        raise GuestError(
+            f"{self.name}: no interface of the guest has {address}",
+            because=f"it has {', '.join(link['ifname'] for link in shown)}",
+            fix="see its console for what its init did with the address that it was given",
+        )
+
+    def link(self, interface: str) -> tuple[bool, int]:
+        """Whether it has a carrier, and its speed in Mbit/s; -1 without one."""
+        folder = f"/sys/class/net/{interface}"
+        carrier, speed = (self.host.read_text(f"{folder}/{each}") for each in ("carrier", "speed"))
+        return carrier.strip() == "1", int(speed)
 
     def restart(self, interface: str) -> None:
         """Have the driver of an interface begin anew: down, and up again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -260,7 +259,7 @@ class MovingGuest:
         peer, entry = self._lab.peer, self._lab.topology.peer
         assert entry is not None, "a lab in use has a peer"
         peer_mac = peer.read_text(f"/sys/class/net/{entry.interface}/address").strip()
-        interface = failover_master(self.machine, str(self.spec.address.ip))
+        interface = self.machine.interface_with(str(self.spec.address.ip))
         return Ends(
             peer=peer,
             peer_end=Endpoint(peer, entry.interface, peer_mac, str(entry.address.ip)),
@@ -278,16 +277,6 @@ def _runs(instance: Instance) -> bool:
         return instance.state == "running"
     except RemoteError:  # its QEMU has ended
         return False
-
-
-def failover_master(machine: GuestMachine, address: str) -> str:
-    """The guest's interface that has *address*: the one above standby and VF."""
-    shown = json.loads(machine.host.run("/usr/bin/ip", "-json", "address", "show").stdout)
-    return next(
-        str(link["ifname"])
-        for link in shown
-        if any(each.get("local") == address for each in link["addr_info"])
-    )
 
 
 @contextmanager

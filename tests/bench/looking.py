@@ -99,6 +99,8 @@ def _digested_on(host: Host) -> tuple[str, float]:
     found = digest_speeds(host)
     name = max(found, key=lambda each: found[each])
     told = host.scratch("held")
+    if host.exists(told):
+        host.unlink(told)  # of a run that broke off; that process has ended
     with changed_back(host):
         argv = ["python3", "-c", _HOLD, str(GIB), told]
         process = host.spawn(argv, log=host.scratch("held.log"), what="memory to digest")
@@ -115,7 +117,6 @@ def _digested_on(host: Host) -> tuple[str, float]:
             )["seconds"]
             for _ in range(TIMES)
         ]
-        host.unlink(told)
     return name, statistics.median(took)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
+import pytest
+
+from harness.errors import GuestError
 from harness.guest.machine import GuestMachine
 
 SNMP = """\
@@ -22,3 +26,17 @@ def test_echoes_are_what_came_in_and_what_went_out_for_it() -> None:
     machine = object.__new__(GuestMachine)
     machine.host = SimpleNamespace(read_text={"/proc/net/snmp": SNMP}.__getitem__)  # type: ignore[assignment]
     assert machine.echoes() == {"requests": 1724, "replies": 1707}
+
+
+def test_the_interface_with_an_address_is_found_or_missed_by_name() -> None:
+    """A guest whose init gave it none is told from one that does not answer."""
+    said = [
+        {"ifname": "lo", "addr_info": [{"local": "127.0.0.1"}, {"local": "::1"}]},
+        {"ifname": "eth0", "addr_info": [{"local": "198.18.0.2"}]},
+    ]
+    machine = object.__new__(GuestMachine)
+    machine.name = "guest"
+    machine.host = SimpleNamespace(run=lambda *_: SimpleNamespace(stdout=json.dumps(said)))  # type: ignore[assignment]
+    assert machine.interface_with("198.18.0.2") == "eth0"
+    with pytest.raises(GuestError, match=r"guest: no interface of the guest has 198\.18\.0\.9"):
+        machine.interface_with("198.18.0.9")
