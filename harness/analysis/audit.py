@@ -37,16 +37,18 @@ class Moments:
 class Evidence:
     """What was seen of the VF's writing while it was looked at.
 
-    newest          number of the newest frame of the flow that is in the guest's memory
+    newest            number of the newest frame of the flow that is in the guest's memory
     watched, changed  pages under the receive rings, and how many of them changed
-    has_rings       whether the VF still had these rings; else its driver had given the pages back,
-                    and whatever used them since may have changed them
-    accesses        the device's own accesses to memory; None where it keeps no log
+    buffers           receive buffers in these pages
+    has_rings         whether the VF still had these rings; else they are those that it had before,
+                      and whatever used the pages since may have changed them
+    accesses          the device's own accesses to memory; None where it keeps no log
     """
 
     newest: int | None
     watched: int
     changed: int
+    buffers: int
     has_rings: bool
     accesses: int | None
 
@@ -216,7 +218,7 @@ def _check(
     missing = {
         "nobody observed the VF's COMMAND register": not lines,
         "no frame was sent while the VF was looked at": meanwhile.empty,
-        "no page under the VF's receive rings was watched": not evidence.watched,
+        "no buffer in the VF's receive rings was watched": not evidence.buffers,
         "no frame of the flow was found in the guest's memory": evidence.newest is None,
     }
     if told := [what for what, is_missing in missing.items() if is_missing]:

@@ -125,6 +125,7 @@ def _stop_and_look(way: Way, subject: Subject, running: RunningFlow, notes: _Not
         newest=newest,
         watched=len(pages.numbers),
         changed=changed,
+        buffers=pages.buffers,
         has_rings=bool(rings),
         accesses=None if accesses is None else (accesses_now or 0) - accesses,
     )

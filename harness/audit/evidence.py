@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.guest.memory import PAGE, GuestMemory
 from harness.host.vf import Ring
-from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, RxStatus
+from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, RX_READ, RX_WRITEBACK, RxStatus
 
 BUFFER_BYTES = 2048
 """Of a receive buffer at least: both drivers give a VF such or larger ones for 9000-byte MTUs."""
@@ -16,21 +15,27 @@ BUFFER_BYTES = 2048
 
 @dataclass(frozen=True, slots=True)
 class RingPages:
-    """Pages of a guest that hold receive descriptors and the buffers that the VF has, by number."""
+    """Pages of a guest that hold receive descriptors and the *buffers* that the VF has.
+
+    *numbers* are the guest's own, in order; *buffers* is how many buffers there are.
+    """
 
     memory: GuestMemory
     numbers: tuple[int, ...]
+    buffers: int
 
     @classmethod
     def of(cls, memory: GuestMemory, rings: Sequence[Ring]) -> RingPages:
         """Those of *rings*, as their descriptors are now."""
         numbers: set[int] = set()
+        count = 0
         for ring in rings:
             size = ring.count * DESCRIPTOR_BYTES
             numbers |= _pages(ring.address, size)
             for address in buffers(memory.read(ring.address, size), ring):
                 numbers |= _pages(address, BUFFER_BYTES)
-        return cls(memory, tuple(sorted(filter(memory.has, numbers))))
+                count += 1
+        return cls(memory, tuple(sorted(filter(memory.has, numbers))), count)
 
     def changed_since(self, before: Sequence[int]) -> int:
         """How many have changed since `digests` gave *before*."""
@@ -44,12 +49,19 @@ class RingPages:
 def buffers(descriptors: bytes, ring: Ring) -> list[int]:
     """The guest's addresses of the buffers that the VF may write to: those from head to tail.
 
-    One that the VF has written back since (DD is set) holds no address any more.
+    A descriptor that the VF has written back since holds no address: DD is set, and there is a
+    length.  DD alone says nothing, since ixgbevf clears the length only as it gives a buffer again,
+    nor does a length alone, which may be part of an address for headers.
+    Ref: ixgbevf_alloc_rx_buffers(), igbvf_alloc_rx_buffers().
     """
-    count = (ring.tail - ring.head) % ring.count
-    numbers = ((ring.head + n) % ring.count for n in range(count))
-    read = (struct.unpack_from("<QQ", descriptors, n * DESCRIPTOR_BYTES) for n in numbers)
-    return [packet for packet, header in read if not header & RxStatus.DD]
+    count, found = (ring.tail - ring.head) % ring.count, []
+    for number in range(ring.head, ring.head + count):
+        at = number % ring.count * DESCRIPTOR_BYTES
+        address, _ = RX_READ.unpack_from(descriptors, at)
+        _, _, status, length, _ = RX_WRITEBACK.unpack_from(descriptors, at)
+        if not (status & RxStatus.DD and length):
+            found.append(address)
+    return found
 
 
 def _pages(address: int, size: int) -> set[int]:

@@ -128,9 +128,9 @@ def _frames(audit: Audit) -> str:
 
 
 def _rings(audit: Audit) -> str:
-    given_back = "" if audit.has_rings else ", given back by the driver"
+    gone = "" if audit.has_rings else ", whose rings are no more"
     logged = f", {audit.accesses} accesses" if audit.accesses is not None else ""
-    return f"{audit.pages_changed} of {audit.pages_watched} pages{given_back}{logged}"
+    return f"{audit.pages_changed} of {audit.pages_watched} pages{gone}{logged}"
 
 
 def _back(audit: Audit) -> str:

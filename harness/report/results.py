@@ -139,7 +139,7 @@ class Audit(Model):
     sent, returned         frames sent meanwhile, and how many of them came back
     newest_ms              when the newest frame that is in the guest's memory was sent
     pages_watched, pages_changed    those under the receive rings
-    has_rings              whether the VF still had these; else its driver had given them back
+    has_rings              whether the VF still had these; else they are those that it had before
     accesses               the device's own to memory meanwhile; null where it keeps no log
     back, back_ms          what gave the VF back ("no": nothing), and how long that took
     trouble                what went wrong as it was given back

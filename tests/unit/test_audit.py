@@ -36,6 +36,7 @@ from harness.report.page import write_page
 from harness.report.results import CaseResult, Results, read_results, write_results
 from harness.report.summary import summary
 from harness.run.record import Case
+from harness.uapi.ixgbe_vf import RX_READ, RX_WRITEBACK, RxStatus
 
 MS = 1_000_000
 ASKED = 7_000_000_000_000
@@ -47,7 +48,7 @@ MOMENTS = Moments(
     taking_back=ASKED + 2200 * MS,
     uncertainty_ns=20_000,
 )
-QUIET = Evidence(newest=99, watched=500, changed=0, has_rings=True, accesses=0)
+QUIET = Evidence(newest=99, watched=500, changed=0, buffers=249, has_rings=True, accesses=0)
 SET, CLEAR, GONE = 0x0506, 0x0502, 0xFFFF
 """Frame 99 is the last but one that was sent before the step."""
 
@@ -181,7 +182,7 @@ def test_a_vf_that_does_not_come_back_has_no_time() -> None:
     [
         ({"lines": []}, "nobody observed"),
         ({"moments": replace(MOMENTS, looked_again=ASKED)}, "no frame was sent"),
-        ({"evidence": replace(QUIET, watched=0)}, "no page under"),
+        ({"evidence": replace(QUIET, buffers=0)}, "no buffer in"),
         ({"evidence": replace(QUIET, newest=None)}, "no frame of the flow was found"),
     ],
 )
@@ -233,7 +234,7 @@ def test_a_row_says_what_came_after_the_first_change(tmp_path: Path) -> None:
     again, given_back = audit_rows(written(tmp_path, reset, freed))
     assert again.bme == "0 after 1.0 ms, 1 again after 100 ms"
     assert again.memory_enable == "no such bit"
-    assert given_back.rings == "2 of 500 pages, given back by the driver"
+    assert given_back.rings == "2 of 500 pages, whose rings are no more"
     assert given_back.silent
 
 
@@ -253,10 +254,15 @@ def test_what_was_recorded_of_an_audit_is_in_its_tests_folder(tmp_path: Path) ->
 # --- what lies in memory ---------------------------------------------------------------------
 
 
-def descriptors(*addresses: int, done: int | None = None) -> bytes:
-    """Four of a ring, as the driver wrote them, but one that is *done*: written back."""
-    words = [(address, int(number == done)) for number, address in enumerate(addresses)]
-    return b"".join(struct.pack("<QQ", *each) for each in words)
+def descriptors(*addresses: int, done: int | None = None, given_again: bool = False) -> bytes:
+    """Four of a ring, as the driver wrote them, but one that is *done*: written back.
+
+    If *given_again* they have been so all, and ixgbevf has cleared but their lengths since.
+    """
+    read = [RX_READ.pack(address, given_again) for address in addresses]
+    if done is not None:
+        read[done] = RX_WRITEBACK.pack(0, 0xCAFE, RxStatus.DD | RxStatus.EOP, 3072, 0)
+    return b"".join(read)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +282,19 @@ def test_a_descriptor_that_was_written_back_holds_no_address() -> None:
     ring = Ring(0x8000, count=4, head=1, tail=0)
     read = descriptors(0x0, 0x1000, 0x2000, 0x3000, done=2)
     assert buffers(read, ring) == [0x1000, 0x3000]
+
+
+def test_a_descriptor_that_was_given_again_holds_one() -> None:
+    """The driver goes by the length; a status that it left there says nothing."""
+    ring = Ring(0x8000, count=4, head=1, tail=0)
+    read = descriptors(0x0, 0x1000, 0x2000, 0x3000, done=3, given_again=True)
+    assert buffers(read, ring) == [0x1000, 0x2000]
+
+
+def test_an_address_for_headers_is_no_length() -> None:
+    """Of igbvf, which gives one beside each buffer: above 4 GiB its high bits stand there."""
+    read = RX_READ.pack(0x1000, 0x5_0000_2000) * 4
+    assert buffers(read, Ring(0x8000, count=4, head=0, tail=2)) == [0x1000, 0x1000]
 
 
 def header(flow: int, sequence: int) -> bytes:
