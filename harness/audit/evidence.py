@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.guest.memory import PAGE, GuestMemory
 from harness.host.vf import Ring
@@ -28,14 +28,14 @@ class RingPages:
     def of(cls, memory: GuestMemory, rings: Sequence[Ring]) -> RingPages:
         """Those of *rings*, as their descriptors are now."""
         numbers: set[int] = set()
-        count = 0
+        given: set[int] = set()
         for ring in rings:
             size = ring.count * DESCRIPTOR_BYTES
             numbers |= _pages(ring.address, size)
-            for address in buffers(memory.read(ring.address, size), ring):
-                numbers |= _pages(address, BUFFER_BYTES)
-                count += 1
-        return cls(memory, tuple(sorted(filter(memory.has, numbers))), count)
+            given.update(buffers(memory.read(ring.address, size), ring))
+        for address in given:
+            numbers |= _pages(address, BUFFER_BYTES)
+        return cls(memory, tuple(sorted(filter(memory.has, numbers))), len(given))
 
     def changed_since(self, before: Sequence[int]) -> int:
         """How many have changed since `digests` gave *before*."""
@@ -44,6 +44,17 @@ class RingPages:
     def digests(self) -> list[int]:
         """A number for each page."""
         return self.memory.digest_pages(self.numbers)
+
+
+def as_given(before: Sequence[Ring], now: Sequence[Ring]) -> list[Ring]:
+    """*now*, and each of them from where its head was *before*.
+
+    A VF whose writes come to nothing may walk through its ring all the same, as QEMU's igb does
+    without BME: from head to tail there is no buffer then, and none was written back.
+    """
+    heads = {(ring.address, ring.count): ring.head for ring in before}
+    known = [ring for ring in now if (ring.address, ring.count) in heads]
+    return [*now, *(replace(ring, head=heads[ring.address, ring.count]) for ring in known)]
 
 
 def buffers(descriptors: bytes, ring: Ring) -> list[int]:
