@@ -108,14 +108,13 @@ def _moments(clock: SharedClock, notes: _Notes) -> Moments:
 def _stop_and_look(way: Way, subject: Subject, running: RunningFlow, notes: _Notes) -> None:
     """Take the step, wait until it shows, and look at what the VF could write to, twice."""
     memory, pid = GuestMemory.of(subject.instance), subject.instance.pid
-    before = subject.vf.receive_rings(qemu_pid=pid)
-    earlier = RingPages.of(memory, before)
+    earlier = RingPages.of(memory, subject.vf.receive_rings(qemu_pid=pid))
     notes.at("asked")
     subject.stop(way)
     notes.at("taken")
     _settle(running)
     rings = [] if way.frees_rings else subject.vf.receive_rings(qemu_pid=pid)
-    pages = RingPages.of(memory, as_given(before, rings)) if rings else earlier
+    pages = RingPages.of(memory, as_given(rings)) if rings else earlier
     notes.at("looked")
     first, accesses = pages.digests(), _accesses(subject)
     let_pass(LOOK_S)

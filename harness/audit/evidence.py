@@ -12,6 +12,12 @@ from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, RX_READ, RX_WRITEBACK, RxSta
 BUFFER_BYTES = 2048
 """Of a receive buffer at least: both drivers give a VF such or larger ones for 9000-byte MTUs."""
 
+HELD = 32
+"""How many buffers a driver may hold before it gives them to the VF again.
+
+Linux's do from 16 on: IGBVF_RX_BUFFER_WRITE, IXGBEVF_RX_BUFFER_WRITE.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class RingPages:
@@ -46,15 +52,20 @@ class RingPages:
         return self.memory.digest_pages(self.numbers)
 
 
-def as_given(before: Sequence[Ring], now: Sequence[Ring]) -> list[Ring]:
-    """*now*, and each of them from where its head was *before*.
+def as_given(rings: Sequence[Ring]) -> list[Ring]:
+    """*rings*, and each of them as its driver has it: all but what it holds, which is behind tail.
 
     A VF whose writes come to nothing may walk through its ring all the same, as QEMU's igb does
     without BME: from head to tail there is no buffer then, and none was written back.
     """
-    heads = {(ring.address, ring.count): ring.head for ring in before}
-    known = [ring for ring in now if (ring.address, ring.count) in heads]
-    return [*now, *(replace(ring, head=heads[ring.address, ring.count]) for ring in known)]
+    held = [min(HELD, ring.count // 4) for ring in rings]
+    return [
+        *rings,
+        *(
+            replace(ring, head=(ring.tail + number) % ring.count)
+            for ring, number in zip(rings, held, strict=True)
+        ),
+    ]
 
 
 def buffers(descriptors: bytes, ring: Ring) -> list[int]:
