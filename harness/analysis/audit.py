@@ -185,8 +185,13 @@ def audited(
         t_ns - moments.asked for t_ns in (moments.looked, moments.looked_again, moments.taking_back)
     )
     meanwhile = frame[frame["sent_ns"].between(looked, looked_again)]
-    _check(way, lines, meanwhile, evidence)
     newest = frame[frame["sequence"] == evidence.newest]
+    _check(way, {
+        "nobody observed the VF's COMMAND register": not lines,
+        "no frame was sent while the VF was looked at": meanwhile.empty,
+        "no buffer in the VF's receive rings was watched": not evidence.buffers,
+        "no frame that the flow sent was found in the guest's memory": newest.empty,
+    })  # fmt: skip
     again = frame["returned_ns"][frame["returned_ns"] > taking_back]
     samples = sorted((BmeSample.of(line) for line in lines), key=lambda sample: sample.t_ns)
     came_back = len(again) and back != NOT_BACK
@@ -212,15 +217,8 @@ def audited(
     )
 
 
-def _check(
-    way: str, lines: Sequence[Mapping[str, Any]], meanwhile: pd.DataFrame, evidence: Evidence
-) -> None:
-    missing = {
-        "nobody observed the VF's COMMAND register": not lines,
-        "no frame was sent while the VF was looked at": meanwhile.empty,
-        "no buffer in the VF's receive rings was watched": not evidence.buffers,
-        "no frame of the flow was found in the guest's memory": evidence.newest is None,
-    }
+def _check(way: str, missing: Mapping[str, bool]) -> None:
+    """Raise MeasurementError for what is *missing*."""
     if told := [what for what, is_missing in missing.items() if is_missing]:
         raise MeasurementError(
             f"{way}: {'; '.join(told)}",

@@ -59,7 +59,7 @@ def audit(
 ) -> Audited:
     """Stop the VF of a guest without a standby that way, under *flow*, and give it back.
 
-    What goes wrong as it is given back is told in ``back``.  Raises WaitError if the flow is not
+    What goes wrong as it is given back is told in ``trouble``.  Raises WaitError if the flow is not
     served before, MeasurementError where nothing was seen to go by, and what stopping it raises.
     """
     subject = Subject.of(instance, ends.guest)

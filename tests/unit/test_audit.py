@@ -172,7 +172,8 @@ def test_a_vf_that_does_not_come_back_has_no_time() -> None:
         ({"lines": []}, "nobody observed"),
         ({"moments": replace(MOMENTS, looked_again=ASKED)}, "no frame was sent"),
         ({"evidence": replace(QUIET, buffers=0)}, "no buffer in"),
-        ({"evidence": replace(QUIET, newest=None)}, "no frame of the flow was found"),
+        ({"evidence": replace(QUIET, newest=None)}, "no frame that the flow sent was found"),
+        ({"evidence": replace(QUIET, newest=999_999)}, "no frame that the flow sent was found"),
     ],
 )
 def test_an_audit_without_evidence_is_none(changes: dict[str, Any], told: str) -> None:
