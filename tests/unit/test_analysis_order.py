@@ -146,6 +146,18 @@ def test_a_state_that_nobody_could_read_in_time_is_unknown() -> None:
     assert [order.outcome for order in dma_order(late)] == ["unknown"]
 
 
+def test_a_state_of_before_the_migration_is_none_of_it() -> None:
+    """A guest that was stopped and went on may have left it; BME says what the VF might do."""
+    assert [order.outcome for order in dma_order(driven((-900, "STOP")))] == ["broken"]
+
+
+def test_each_vf_that_vfio_stopped_is_judged() -> None:
+    first = driven((-900, "RUNNING"), (4521, "STOP_COPY"))
+    late = event(4900, "vfio:alder", "vfio state STOP_COPY", 1, vf="b")
+    both = replace(first, events=(*first.events, late))
+    assert sorted(order.outcome for order in dma_order(both)) == ["broken", "kept"]
+
+
 def test_a_vf_that_vfio_stopped_does_not_answer_for_another() -> None:
     halted = driven((-900, "RUNNING"), (4521, "STOP_COPY"))
     other = [bme(-900, "alder", 0x0507, vf="b"), bme(4700, "alder", 0x0507, vf="b")]

@@ -146,6 +146,13 @@ def test_a_vf_that_masters_the_bus_again_meanwhile_may_write() -> None:
     assert again.is_master
     assert again.faults == []
     assert (again.cleared_ms, again.set_again_ms) == (1, 1500)
+    assert again.back_ms == 301, "what came in while it was looked at did not come back by that"
+
+
+def test_a_vf_that_is_cleared_and_stays_so_is_not_set_again() -> None:
+    """Another bit may change first, as INTx Disable does, with BME set as it was."""
+    still = found((-400, SET), (0.2, SET & ~0x400), (0.6, CLEAR), (2201, SET))
+    assert (still.cleared_ms, still.set_again_ms) == (0.6, None)
 
 
 def test_what_bme_does_after_the_look_does_not_count() -> None:
@@ -215,6 +222,13 @@ def test_the_report_has_a_row_for_each_audit_and_says_what_is_wrong(tmp_path: Pa
     summary(results, Console(file=said, width=140))
     assert "BME cleared by the host" in said.getvalue()
     assert "fail VF vf0 of alder was not allowed" in said.getvalue()
+
+
+def test_a_time_before_its_cause_is_shown_as_none(tmp_path: Path) -> None:
+    """By the clocks' doubt: a row that says 0 after -10 us puzzles who reads it."""
+    early = found((-400, SET), (-0.01, CLEAR), (2201, SET))
+    (row,) = audit_rows(written(tmp_path, early))
+    assert row.bme == "0 after 0.0 ms"
 
 
 def test_a_row_says_what_came_after_the_first_change(tmp_path: Path) -> None:
