@@ -54,7 +54,7 @@ class LoggedComparison(Comparison):
         events = source.qmp.events[self._since :]
         pages = pages_explained(source, both, lost, log, lent, events)
         self.tables |= {"dma": log, "memory": pages}
-        return summary(pages, log, said_ns(_last(events, "MIGRATION device")))
+        return summary(pages, log, said_ns(last_said(events, "MIGRATION device")))
 
 
 def pages_explained(
@@ -70,7 +70,7 @@ def pages_explained(
     *events* are the source's of this migration.  Raises MeasurementError for a trace that cannot
     be read.
     """
-    completed = _last(events, "MIGRATION completed")
+    completed = last_said(events, "MIGRATION completed")
     trace = source.host.fetch(f"{source.place.folder}/{TRACE}")
     copies = read_copies(trace, MEMORY_ID, end_ns=completed.realtime_ns)
     if copies.empty:
@@ -89,7 +89,7 @@ def pages_explained(
     )
 
 
-def _last(events: Sequence[QmpEvent], title: str) -> QmpEvent:
+def last_said(events: Sequence[QmpEvent], title: str) -> QmpEvent:
     """The last of *events* that is called so.  Raises MeasurementError without one."""
     for event in reversed(events):
         if event.title == title:

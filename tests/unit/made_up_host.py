@@ -49,6 +49,7 @@ class Machine(AgentClient):
     changes   what was changed, in order: ``path = text`` or the command
     holder    who has the lease; "" if nobody has
     started   the recorders that were started, and what they were told
+    registers what VFs have in BAR 0, by offset; 0 elsewhere
     has_bme   whether a VF that is waited for has BME set in time
     ahead_ns  how far its monotonic and its wall clock are ahead of our monotonic one
     """
@@ -82,6 +83,7 @@ class Machine(AgentClient):
             "qemu-system-x86_64": lambda _: (0, "QEMU emulator version 8.2.0\n"),
         }
         self.changes: list[str] = []
+        self.registers: dict[int, int] = {}
         self.started: list[tuple[str, dict[str, Any]]] = []
         self.euid = 0
         self.holder = ""
@@ -111,6 +113,7 @@ class Machine(AgentClient):
             "lease.give_back": lambda: setattr(self, "holder", ""),
             "clock": self._clock,
             "bme.wait": lambda: self.has_bme,
+            "vf.registers": lambda: [self.registers.get(each, 0) for each in args["offsets"]],
             "memory.digest": lambda: {"pages": 65_536, "untouched": 0, "seconds": 1.0},
             "start": lambda: self._start(args["program"], args["spec"]),
             "read": lambda: self._of(self.files, args["path"]),

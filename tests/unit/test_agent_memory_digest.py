@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.agent import process_memory
 from harness.agent.errors import AgentError
-from harness.agent.memory_digest import DIGESTS, digest, speeds
-from harness.agent.process_memory import CHUNK, PAGE
+from harness.agent.memory_digest import DIGESTS, digest, digest_pages, speeds
+from harness.agent.process_memory import CHUNK, PAGE, memory_of
 
 GIB = 1 << 30
 
@@ -141,3 +142,45 @@ def test_a_process_that_has_ended_is_told(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="No such file or directory") as gone:
         digested(tmp_path, pid=2**22 + 1, name="ram")
     assert gone.value.because == "it has ended, or is not ours"
+
+
+def test_pages_are_digested_in_the_order_that_was_asked_for() -> None:
+    """Those under a ring lie anywhere, and none between them is looked at."""
+    held = mmap.mmap(-1, 3 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(held))
+    held[2 * PAGE : 2 * PAGE + 5] = b"third"
+    asked = [address + 2 * PAGE, address]
+    assert digest_pages(os.getpid(), asked) == numbers_of("crc32", b"third", b"")
+    assert digest_pages(os.getpid(), []) == []
+
+
+def open_descriptors() -> set[str]:
+    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
+
+
+def test_memory_that_cannot_be_read_leaves_no_descriptor_open() -> None:
+    """An agent is asked for many guests, one of which may just have ended."""
+    before = open_descriptors()
+    with pytest.raises(AgentError), memory_of(os.getpid(), address=PAGE, size=PAGE):
+        pytest.fail("there is no memory")
+    assert open_descriptors() == before
+
+
+def test_a_process_that_ends_once_its_memory_was_found_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process_memory, "_descriptor", lambda *_: "/proc/0/fd/3")
+    with pytest.raises(AgentError), memory_of(os.getpid(), "ram"):
+        pytest.fail("there is no memory")
+
+
+def test_memory_of_which_the_kernel_does_not_say_whether_it_was_touched_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A page map ends where its process's memory does; what is not known is not zeroes."""
+    held = mmap.mmap(-1, 2 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(held))
+    with memory_of(os.getpid(), address=address, size=2 * PAGE) as stretch:
+        assert stretch.untouched(0, PAGE)
+        monkeypatch.setattr(os, "pread", lambda *_: b"")
+        assert not stretch.untouched(0, PAGE)

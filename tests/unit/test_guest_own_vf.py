@@ -78,6 +78,13 @@ def test_a_vf_whose_qemu_has_ended_does_not_answer(qemu: Monitor, instance: Inst
     assert VF.command(instance) == NO_ANSWER
 
 
+def test_a_vf_that_does_not_answer_masters_nothing(qemu: Monitor, instance: Instance) -> None:
+    """All ones has every bit set, this one too."""
+    qemu.reacts["human-monitor-command"] = lambda _: "b0280004: 0xffff\r\n"
+    observed = VF.observe(instance).stop()
+    assert {(each["command"], each["bme"]) for each in observed.lines} == {(NO_ANSWER, False)}
+
+
 def test_it_is_read_when_watching_begins_and_when_it_ends(
     qemu: Monitor, instance: Instance
 ) -> None:

@@ -13,7 +13,7 @@ from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port, find_port, port_up
 from harness.host.snapshot import snapshot
 from harness.host.sriov import virtual_functions
-from harness.host.vf import NO_MAC
+from harness.host.vf import NO_MAC, Ring
 from harness.remote import Host
 from harness.topology import CapabilityEntry, FieldEntry, MacAddress
 from harness.waiting import WaitError
@@ -245,3 +245,15 @@ def test_a_port_that_is_up_already_is_left_up(port: Port, machine: Machine) -> N
     with port_up(port, mtu=1500):
         pass
     assert machine.changes == []
+
+
+def test_the_rings_of_a_vf_are_those_of_its_queues_that_work(port: Port, machine: Machine) -> None:
+    """Of the second, too: a guest with two processors receives there."""
+    machine.registers = {
+        0x1000: 0x8000, 0x1004: 1, 0x1008: 512 * 16, 0x1010: 7, 0x1018: 500, 0x1028: 0x02000000,
+        0x1040: 0xA000, 0x1048: 256 * 16, 0x1050: 3, 0x1058: 250, 0x1068: 0x02000000,
+        0x1080: 0xC000, 0x1088: 256 * 16,
+    }  # fmt: skip
+    with virtual_functions(port, 1) as (vf,):
+        found = vf.receive_rings(qemu_pid=1)
+    assert found == [Ring(0x1_0000_8000, 512, 7, 500), Ring(0xA000, 256, 3, 250)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -14,18 +14,19 @@ from qmp_server import Arguments, connected
 from test_migration_scheme import ADDRESS, End
 from test_migration_scheme import ends as ends
 
-from harness.errors import LabError
+from harness.errors import LabError, MeasurementError
 from harness.guest.machine import GuestMachine
+from harness.guest.qmp import QmpEvent
 from harness.host.twin import Twin
 from harness.host.twin_control import TwinControl
 from harness.migration import scheme
-from harness.migration.memory import LoggedComparison
+from harness.migration.memory import LoggedComparison, last_said
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.migration.scheme import GONE, Outcome
 from harness.migration.schemes.inplace import Inplace
 from harness.twin.control import Control, ControlConnection
 from harness.twin.device import Device
-from harness.twin.dma_log import DmaLog
+from harness.twin.dma_log import DmaLog, Kind
 from harness.twin.port import Port
 
 TRACKED = Plan(when=When.BEFORE, marking=Marking.AS_WRITTEN)
@@ -70,6 +71,24 @@ def migrated(ends: tuple[End, End], devices: list[Device], plan: Plan = TRACKED)
         comparison = LoggedComparison(source)
         way = Inplace(plan, cast("GuestMachine", None), source, destination, comparison)
         return way.migrate(ends[0].instance, ends[1].instance, ADDRESS)
+
+
+def test_an_access_that_found_the_log_full_was_made(ends: tuple[End, End], tmp_path: Path) -> None:
+    """A twin that goes on beyond its log would pass for a silent one."""
+    with closing(DmaLog(str(tmp_path / "full"), 1)) as log:
+        device = Device(port=Port(mtu=9000), send=lambda _: True, log=log)
+        with twin_of(ends[0], device) as twin:
+            for _ in range(3):
+                log.add(0x1000, 16, Kind.RX_DATA, 0)
+            assert (twin.log_position, twin.accesses) == (1, 3)
+
+
+def test_the_last_pass_is_the_last_that_qemu_announced() -> None:
+    """One that was announced before it would excuse what was written since."""
+    events = [QmpEvent("STOP", {}, 1), QmpEvent("STOP", {}, 2), QmpEvent("RESUME", {}, 3)]
+    assert last_said(events, "STOP").realtime_ns == 2
+    with pytest.raises(MeasurementError, match="QEMU did not say 'MIGRATION device'"):
+        last_said(events, "MIGRATION device")
 
 
 def steps_of(outcome: Outcome) -> list[str]:
