@@ -1,0 +1,69 @@
+"""What is noted of a VF that is given back, or is not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from harness.analysis.audit import NOT_BACK
+from harness.audit import conduct
+from harness.audit.ways import Way
+from harness.errors import GuestError
+from harness.waiting import WaitError
+
+
+class Subject:
+    """A guest's VF that is taken back as *steps* say; what was asked of it is in *asked*."""
+
+    def __init__(self, *, refuses: str = "") -> None:
+        self.asked: list[str] = []
+        self._refuses = refuses
+
+    def take_back(self, way: Way) -> str:
+        del way
+        return self._do("take_back", "bound")
+
+    def begin_anew(self) -> None:
+        self._do("begin_anew", "")
+
+    def _do(self, step: str, told: str) -> str:
+        self.asked.append(step)
+        if step == self._refuses:
+            raise GuestError("guest: its kernel refused", because="no such device", fix="look")
+        return told
+
+
+def given_back(subject: Subject, *served: bool) -> conduct._Notes:
+    """What is noted where frames come back at each time of waiting that *served* says."""
+    answers, notes = iter(served), conduct._Notes()
+
+    def wait(seconds: float) -> None:
+        if not next(answers):
+            raise WaitError(f"nothing in {seconds} s", because="silence", fix="look")
+
+    running = cast("Any", SimpleNamespace(wait_until_served=wait))
+    conduct._give_back(Way.UNBIND, cast("Any", subject), running, notes)
+    return notes
+
+
+@pytest.mark.parametrize(
+    ("served", "back"),
+    [
+        ((True,), "bound"),
+        ((False, True), "driver began anew (bound, 5 s in vain)"),
+        ((False, False), NOT_BACK),
+    ],
+)
+def test_how_a_vf_came_back_is_told(served: tuple[bool, ...], back: str) -> None:
+    notes = given_back(Subject(), *served)
+    assert (notes.back, notes.trouble) == (back, "")
+    assert "taking_back" in notes.times
+
+
+@pytest.mark.parametrize("step", ["take_back", "begin_anew"])
+def test_a_step_that_fails_is_told_and_what_was_seen_is_kept(step: str) -> None:
+    """The row is there all the same: what the VF did while it was stopped is known."""
+    notes = given_back(Subject(refuses=step), False, False)
+    assert (notes.back, notes.trouble) == (NOT_BACK, "guest: its kernel refused; no such device")
