@@ -58,13 +58,9 @@ def as_given(rings: Sequence[Ring]) -> list[Ring]:
     A VF whose writes come to nothing may walk through its ring all the same, as QEMU's igb does
     without BME: from head to tail there is no buffer then, and none was written back.
     """
-    held = [min(HELD, ring.count // 4) for ring in rings]
     return [
         *rings,
-        *(
-            replace(ring, head=(ring.tail + number) % ring.count)
-            for ring, number in zip(rings, held, strict=True)
-        ),
+        *(replace(r, head=(r.tail + min(HELD, r.count // 4)) % r.count) for r in rings),
     ]
 
 

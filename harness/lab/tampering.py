@@ -42,11 +42,6 @@ class Tampering:
         self._thread = threading.Thread(target=self._carry, name="tampering")
         self._thread.start()
 
-    @property
-    def is_carrying(self) -> bool:
-        """Whether it still carries frames."""
-        return self._thread.is_alive()
-
     def close(self) -> None:
         """Carry nothing any more.  Raises LabError if that ended before."""
         os.write(self._ending, b"x")

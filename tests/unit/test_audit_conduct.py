@@ -15,10 +15,9 @@ from harness.waiting import WaitError
 
 
 class Subject:
-    """A guest's VF that is taken back as *steps* say; what was asked of it is in *asked*."""
+    """A guest's VF, of which one step *refuses*."""
 
     def __init__(self, *, refuses: str = "") -> None:
-        self.asked: list[str] = []
         self._refuses = refuses
 
     def take_back(self, way: Way) -> str:
@@ -29,7 +28,6 @@ class Subject:
         self._do("begin_anew", "")
 
     def _do(self, step: str, told: str) -> str:
-        self.asked.append(step)
         if step == self._refuses:
             raise GuestError("guest: its kernel refused", because="no such device", fix="look")
         return told

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import pytest
 
@@ -11,26 +15,39 @@ from harness.lab.tampering import Tampering
 from harness.waiting import wait_for
 
 
-def test_a_wire_that_carries_no_more_is_told() -> None:
+@dataclass
+class Ends:
+    """What the wire lies between, and the wire."""
+
+    peer: socket.socket
+    bridge: socket.socket
+    wire: Tampering
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    with ExitStack() as stack:
+        (peer, to_peer), (bridge, to_bridge) = (
+            map(stack.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+            for _ in range(2)
+        )
+        yield Ends(peer, bridge, Tampering(to_peer, to_bridge, every=1))
+
+
+def is_carrying() -> bool:
+    return "tampering" in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_wire_that_carries_no_more_is_told(ends: Ends) -> None:
     """Frames that it lost would pass for those of the migration."""
-    (peer, to_peer), (bridge, to_bridge) = (
-        socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)
-    )
-    with peer, to_peer, to_bridge:
-        tampering = Tampering(to_peer, to_bridge, every=1)
-        bridge.close()
-        peer.send(b"frame")
-        wait_for("the wire to fail", lambda: not tampering.is_carrying, within=5, every_s=0.01)
-        with pytest.raises(LabError, match="carried none any more"):
-            tampering.close()
+    ends.bridge.close()
+    ends.peer.send(b"frame")
+    wait_for("the wire to fail", lambda: not is_carrying(), within=5, every_s=0.01)
+    with pytest.raises(LabError, match="carried none any more"):
+        ends.wire.close()
 
 
-def test_a_wire_that_is_ended_in_time_is_fine() -> None:
-    (peer, to_peer), (bridge, to_bridge) = (
-        socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)
-    )
-    with peer, to_peer, to_bridge, bridge:
-        tampering = Tampering(to_peer, to_bridge, every=1)
-        peer.send(b"frame")
-        assert bridge.recv(100) == b"frame"
-        tampering.close()
+def test_a_wire_that_is_ended_in_time_is_fine(ends: Ends) -> None:
+    ends.peer.send(b"frame")
+    assert ends.bridge.recv(100) == b"frame"
+    ends.wire.close()
