@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from descriptors import no_descriptor_left
 
 from harness.agent import process_memory
 from harness.agent.errors import AgentError
@@ -154,16 +155,14 @@ def test_pages_are_digested_in_the_order_that_was_asked_for() -> None:
     assert digest_pages(os.getpid(), []) == []
 
 
-def open_descriptors() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
-
-
 def test_memory_that_cannot_be_read_leaves_no_descriptor_open() -> None:
     """An agent is asked for many guests, one of which may just have ended."""
-    before = open_descriptors()
-    with pytest.raises(AgentError), memory_of(os.getpid(), address=PAGE, size=PAGE):
+    with (
+        no_descriptor_left(),
+        pytest.raises(AgentError),
+        memory_of(os.getpid(), address=PAGE, size=PAGE),
+    ):
         pytest.fail("there is no memory")
-    assert open_descriptors() == before
 
 
 def test_a_process_that_ends_once_its_memory_was_found_is_told(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_observer import ADDRESS, OFF, ON, Copy, Script, Vf, nothing
-from test_observer import sysfs as folder_for_sysfs
+from observed_vf import ADDRESS, OFF, ON, Copy, Script, Vf, nothing
+from observed_vf import sysfs as folder_for_sysfs
 
 from harness.agent import bme, observer
 from harness.agent.errors import AgentError

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_observer import ADDRESS, OFF, ON, Script, Vf, nothing, run
-from test_observer import sysfs as sysfs
+from observed_vf import ADDRESS, OFF, ON, Script, Vf, nothing, run
+from observed_vf import sysfs as sysfs
 
 from harness.agent import bme, observer
 from harness.agent.device import VfioDevice

@@ -18,9 +18,9 @@ from harness.migration.conductor import Conducted
 from harness.migration.raw import Raw
 from harness.migration.scheme import Note, Outcome
 from harness.migration.watch import Seen
-from harness.report.results import HostProvenance, Provenance, read_results
+from harness.report.results import HostProvenance, Provenance
 from harness.run import record as module
-from harness.run.record import LATEST, LONGEST_NAME, Case, Record, limits_of
+from harness.run.record import LATEST, LONGEST_NAME, Case, Record
 from harness.topology import Topology, find, load
 
 TEST = "tests/lab/test_failover.py::test_users_are_cut_off[round-trip-9014]"
@@ -313,57 +313,3 @@ def test_what_arrives_is_counted_by_the_phase_in_which_it_arrives(record: Record
     slow = flow(name="slow", rate_pps=100, cuts=[Cut(-1000, -10)])
     both = kept(record.case("test_x.py::test_y"), flows=[flow(rate_pps=200), slow])
     assert both.served_in("before") == pytest.approx(2 / 3, abs=0.02)
-
-
-# --- results.json ---------------------------------------------------------------------------
-
-
-def test_results_are_written_whole(record: Record) -> None:
-    """Read back by the same schema that other programs use, with the way to each test's files."""
-    record.provenance = PROVENANCE
-    case = record.case(TEST)
-    case.outcome = "passed"
-    kept(case)
-    record.case("tests/lab/test_bme.py::test_a_vf_masters_the_bus").outcome = "failed"
-
-    written = record.finish()
-    assert written == read_results(record.folder)
-    assert (written.run, written.started) == (record.name, record.started)
-    assert (written.lab.name, written.lab.emulated) == ("emulated", True)
-    assert written.lab.topology == record.topology.file
-    assert written.provenance == PROVENANCE
-    first, second = written.tests
-    assert (first.nodeid, first.outcome, first.verdict) == (TEST, "passed", "pass")
-    assert record.folder / first.artifacts == case.folder
-    assert len(first.migrations) == 1
-    assert (second.outcome, second.verdict, second.migrations) == ("failed", None, [])
-    assert (record.folder / "report.html").stat().st_size > 10_000
-
-
-def test_a_test_is_as_good_as_its_worst_migration(record: Record) -> None:
-    """A good way back does not mend a bad way there."""
-    record.provenance = PROVENANCE
-    case = record.case(TEST)
-    case.keep(conducted(), LIMITS)
-    case.keep(conducted(), Limits(longest_outage_ms=100))
-    case.keep(conducted(), LIMITS)
-    results = record.finish()
-    assert results is not None
-    assert results.tests[0].verdict == "fail"
-
-
-def test_a_run_that_never_reached_its_hosts_has_no_results(record: Record) -> None:
-    """Who reads them would take an empty list for a run in which nothing went wrong."""
-    record.case(TEST)
-    assert record.finish() is None
-    assert "results.json" not in contents(record.folder)
-
-
-def test_limits_are_those_of_the_labs_topology(topology: Topology) -> None:
-    """One that is not taken over is a default: 10 ms of lateness, on an emulated processor."""
-    stated: dict[str, Any] = {
-        "longest_outage_ms": 3001, "total_outage_ms": 5001, "lost": 77, "sender_late_max_ms": 51,
-        "clock_uncertainty_ms": 21,
-    }  # fmt: skip
-    lab = topology.model_copy(update={"limits": topology.limits.model_copy(update=stated)})
-    assert limits_of(lab) == Limits(**stated)

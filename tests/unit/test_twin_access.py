@@ -5,16 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from vfio_client import (
-    Client,
-    Twin,
-    access,
-    eventfds,
-    first_client,
-    open_descriptors,
-    served_twin,
-    signals,
-)
+from descriptors import eventfds, open_descriptors, signals
+from vfio_client import Client, Twin, access, first_client, served_twin
 
 from harness.twin.config_space import MSIX_BAR, PBA_OFFSET
 from harness.uapi import ixgbe_vf, vfio_user

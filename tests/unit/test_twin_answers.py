@@ -11,19 +11,10 @@ from random import Random
 from socket import SHUT_WR
 
 import pytest
+from descriptors import memory_file, open_descriptors
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vfio_client import (
-    Client,
-    Refusal,
-    Twin,
-    first_client,
-    mapping,
-    memory_file,
-    open_descriptors,
-    packed,
-    served_twin,
-)
+from vfio_client import Client, Refusal, Twin, first_client, mapping, packed, served_twin
 from vfio_messages import Files, spoilt, wanted
 
 from harness.twin.channel import MAX_DESCRIPTORS

@@ -14,6 +14,7 @@ from contextlib import suppress
 from errno import EFAULT
 
 import pytest
+from descriptors import eventfds, memory_file, open_descriptors, signals
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from vfio_client import (
@@ -21,15 +22,11 @@ from vfio_client import (
     Client,
     Twin,
     access,
-    eventfds,
     first_client,
     irqs,
     mapping,
-    memory_file,
-    open_descriptors,
     packed,
     served_twin,
-    signals,
 )
 
 from harness.twin import channel as channel_module

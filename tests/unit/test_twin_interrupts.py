@@ -9,9 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from descriptors import eventfds, signals
 from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, PEER, frame_of
-from vfio_client import eventfds, signals
 
 from harness.uapi.ixgbe_vf import IVAR_VALID, VECTORS, Message, Register, VfControl
 from harness.waiting import wait_for

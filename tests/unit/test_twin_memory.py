@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from vfio_client import LENT, Asked, Client, memory_file, open_descriptors
+from descriptors import memory_file, open_descriptors
+from vfio_client import LENT, Asked, Client
 
 from harness.twin.channel import Channel, ClientGone, Message
 from harness.twin.config_space import ConfigSpace

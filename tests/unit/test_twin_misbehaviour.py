@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from descriptors import eventfds, signals
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, PEER, frame_of
-from vfio_client import eventfds, signals
 
 from harness.twin.control import Control, ControlConnection
 from harness.twin.dma_log import HEAD, MISBEHAVED, Kind

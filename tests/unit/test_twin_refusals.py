@@ -6,17 +6,8 @@ from contextlib import ExitStack
 from errno import EINVAL, ENOSPC, ENOSYS
 
 import pytest
-from vfio_client import (
-    LENT,
-    Client,
-    Twin,
-    access,
-    first_client,
-    irqs,
-    mapping,
-    memory_file,
-    served_twin,
-)
+from descriptors import memory_file
+from vfio_client import LENT, Client, Twin, access, first_client, irqs, mapping, served_twin
 
 from harness.twin.channel import LARGEST_MESSAGE
 from harness.twin.memory import MOST_REGIONS

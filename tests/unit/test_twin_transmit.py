@@ -8,11 +8,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from descriptors import eventfds, signals
 from hypothesis import given
 from hypothesis import strategies as st
 from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, MEMORY, MEMORY_BYTES, PEER, TX_DATA, frame_of
-from vfio_client import eventfds, signals
 
 from harness.twin import offload
 from harness.twin.dma_log import Kind

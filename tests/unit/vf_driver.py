@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from descriptors import memory_file
 from vf_rings import MAC, MEMORY, MEMORY_BYTES, Memory, ReceiveRing, TransmitRing
-from vfio_client import LENT, Client, memory_file
+from vfio_client import LENT, Client
 
 from harness.twin.channel import Channel
 from harness.twin.channel import Message as Command

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
+
+from descriptors import memory_file, no_descriptor_left
 
 from harness.twin.channel import Channel, ClientGone
 from harness.twin.device import Device
@@ -303,53 +304,3 @@ def served_twin() -> Iterator[Twin]:
 def first_client(twin: Twin) -> Client:
     """The `client` of that twin, as a fixture."""
     return twin.connect()
-
-
-@contextmanager
-def memory_file(size: int) -> Iterator[int]:
-    """A descriptor of memory that can be lent."""
-    descriptor = os.memfd_create("guest", os.MFD_CLOEXEC)
-    try:
-        os.ftruncate(descriptor, size)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def eventfds(count: int) -> Iterator[list[int]]:
-    """Eventfds as a client has them."""
-    descriptors = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(count)]
-    try:
-        yield descriptors
-    finally:
-        for each in descriptors:
-            os.close(each)
-
-
-def signals(*descriptors: int) -> list[int]:
-    """How often each eventfd was signalled since it was last looked at."""
-    counts = []
-    for each in descriptors:
-        try:
-            counts.append(os.eventfd_read(each))
-        except BlockingIOError:
-            counts.append(0)
-    return counts
-
-
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Fail if there are more descriptors at the end than at the beginning, and tell which."""
-    before = open_descriptors()
-    yield
-    assert open_descriptors() - before == set()
-
-
-def open_descriptors() -> set[tuple[str, str]]:
-    """The descriptors of this process, and what each is."""
-    found = set()
-    for each in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # the one that lists them
-            found.add((each.name, str(each.readlink())))
-    return found
