@@ -134,8 +134,8 @@ def _order_of(measured: Measured, samples: list[BmeSample], last_pass: Event, st
         moments = [last_pass.t_ns, stop.t_ns, *(other.t_ns for other in others if other)]
         return excerpt(measured, moments)
 
-    change = _nearest_change(samples, last_pass)
-    if change is not None and abs(change.t_ns - last_pass.t_ns) <= _doubt(change, last_pass):
+    change = _change_about(samples, last_pass)
+    if change is not None:
         doubt = _ms(_doubt(change, last_pass))
         why = (
             f"{vf}: its BME changed within {doubt} ms of {limit}, too close for the clocks to tell"
@@ -149,6 +149,8 @@ def _order_of(measured: Measured, samples: list[BmeSample], last_pass: Event, st
         risen = next(
             (s for s in later if s.masters and s.t_ns <= stop.t_ns + _doubt(s, stop)), None
         )
+        if risen is None and not samples[-1].gone and samples[-1].t_ns < stop.t_ns:
+            return Order("unknown", f"{vf}: nobody looked at its BME as far as STOP", shown())
         if risen is None:
             return Order("kept", f"{vf}: BME was 0 or the VF gone before {limit}")
         too_close = risen.t_ns >= stop.t_ns - _doubt(risen, stop)
@@ -163,9 +165,10 @@ def _order_of(measured: Measured, samples: list[BmeSample], last_pass: Event, st
     return Order("broken", f"{vf}: BME was still 1 at {limit}, {late}", shown(cleared))
 
 
-def _nearest_change(samples: list[BmeSample], moment: Event) -> BmeSample | None:
-    changes = [now for was, now in pairwise(samples) if was.masters != now.masters]
-    return min(changes, key=lambda s: abs(s.t_ns - moment.t_ns), default=None)
+def _change_about(samples: list[BmeSample], moment: Event) -> BmeSample | None:
+    """A change of BME that may have come before *moment* or after it."""
+    changes = (now for was, now in pairwise(samples) if was.masters != now.masters)
+    return next((s for s in changes if abs(s.t_ns - moment.t_ns) <= _doubt(s, moment)), None)
 
 
 def _from_release(measured: Measured, last_pass: Event, stop: Event) -> list[Order]:

@@ -99,6 +99,7 @@ def judge(
     doubts += _backlog_doubts(measured)
     doubts += _unrest_before(flows)
     doubts += _log_doubts(measured)
+    doubts += _sight_doubts(measured)
     orders = dma_order(measured) if limits.dma_order else []
     shown = tuple(line for order in orders for line in order.excerpt)
     doubts += reasons(orders, "unknown")
@@ -151,6 +152,13 @@ def _log_doubts(measured: Measured) -> Iterable[str]:
                 f"{event.data['not_lost']} pages arrived that had to be lost by the device's log "
                 "and QEMU's trace of its copies: one of the two is wrong"
             )
+
+
+def _sight_doubts(measured: Measured) -> Iterable[str]:
+    """What goes with its guest has to be seen where the guest went."""
+    there = [sample for sample in measured.bme if sample.host == measured.destination]
+    if measured.status == "completed" and measured.keeps_vf and not there:
+        yield "nobody looked at the guest's VF at the destination"
 
 
 def _backlog_doubts(measured: Measured) -> Iterable[str]:

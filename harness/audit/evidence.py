@@ -23,7 +23,8 @@ Linux's do from 16 on: IGBVF_RX_BUFFER_WRITE, IXGBEVF_RX_BUFFER_WRITE.
 class RingPages:
     """Pages of a guest that hold receive descriptors and the *buffers* that the VF has.
 
-    *numbers* are the guest's own, in order; *buffers* is how many buffers there are.
+    *numbers* are the guest's own, in order; *buffers* is how many buffers there are in its memory.
+    A descriptor that was never filled has address 0.
     """
 
     memory: GuestMemory
@@ -39,6 +40,7 @@ class RingPages:
             size = ring.count * DESCRIPTOR_BYTES
             numbers |= _pages(ring.address, size)
             given.update(buffers(memory.read(ring.address, size), ring))
+        given = {address for address in given if address and memory.has(address // PAGE)}
         for address in given:
             numbers |= _pages(address, BUFFER_BYTES)
         return cls(memory, tuple(sorted(filter(memory.has, numbers))), len(given))

@@ -30,6 +30,9 @@ _RING_REGISTERS = (
 )
 """At the same places in each family's queues; where those begin is in its profile."""
 
+NO_REGISTER = 0xFFFFFFFF
+"""What is read of a function that does not answer, as one that sleeps in D3."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
@@ -122,7 +125,7 @@ class VirtualFunction:
         rings, each = [], len(_RING_REGISTERS)
         for first in range(0, len(values), each):
             low, high, length, head, tail, control = values[first : first + each]
-            if control & QueueControl.ENABLE:
+            if control & QueueControl.ENABLE and control != NO_REGISTER and length:
                 rings.append(Ring(high << 32 | low, length // DESCRIPTOR_BYTES, head, tail))
         return rings
 

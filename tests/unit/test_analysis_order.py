@@ -54,8 +54,9 @@ def test_what_lies_between_two_moments_is_left_out_of_an_excerpt() -> None:
 @pytest.mark.parametrize(("t_ms", "outcome"), [(3800, "kept"), (4200, "broken")])
 def test_dma_stops_before_the_last_pass_and_not_just_before_stop(t_ms: float, outcome: str) -> None:
     """Between that pass and STOP the guest still runs, and what it gets may not be marked."""
-    stops = [bme(-900, "alder", 0x0507), bme(t_ms, "alder", 0x0103)]
-    assert [o.outcome for o in dma_order(failover(bme=stops))] == [outcome]
+    stops = [(-900, 0x0507), (t_ms, 0x0103), (7000, 0x0103)]
+    seen = [bme(at_ms, "alder", command) for at_ms, command in stops]
+    assert [o.outcome for o in dma_order(failover(bme=seen))] == [outcome]
 
 
 def test_without_an_announced_pass_the_first_one_is_the_last() -> None:
@@ -93,6 +94,28 @@ def test_an_observer_that_ended_before_stop_knows_nothing() -> None:
     """Its last word was 1, long before STOP; silence since then is not a broken order."""
     ended = [bme(-900, "alder", 0x0507), bme(1000, "alder", 0x0507)]
     assert [o.outcome for o in dma_order(failover(bme=ended))] == ["unknown"]
+
+
+@pytest.mark.parametrize(
+    "samples", [[(-900, 0x0103)], [(-900, 0x0507), (50, 0x0103), (4400, 0x0103)]], ids=str
+)
+def test_an_observer_that_ended_before_stop_does_not_know_of_zero_either(
+    samples: list[tuple[float, int]],
+) -> None:
+    """A driver may have set BME since, and the device have written."""
+    ended = [bme(t_ms, "alder", command) for t_ms, command in samples]
+    (order,) = dma_order(failover(bme=ended))
+    assert order.outcome == "unknown"
+    assert order.why.endswith("nobody looked at its BME as far as STOP")
+
+
+def test_a_change_that_may_be_before_the_pass_makes_the_order_unknown() -> None:
+    """Though another change is nearer to it by the middle of what is known of both."""
+    surely = bme(3890, "alder", 0x0507, uncertainty_ms=0.4)
+    maybe = bme(3990, "alder", 0x0103, uncertainty_ms=100.4)
+    samples = [bme(-900, "alder", 0x0103), surely, maybe, bme(9000, "alder", 0x0103)]
+    (order,) = dma_order(failover(bme=samples))
+    assert order.outcome == "unknown"
 
 
 def test_a_vf_that_is_gone_has_stopped() -> None:

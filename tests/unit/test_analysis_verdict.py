@@ -247,11 +247,13 @@ def test_a_vf_that_lost_nothing_on_its_way_does_not_fail(samples: list[BmeSample
     assert judged(failover(scheme="plain", bme=samples)).word == "pass"
 
 
-def test_a_vf_that_nobody_looked_at_is_not_called_dead() -> None:
-    """Not at its destination: what is not known there is no fault."""
-    unseen = failover(scheme="inplace", bme=[bme(-900, "alder", 0x0103)])
-    assert judged(unseen) == Verdict("pass")
-    dead = failover(scheme="inplace", bme=[bme(-900, "alder", 0x0103), bme(7000, "birch", 0)])
+def test_a_vf_that_nobody_looked_at_is_neither_dead_nor_well() -> None:
+    """Not at its destination: what is not known there is no fault, and no pass either."""
+    here = [bme(-900, "alder", 0x0103), bme(7000, "alder", 0x0103)]
+    unseen = judged(failover(scheme="inplace", bme=here))
+    assert unseen.word == "invalid"
+    assert unseen.reasons == ("nobody looked at the guest's VF at the destination",)
+    dead = failover(scheme="inplace", bme=[*here, bme(7000, "birch", 0)])
     assert judged(dead).reasons == (
         "the guest's VF never mastered the bus at the destination: it is dead there",
     )

@@ -7,14 +7,15 @@ import mmap
 import os
 import struct
 import zlib
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from harness.agent import memory_frames
 from harness.agent.payload import HEADER_BYTES, MAGIC
 from harness.agent.process_memory import CHUNK
-from harness.audit.evidence import as_given, buffers
+from harness.audit.evidence import RingPages, as_given, buffers
+from harness.guest.memory import GuestMemory
 from harness.host.vf import Ring
 from harness.uapi.ixgbe_vf import RX_READ, RX_WRITEBACK, RxStatus
 
@@ -74,6 +75,38 @@ def test_an_address_for_headers_is_no_length() -> None:
     """Of igbvf, which gives one beside each buffer: above 4 GiB its high bits stand there."""
     read = RX_READ.pack(0x1000, 0x5_0000_2000) * 4
     assert buffers(read, Ring(0x8000, count=4, head=0, tail=2)) == [0x1000, 0x1000]
+
+
+class Memory:
+    """A guest's, of 16 MiB, with one ring of four in it."""
+
+    def __init__(self, *addresses: int) -> None:
+        self._ring = descriptors(*addresses)
+
+    def read(self, address: int, size: int) -> bytes:
+        assert (address, size) == (0x8000, len(self._ring))
+        return self._ring
+
+    def has(self, page_frame: int) -> bool:
+        return page_frame < 0x1000
+
+
+@pytest.mark.parametrize(
+    ("addresses", "numbers", "count"),
+    [
+        ((0x10000, 0x20800, 0x20000, 0x30000), (0x8, 0x10, 0x20), 3),
+        ((0, 0, 0, 0), (0x8,), 0),
+        ((1 << 40, 2 << 40, 3 << 40, 4 << 40), (0x8,), 0),
+    ],
+    ids=["given", "never filled", "not of this memory"],
+)
+def test_a_buffer_counts_if_it_is_in_memory(
+    addresses: tuple[int, ...], numbers: tuple[int, ...], count: int
+) -> None:
+    """Addresses through an IOMMU of the guest's lead elsewhere: nothing is watched then."""
+    memory = cast("GuestMemory", Memory(*addresses))
+    pages = RingPages.of(memory, [Ring(0x8000, count=4, head=0, tail=3)])
+    assert (pages.numbers, pages.buffers) == (numbers, count)
 
 
 def header(flow: int, sequence: int) -> bytes:

@@ -248,12 +248,20 @@ def test_a_port_that_is_up_already_is_left_up(port: Port, machine: Machine) -> N
 
 
 def test_the_rings_of_a_vf_are_those_of_its_queues_that_work(port: Port, machine: Machine) -> None:
-    """Of the second, too: a guest with two processors receives there."""
+    """Of the second, too: a guest with two processors receives there.  The last has no length."""
     machine.registers = {
         0x1000: 0x8000, 0x1004: 1, 0x1008: 512 * 16, 0x1010: 7, 0x1018: 500, 0x1028: 0x02000000,
         0x1040: 0xA000, 0x1048: 256 * 16, 0x1050: 3, 0x1058: 250, 0x1068: 0x02000000,
         0x1080: 0xC000, 0x1088: 256 * 16,
+        0x10C0: 0xE000, 0x10E8: 0x02000000,
     }  # fmt: skip
     with virtual_functions(port, 1) as (vf,):
         found = vf.receive_rings(qemu_pid=1)
     assert found == [Ring(0x1_0000_8000, 512, 7, 500), Ring(0xA000, 256, 3, 250)]
+
+
+def test_a_vf_that_does_not_answer_has_no_rings(port: Port, machine: Machine) -> None:
+    """All ones has every queue at work, and rings of 268 million descriptors."""
+    machine.registers = dict.fromkeys(range(0x1000, 0x1200, 4), 0xFFFFFFFF)
+    with virtual_functions(port, 1) as (vf,):
+        assert vf.receive_rings(qemu_pid=1) == []
