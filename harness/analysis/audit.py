@@ -4,70 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 
-from harness.analysis.measured import BmeSample, MeasuredFlow
-from harness.analysis.packets import packets
+from harness.analysis.audit_records import NOT_BACK, AuditRecords, Evidence, Moments
+from harness.analysis.measured import BmeSample
 from harness.errors import MeasurementError
 from harness.uapi.pci_regs import Command
-
-NOT_BACK = "no"
-"""What gave the VF back: nothing did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """When what was done, in the peer's monotonic clock: ns.
-
-    The step was asked for and *taken*; the VF was *looked* at from then to then; at last what gave
-    it back was done.  All are known to within *uncertainty_ns*.
-    """
-
-    asked: int
-    taken: int
-    looked: int
-    looked_again: int
-    taking_back: int
-    uncertainty_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What was seen of the VF's writing while it was looked at.
-
-    newest            number of the newest frame of the flow that is in the guest's memory
-    watched, changed  pages under the receive rings, and how many of them changed
-    buffers           receive buffers in these pages
-    has_rings         whether the VF still had these rings; else they are those that it had before,
-                      and whatever used the pages since may have changed them
-    accesses          the device's own accesses to memory; None where it keeps no log
-    """
-
-    newest: int | None
-    watched: int
-    changed: int
-    buffers: int
-    has_rings: bool
-    accesses: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Audited:
     """One way to stop a VF; times are ms since the step was asked for, in the peer's clock.
 
-    way, trigger    how; for a hot-unplug also what told the guest
-    driver          the guest's, of the VF
-    own_memory_enable  whether the VF has a Memory Enable of its own
+    What it has of `AuditRecords` is the same there.
+
+    uncertainty_ms  how exactly each of these times is known, by the clocks
     step_ms         how long the step took
     looked_ms       from when to when the VF was looked at
-    command         samples of COMMAND, each with its time: its changes, the first and the last
-    sent, returned  frames sent meanwhile, and those of them that came back
+    command         the samples of COMMAND, each with its time
+    sent, returned  frames sent while it was looked at, and frames that came back then
     newest_ms       when the newest frame that is in the guest's memory was sent
-    back, back_ms   what gave the VF back, or NOT_BACK; how long after that the first frame came
-    trouble         what went wrong as it was given back; empty for nothing
-    packets         the flow's frames; columns as ``harness.analysis`` says
+    paused_ms       the longest stretch without a frame, from the step to the look's end
+    back_ms         how long after it was given back the first frame came
     """
 
     way: str
@@ -83,21 +44,19 @@ class Audited:
     sent: int
     returned: int
     newest_ms: float
+    paused_ms: float
     evidence: Evidence
     back: str
     back_ms: float | None
     trouble: str
-    packets: pd.DataFrame
 
     @property
     def is_master(self) -> bool:
-        """Whether the VF might do DMA while it was looked at: it was there, and BME was set.
+        """Whether it might do DMA while it was looked at: it was there, and BME was set.
 
-        It was so from the beginning, or became so before the end.
+        For some of that time at least, beyond doubt.
         """
-        begin_ms, end_ms = self.looked_ms
-        meanwhile = (sample for ms, sample in self.command if begin_ms <= ms <= end_ms)
-        return self._at_look.masters or any(sample.masters for sample in meanwhile)
+        return self._mastered(widened=False)
 
     @property
     def is_gone(self) -> bool:
@@ -111,7 +70,10 @@ class Audited:
 
     @property
     def cleared_ms(self) -> float | None:
-        """When BME was first seen clear, or the VF gone; None if it never was."""
+        """When BME was first seen clear, or the VF gone; None if it never was.
+
+        Before 0 where it was so when the step was asked for.
+        """
         return self._first(lambda sample: not sample.masters)
 
     @property
@@ -132,10 +94,17 @@ class Audited:
     @property
     def faults(self) -> list[str]:
         """What no VF may do: write, or let frames in, when it must not master the bus."""
-        if self.is_master or self.is_silent:
+        if self.is_silent or self._mastered(widened=True):
             return []
         told = "gone" if self.is_gone else "not allowed to master the bus"
         return [f"VF {self.vf} of {self.host} was {told}, and still {', '.join(self._signs)}"]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What may be such a fault, or not: when BME was cleared or set is not known so exactly."""
+        if self.is_silent or self.is_master or not self._mastered(widened=True):
+            return []
+        return [f"BME may have been 1 for some of that time, and {', '.join(self._signs)}"]
 
     @property
     def _signs(self) -> list[str]:
@@ -143,7 +112,7 @@ class Audited:
         seen, late_ms = self.evidence, self.newest_ms - self.looked_ms[0]
         signs = {
             f"{self.returned} frames came in": self.returned,
-            f"a frame of {late_ms:.0f} ms after is in memory": late_ms > 0,
+            f"a frame of {late_ms:.0f} ms after is in memory": late_ms > self.uncertainty_ms,
             f"{seen.changed} pages under its rings changed": seen.has_rings and seen.changed,
             f"{seen.accesses} accesses were logged": seen.accesses,
         }
@@ -154,74 +123,101 @@ class Audited:
         earlier = [sample for ms, sample in self.command if ms <= self.looked_ms[0]]
         return earlier[-1] if earlier else self.command[0][1]
 
+    def _mastered(self, *, widened: bool) -> bool:
+        """Whether BME was set for some of the look, each stretch at its shortest or *widened*.
+
+        A change came after the sample before it, and the clocks of both may be off.
+        """
+        clocks_ms, (look_ms, end_ms) = 2 * self.uncertainty_ms, self.looked_ms
+        never = (np.inf, self.command[-1][1])
+        for (ms, sample), (until_ms, then) in pairwise([*self.command, never]):
+            since_ms = ms + clocks_ms
+            if widened:
+                since_ms = ms - sample.gap_ns / 1e6 - clocks_ms
+                until_ms += clocks_ms
+            else:
+                until_ms -= then.gap_ns / 1e6 + clocks_ms
+            if sample.masters and max(since_ms, look_ms) < min(until_ms, end_ms):
+                return True
+        return False
+
     def _first(
         self, meets: Callable[[BmeSample], bool], since_ms: float | None = None
     ) -> float | None:
-        """When a sample first *meets* that, from when the step was asked for to the look's end."""
-        begin_ms = -self.uncertainty_ms if since_ms is None else since_ms
+        """When a sample first *meets* that, to the look's end.
+
+        Without *since_ms* from the sample on that was true as the step was asked for.
+        """
+        if since_ms is None:
+            asked_ms = -2 * self.uncertainty_ms
+            since_ms = max((ms for ms, _ in self.command if ms < asked_ms), default=asked_ms)
         end_ms = self.looked_ms[1]
-        return next((ms for ms, s in self.command if begin_ms <= ms <= end_ms and meets(s)), None)
+        return next((ms for ms, s in self.command if since_ms <= ms <= end_ms and meets(s)), None)
 
 
-def audited(
-    *,
-    way: str,
-    trigger: str | None,
-    driver: str,
-    own_memory_enable: bool,
-    moments: Moments,
-    lines: Sequence[Mapping[str, Any]],
-    flow: MeasuredFlow,
-    evidence: Evidence,
-    back: str,
-    trouble: str = "",
-) -> Audited:
-    """Put together what was recorded; *lines* are the observer's, in the peer's clock.
+def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms: float) -> Audited:
+    """What *records* come to; *frame* has the frames of their flow, their zero is ``asked``.
 
-    Raises MeasurementError where there is nothing to go by: silence would say nothing then.
+    Raises MeasurementError where there is nothing to go by, since silence would say nothing then;
+    where a clock is off by more than *clock_uncertainty_ms*; and where a VF went on of which the
+    clocks cannot tell whether it might.
     """
-    frame = packets(flow, asked_ns=moments.asked)
+    moments, evidence, samples = records.moments, records.evidence, records.samples
     looked, looked_again, taking_back = (
         t_ns - moments.asked for t_ns in (moments.looked, moments.looked_again, moments.taking_back)
     )
-    meanwhile = frame[frame["sent_ns"].between(looked, looked_again)]
+    by_clocks = max([moments.uncertainty_ns, *(s.uncertainty_ns - s.gap_ns for s in samples)])
+    surely = looked + moments.uncertainty_ns, looked_again - moments.uncertainty_ns
+    meanwhile = frame[frame["sent_ns"].between(*surely)]
     newest = frame[frame["sequence"] == evidence.newest]
-    _check(way, {
-        "nobody observed the VF's COMMAND register": not lines,
+    returned = frame["returned_ns"].dropna().sort_values()
+    _check(records.way, {
+        "nobody observed the VF's COMMAND register": not samples,
+        "nobody observed it from the look's beginning to its end":
+            len(samples) and not _covers(samples, moments),
+        f"the clocks agree to {by_clocks / 1e6:.3g} ms only, worse than {clock_uncertainty_ms:g}":
+            by_clocks / 1e6 > clock_uncertainty_ms,
         "no frame was sent while the VF was looked at": meanwhile.empty,
         "no buffer in the VF's receive rings was watched": not evidence.buffers,
         "no frame that the flow sent was found in the guest's memory": newest.empty,
     })  # fmt: skip
-    again = frame["returned_ns"][frame["returned_ns"] > taking_back]
-    samples = sorted((BmeSample.of(line) for line in lines), key=lambda sample: sample.t_ns)
-    came_back = len(again) and back != NOT_BACK
-    return Audited(
-        way=way,
-        trigger=trigger,
+    again = returned[returned > taking_back]
+    came_back = len(again) and records.back != NOT_BACK
+    ends = [0, *returned[returned.between(0, looked_again)], looked_again]
+    found = Audited(
+        way=records.way,
+        trigger=records.trigger,
         host=samples[0].host,
         vf=samples[0].vf,
-        driver=driver,
-        own_memory_enable=own_memory_enable,
-        uncertainty_ms=moments.uncertainty_ns / 1e6,
+        driver=records.driver,
+        own_memory_enable=records.own_memory_enable,
+        uncertainty_ms=by_clocks / 1e6,
         step_ms=(moments.taken - moments.asked) / 1e6,
         looked_ms=(looked / 1e6, looked_again / 1e6),
         command=tuple(((sample.t_ns - moments.asked) / 1e6, sample) for sample in samples),
         sent=len(meanwhile),
-        returned=int(meanwhile["returned_ns"].notna().sum()),
+        returned=int(returned.between(*surely).sum()),
         newest_ms=float(newest["sent_ns"].iloc[0]) / 1e6,
+        paused_ms=float(np.diff(ends).max()) / 1e6,
         evidence=evidence,
-        back=back,
+        back=records.back,
         back_ms=float(again.min() - taking_back) / 1e6 if came_back else None,
-        trouble=trouble,
-        packets=frame,
+        trouble=records.trouble,
     )
+    _check(records.way, dict.fromkeys(found.doubts, True))
+    return found
 
 
-def _check(way: str, missing: Mapping[str, bool]) -> None:
+def _covers(samples: Sequence[BmeSample], moments: Moments) -> bool:
+    """Whether COMMAND was known all through the look."""
+    return samples[0].t_ns <= moments.looked and samples[-1].t_ns >= moments.looked_again
+
+
+def _check(way: str, missing: Mapping[str, object]) -> None:
     """Raise MeasurementError for what is *missing*."""
     if told := [what for what, is_missing in missing.items() if is_missing]:
         raise MeasurementError(
             f"{way}: {'; '.join(told)}",
-            because="without that, silence of the VF says nothing",
-            fix="see the observer's record, the flow's sender, and the VF's registers before it",
+            because="what the VF did cannot be told then: its silence would say nothing",
+            fix="see the test's folder for what was recorded: COMMAND, frames, and the look itself",
         )

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from harness.analysis.audit import NOT_BACK, Audited, Evidence, Moments, audited
+from harness.analysis.audit_records import NOT_BACK, AuditRecords, Evidence, Moments
+from harness.analysis.measured import BmeSample
 from harness.audit.evidence import RingPages, as_given
 from harness.audit.ways import Subject, Way
 from harness.errors import HarnessError
@@ -27,6 +28,9 @@ SETTLE_S, SILENT_S = 4.0, 0.5
 """How long frames may go on to come in, and how long none must have come to call it over."""
 
 LOOK_S = 1.5
+APART_S = 0.1
+"""Between the look and what gives the VF back: so much more than clocks and samples are off."""
+
 BACK_S = {
     Way.DEVICE_SUSPEND: 12.0, Way.ACPI_SUSPEND: 15.0,
     Way.VFIO_RESET: 15.0, Way.SYSFS_RESET: 15.0,
@@ -56,11 +60,11 @@ def audit(
     *,
     bme_per_s: int,
     progress: Callable[[str], None],
-) -> Audited:
+) -> AuditRecords:
     """Stop the VF of a guest without a standby that way, under *flow*, and give it back.
 
     What goes wrong as it is given back is told in ``trouble``.  Raises WaitError if the flow is not
-    served before, MeasurementError where nothing was seen to go by, and what stopping it raises.
+    served before, and what stopping it raises.
     """
     subject = Subject.of(instance, ends.guest)
     host, notes = instance.host, _Notes()
@@ -81,16 +85,13 @@ def audit(
         records = running.stop()
     clock = SharedClock(before, {m.name: read_clocks(m) for m in machines}, ends.peer.name)
     assert notes.evidence is not None
-    return audited(
+    return AuditRecords(
         way=way.value,
         trigger=instance.spec.trigger.value if way is Way.UNPLUG else None,
         driver=subject.inside.driver,
         own_memory_enable=subject.vf.has_memory_enable,
         moments=_moments(clock, notes),
-        lines=[
-            {**line, "t_ns": clock.from_monotonic(host.name, line["t_ns"]).t_ns}
-            for line in seen[0].lines
-        ],
+        samples=_samples(clock, seen[0]),
         flow=measured_flow(records),
         evidence=notes.evidence,
         back=notes.back,
@@ -103,6 +104,12 @@ def _moments(clock: SharedClock, notes: _Notes) -> Moments:
     uncertainty_ns = max(stamp.uncertainty_ns for stamp in stamps.values())
     times = {name: stamp.t_ns for name, stamp in stamps.items()}
     return Moments(**times, uncertainty_ns=uncertainty_ns)
+
+
+def _samples(clock: SharedClock, seen: Observed) -> tuple[BmeSample, ...]:
+    stamped = ((line, clock.from_monotonic(str(line["host"]), line["t_ns"])) for line in seen.lines)
+    samples = (BmeSample.of({**line, "t_ns": at.t_ns}, at.uncertainty_ns) for line, at in stamped)
+    return tuple(sorted(samples, key=lambda sample: sample.t_ns))
 
 
 def _stop_and_look(way: Way, subject: Subject, running: RunningFlow, notes: _Notes) -> None:
@@ -144,6 +151,7 @@ def _settle(running: RunningFlow) -> None:
 
 def _give_back(way: Way, subject: Subject, running: RunningFlow, notes: _Notes) -> None:
     """Take the step back, or have the driver begin anew; what fails of it is noted."""
+    let_pass(APART_S)
     notes.at("taking_back")
     seconds = BACK_S.get(way, USUAL_BACK_S)
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import GuestError, HarnessError, LabError, RemoteError, RestoreError, UsageError
+from harness.errors import GuestError, LabError, RemoteError, RestoreError, UsageError
 from harness.plugin.hooks import EXIT_CODE, FAILED, RECORD, WORKER
 from harness.plugin.options import SETTINGS
 
@@ -217,20 +217,22 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
 
 
 @pytest.fixture
-def audit(flow: Callable[..., Flow], case: Case) -> Callable[[MovingGuest, Way], Audited]:
+def audit(flow: Callable[..., Flow], case: Case, lab: Lab) -> Callable[[MovingGuest, Way], Audited]:
     """Stop a guest's VF in a way, under 9014-byte traffic; what came of it is kept and reported."""
-    from harness.analysis.audit import NOT_BACK
+    from harness.analysis.audit_records import NOT_BACK
+    from harness.run.record import limits_of
 
     def stop(guest: MovingGuest, way: Way) -> Audited:
         try:
-            found = guest.audit(way, flow(9014))
-        except HarnessError:
+            records = guest.audit(way, flow(9014))
+        except Exception:
             guest.replace("the audit broke off")
             raise
-        case.keep_audit(found)
-        if found.back == NOT_BACK:
-            guest.replace("the VF did not come back")
-        return found
+        try:
+            return case.keep_audit(records, limits_of(lab.topology))
+        finally:
+            if records.back == NOT_BACK:
+                guest.replace("the VF did not come back")
 
     return stop
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.analysis.audit import NOT_BACK, Audited
+from harness.analysis.audit import Audited
+from harness.analysis.audit_records import NOT_BACK
 from harness.report.results import Audit, Bme, Results
 from harness.report.words import duration
 
@@ -106,18 +107,19 @@ def _bme(audit: Audit) -> str:
     then = ", then gone" if audit.gone else ""
     if audit.set_again_ms is not None:
         then = f", 1 again after {duration(audit.set_again_ms)}"
-    return f"0 after {_since(audit.cleared_ms)}{then}"
+    return f"0 {_since(audit.cleared_ms, audit)}{then}"
 
 
 def _memory_enable(audit: Audit) -> str:
     if audit.memory_cleared_ms is not None:
-        return f"0 after {_since(audit.memory_cleared_ms)}"
+        return f"0 {_since(audit.memory_cleared_ms, audit)}"
     return "stays as it was" if audit.own_memory_enable else "no such bit"
 
 
-def _since(ms: float) -> str:
+def _since(ms: float, audit: Audit) -> str:
     """A time since the step, which the clocks may have a moment before it."""
-    return duration(max(ms, 0))
+    is_of_before = ms < -2 * audit.uncertainty_ms
+    return "from before" if is_of_before else f"after {duration(max(ms, 0))}"
 
 
 def _frames(audit: Audit) -> str:

@@ -132,11 +132,12 @@ class Audit(Model):
     """One way to stop a VF; times are ms since the step was asked for, in the peer's clock.
 
     step_ms, looked_ms     how long the step took; the stretch in which the VF was looked at
-    cleared_ms, set_again_ms   when BME was first seen clear, and set again after that
+    cleared_ms, set_again_ms   when BME was first seen clear, and set again after that; before 0
+                           where it was clear already
     memory_cleared_ms      when Memory Enable was; own_memory_enable: whether it has that bit
     master, gone           whether it might do DMA while it was looked at, or was not there
     silent                 whether nothing came in then, by any sign
-    sent, returned         frames sent meanwhile, and how many of them came back
+    sent, returned         frames sent meanwhile, and how many came back meanwhile
     newest_ms              when the newest frame that is in the guest's memory was sent
     pages_watched, pages_changed    those under the receive rings
     has_rings              whether the VF still had these; else they are those that it had before

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from harness.analysis.audit import Audited
+from harness.analysis.audit_records import AuditRecords
 from harness.audit.conduct import audit
 from harness.audit.ways import Way
 from harness.errors import GuestError, RemoteError, UsageError
@@ -117,7 +117,7 @@ class MovingGuest:
             let_pass(seconds)
             return running.stop()
 
-    def audit(self, way: Way, flow: Flow) -> Audited:
+    def audit(self, way: Way, flow: Flow) -> AuditRecords:
         """Stop its VF that way under *flow*, look, and give it back; see ``harness.audit``.
 
         A guest whose VF does not come back, or that an error leaves as it is, is to be replaced.

@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.audit import Audited
+from harness.analysis.audit import Audited, audited
+from harness.analysis.audit_records import AuditRecords, Evidence, Moments
 from harness.analysis.measured import CONFIG, MEMORY_COMPARED, BmeSample, Event
-from harness.analysis.packets import write_packets
+from harness.analysis.packets import packets, write_packets
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.migration.conductor import NOT_REACHED, Conducted
 from harness.migration.raw import Raw
@@ -112,6 +113,7 @@ class Case:
     audits: list[Audited] = field(default_factory=list)
     outcome: str = "not run"
     _broken: int = 0
+    _kept: int = 0
 
     @contextmanager
     def said(self) -> Iterator[Raw]:
@@ -143,13 +145,22 @@ class Case:
         self.moved.append(moved)
         return moved
 
-    def keep_audit(self, audited: Audited) -> None:
-        """Write what was recorded of an audit into the folder, and report it."""
-        suffix = f"-{audited.way}-{len(self.audits) + 1}"
-        _write_lines(self.folder / f"bme{suffix}.jsonl", (sample for _, sample in audited.command))
-        about = {"way": audited.way, "zero": "step asked, peer's clock"}
-        write_packets(self.folder / f"packets{suffix}.parquet", audited.packets, about=about)
-        self.audits.append(audited)
+    def keep_audit(self, records: AuditRecords, limits: Limits) -> Audited:
+        """Write what was recorded of an audit into the folder, and report what it comes to.
+
+        Raises MeasurementError, with all of it written, where that cannot be told.
+        """
+        self._kept += 1
+        suffix = f"-{records.way}-{self._kept}"
+        _write_lines(self.folder / f"bme{suffix}.jsonl", records.samples)
+        _write_lines(self.folder / f"look{suffix}.jsonl", [records.moments, records.evidence])
+        frame = packets(records.flow, asked_ns=records.moments.asked)
+        about = {"way": records.way, "zero": "step asked, peer's clock"}
+        write_packets(self.folder / f"packets{suffix}.parquet", frame, about=about)
+        limit_ms = limits.clock_uncertainty_ms
+        found = audited(records, frame, clock_uncertainty_ms=limit_ms)
+        self.audits.append(found)
+        return found
 
     @property
     def _suffix(self) -> str:
@@ -241,11 +252,11 @@ def _case_result(case: Case, run: Path) -> CaseResult:
         verdict=worst(moved.verdict.word for moved in case.moved),
         artifacts=str(case.folder.relative_to(run)),
         migrations=[moved.migration for moved in case.moved],
-        audits=[audit_result(audited) for audited in case.audits],
+        audits=[audit_result(each) for each in case.audits],
     )
 
 
-def _write_lines(path: Path, lines: Iterable[Event | BmeSample]) -> None:
+def _write_lines(path: Path, lines: Iterable[Event | BmeSample | Moments | Evidence]) -> None:
     path.write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
 
 

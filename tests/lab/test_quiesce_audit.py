@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.analysis.audit import NOT_BACK, Audited
+from harness.analysis.audit import Audited
+from harness.analysis.audit_records import NOT_BACK
 from harness.audit.ways import Way
 from harness.guest.spec import Trigger
 from harness.run.moving import MovingGuest
@@ -28,6 +29,9 @@ Ref: Linux, the change "ixgbevf: use generic power management" of 2020, and igbv
 
 RESETS = (Way.VFIO_RESET, Way.SYSFS_RESET, Way.GUEST_RESET)
 """After these a driver may be back at any time: ixgbevf looks after its VF every two seconds."""
+
+PAUSE_MS = 500
+"""A VF that was stopped lets no frame in for so long, once at least; one at work does each 5 ms."""
 
 DAILY = (Way.DEVICE_SUSPEND, Way.UNBIND, Way.BME_CLEARED)
 NEEDS = {Way.SYSFS_RESET: "sriov", Way.UNPLUG: "sriov"}
@@ -50,6 +54,7 @@ def test_what_a_way_to_stop_a_vf_does(
     """
     found = audit(staying_guest, way)
     assert found.faults == []
+    assert (found.paused_ms >= PAUSE_MS) == (way is not Way.NOTHING), found
     assert found.is_silent == (way is not Way.NOTHING) or way in RESETS, found
     assert found.is_master == (way not in CLEARS_BME), found
     assert found.back != NOT_BACK

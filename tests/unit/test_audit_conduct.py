@@ -7,10 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from harness.analysis.audit import NOT_BACK
+from harness.analysis.audit_records import NOT_BACK
 from harness.audit import conduct
 from harness.audit.ways import Way
+from harness.clock import Relation
 from harness.errors import GuestError
+from harness.host.vf import Observed
+from harness.migration.clocks import Clocks, SharedClock
 from harness.waiting import WaitError
 
 
@@ -65,3 +68,15 @@ def test_a_step_that_fails_is_told_and_what_was_seen_is_kept(step: str) -> None:
     """The row is there all the same: what the VF did while it was stopped is known."""
     notes = given_back(Subject(refuses=step), False, False)
     assert (notes.back, notes.trouble) == (NOT_BACK, "guest: its kernel refused; no such device")
+
+
+def test_samples_keep_what_is_not_known_of_their_times() -> None:
+    """The time since the sample before, and both clocks'; in order, whoever wrote them."""
+    apart = Clocks(monotonic=Relation(0, 1000, 30), wall=Relation(0, 0, 0))
+    peer = Clocks(monotonic=Relation(0, 50, 7), wall=Relation(0, 0, 0))
+    clocks = {"alder": apart, "peer": peer}
+    line = {"host": "alder", "vf": "vf0", "bme": False, "via": "device", "gap_ns": 400}
+    lines = [{**line, "t_ns": t_ns, "command": command} for t_ns, command in ((9000, 2), (5000, 6))]
+    samples = conduct._samples(SharedClock(clocks, clocks, "peer"), Observed(lines, [], {}))
+    told = [(each.t_ns, each.uncertainty_ns, each.gap_ns, each.command) for each in samples]
+    assert told == [(4050, 437, 400, 6), (8050, 437, 400, 2)]
