@@ -34,16 +34,17 @@ hypervisor itself writes them, by the guest's own number in hex: what it has the
 {"page_frames"}, the guest's numbers of the pages that are lost.
 
 Where a device keeps a log, instead {"may_differ", "must_differ", "not_lost", "unexplained",
-"late_writes", "misbehaved", "not_logged"}: how many pages could differ by that log and QEMU's trace
-of its copies, how many had to, how many of these do not, the numbers of those that differ and could
-not, how often the device wrote after the last pass had begun, how often what it had no right to,
-and how many accesses its log had no room for.
+"late_writes", "close_writes", "misbehaved", "not_logged"}: how many pages could differ by that log
+and QEMU's trace of its copies, how many had to, how many of these do not, the numbers of those that
+differ and could not, how often the device wrote after the last pass had begun, how often so close
+to that moment that it may have been before or after, how often what it had no right to, and how
+many accesses its log had no room for.
 """
 
 NOT_COMPARED = "memory not compared"
 """An event: why both memories could not be compared, though that was asked for."""
 
-LATE_WRITES = "late_writes"
+LATE_WRITES, CLOSE_WRITES = "late_writes", "close_writes"
 """In the data of MEMORY_COMPARED where the device itself told when it wrote; see there."""
 
 REFUSED = "refused"

@@ -16,6 +16,7 @@ from typing import Literal
 
 from harness.analysis.excerpt import excerpt
 from harness.analysis.measured import (
+    CLOSE_WRITES,
     LATE_WRITES,
     MEMORY_COMPARED,
     VFIO_STATE,
@@ -83,10 +84,13 @@ def _last_pass(measured: Measured, stop: Event) -> Event:
 
 
 def _told_by_log(measured: Measured, compared: Event) -> Order:
+    ends = [e.t_ns for e in measured.events if e.name in ("STOP", "MIGRATION device")]
     if late := compared.data[LATE_WRITES]:
         why = f"the device wrote {late} times after the last pass had begun"
-        ends = [e.t_ns for e in measured.events if e.name in ("STOP", "MIGRATION device")]
         return Order("broken", why, excerpt(measured, ends))
+    if close := compared.data[CLOSE_WRITES]:
+        why = f"the device wrote {close} times about when the last pass began, too close to tell"
+        return Order("unknown", why, excerpt(measured, ends))
     return Order("kept", "the device's last write came before the last pass, by its own log")
 
 

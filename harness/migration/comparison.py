@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from harness.analysis.measured import DIGESTED, MEMORY_COMPARED, NOT_COMPARED
@@ -95,20 +94,21 @@ class Comparison:
         pages = differing(both.here, both.there, both.name)
         page_frames = [memory.page_frame(int(page)) for page in pages]
         owners = [self._owners.get(each, "") for each in page_frames]
-        owned = {hex(each): own for each, own in zip(page_frames, owners, strict=True) if own}
-        lost = pages[np.array([not owner for owner in owners], dtype=bool)]
+        differ = pd.DataFrame({"page": pages, "page_frame": page_frames, "owner": owners})
+        self.tables["memory"] = differ
+        owned = differ[differ["owner"] != ""]
+        lost = len(differ) - len(owned)
         data = {"pages": both.pages, "digest": both.name, "bytes_per_s": both.bytes_per_s}
-        data |= {"owned": owned, "differ": len(lost)}
-        self.tables["memory"] = pd.DataFrame(
-            {"page": pages, "page_frame": page_frames, "owner": owners}
-        )
-        data |= self._explained(memory, both, lost)
-        self._note(MEMORY_COMPARED, f"{len(lost)} of {both.pages} pages differ", data)
+        data["owned"] = dict(zip(map(hex, owned["page_frame"]), owned["owner"], strict=True))
+        data |= {"differ": lost, **self._explained(memory, both, differ)}
+        self._note(MEMORY_COMPARED, f"{lost} of {both.pages} pages differ", data)
 
-    def _explained(self, memory: GuestMemory, both: Digests, lost: np.ndarray) -> dict[str, Any]:
-        """What else there is to say of pages that are *lost*, by their numbers in the memory."""
-        del both
-        return {"page_frames": [memory.page_frame(int(page)) for page in lost]}
+    def _explained(
+        self, memory: GuestMemory, both: Digests, differ: pd.DataFrame
+    ) -> dict[str, Any]:
+        """What else there is to say of the pages that *differ*, as *tables* has them."""
+        del memory, both
+        return {"page_frames": differ["page_frame"][differ["owner"] == ""].tolist()}
 
     def _fetched(self, here: GuestMemory, there: GuestMemory, made: list[Digested]) -> Digests:
         of_source, of_successor = (

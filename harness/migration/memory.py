@@ -1,19 +1,18 @@
 """Pages that a guest lost with its twin: each held against the device's own log, and QEMU's.
 
-Source, destination and harness are on one machine where twins are, so one clock serves them all.
+Twin and source are on one machine, so one clock serves them both.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from harness.analysis.copies import read_copies
 from harness.analysis.memory import (
+    DOUBT_NS,
     Lent,
     all_zero,
     explained,
@@ -27,48 +26,70 @@ from harness.guest.memory import GuestMemory
 from harness.guest.qmp import QmpEvent
 from harness.host.twin import Twin
 from harness.migration.comparison import Comparison, Digests
+from harness.remote import Host
 
 
 class LoggedComparison(Comparison):
     """The comparison of a guest whose VF is the twin *device*, which logs what it writes.
 
     After `conclude`, *tables* has that log (``dma``) and what became of each page (``memory``); see
-    ``analysis.memory``.
+    ``analysis.memory``.  The second has ``owner``, too, as in any comparison.
     """
 
     def __init__(self, device: Twin) -> None:
         super().__init__()
         self._device = device
-        self._since = 0
+        self._since = self._ahead_ns = 0
 
     def trace_copies(self, source: Instance) -> None:
         """Have QEMU note from now on when it copies which page."""
         self._since = len(source.qmp.events)
+        self._ahead_ns = source.host.realtime_minus_monotonic_ns()
         source.qmp.execute("trace-event-set-state", {"name": "ram_save_page", "enable": True})
 
-    def _explained(self, memory: GuestMemory, both: Digests, lost: np.ndarray) -> dict[str, Any]:
+    def _explained(
+        self, memory: GuestMemory, both: Digests, differ: pd.DataFrame
+    ) -> dict[str, Any]:
         """Look each page up in the device's log, and in QEMU's trace of its copies."""
         source = memory.instance
-        log = read_log(self._device.dma_log())
+        self.tables["dma"] = log = read_log(self._device.dma_log())
+        check_unmoved(source.host, self._ahead_ns)
         lent = [Lent(**each) for each in self._device.control.ask("status")["memory"]]
         events = source.qmp.events[self._since :]
-        pages = pages_explained(source, both, lost, log, lent, events)
-        self.tables |= {"dma": log, "memory": pages}
-        return summary(pages, log, said_ns(last_said(events, "MIGRATION device")))
+        pages = pages_explained(source, both, differ, log, lent, events, self._ahead_ns)
+        self.tables["memory"] = pages
+        last_pass = last_said(events, "MIGRATION device")
+        return summary(pages, log, last_pass.realtime_ns - self._ahead_ns)
+
+
+def check_unmoved(host: Host, ahead_ns: int) -> None:
+    """Raise MeasurementError if *host*'s wall clock is not *ahead_ns* of its monotonic one now.
+
+    QEMU stamps by the one, and the device by the other.
+    """
+    moved_ns = host.realtime_minus_monotonic_ns() - ahead_ns
+    if abs(moved_ns) > DOUBT_NS:
+        raise MeasurementError(
+            f"{host.name}: its wall clock was moved by {moved_ns / 1e6:.3g} ms meanwhile",
+            because="what QEMU did is known by that clock, and what the device did by another",
+            fix="see what sets the time there, and let it be during a run",
+        )
 
 
 def pages_explained(
     source: Instance,
     both: Digests,
-    lost: np.ndarray,
+    differ: pd.DataFrame,
     log: pd.DataFrame,
     lent: Sequence[Lent],
     events: Sequence[QmpEvent],
+    ahead_ns: int,
 ) -> pd.DataFrame:
     """The pages frame of ``analysis.memory``, from the device's *log* and from QEMU's trace.
 
-    *events* are the source's of this migration.  Raises MeasurementError for a trace that cannot
-    be read.
+    *differ* are the pages that do, each with its ``owner``.  *events* are the source's of this
+    migration, whose wall clock was *ahead_ns* of its monotonic one.  Raises MeasurementError for a
+    trace that cannot be read.
     """
     completed = last_said(events, "MIGRATION completed")
     trace = source.host.fetch(f"{source.place.folder}/{TRACE}")
@@ -79,14 +100,16 @@ def pages_explained(
             because="without it nobody knows which pages had to be lost",
             fix=f"see {TRACE} in the guest's folder there: this reads what QEMU 11.1 writes",
         )
-    copies[["t_ns", "done_ns"]] += _monotonic_ns(0)
-    return explained(
-        lost,
+    copies[["t_ns", "done_ns"]] -= ahead_ns
+    pages = explained(
+        differ["page"].to_numpy(),
         written_pages(log, lent),
         copies,
         zeroes=all_zero(both.here, both.name),
-        passes_ns=[said_ns(each) for each in events if each.title in _PASS_BEGINS],
+        passes_ns=[e.realtime_ns - ahead_ns for e in events if e.title in _PASS_BEGINS],
     )
+    owners = dict(zip(differ["page"], differ["owner"], strict=True))
+    return pages.assign(owner=[owners.get(page, "") for page in pages["page"]])
 
 
 def last_said(events: Sequence[QmpEvent], title: str) -> QmpEvent:
@@ -103,28 +126,21 @@ def last_said(events: Sequence[QmpEvent], title: str) -> QmpEvent:
 
 def summary(pages: pd.DataFrame, log: pd.DataFrame, last_pass_ns: int) -> dict[str, Any]:
     """What log and trace say, for MEMORY_COMPARED; the last pass began at *last_pass_ns*."""
-    lost = pages[pages["differs"]]
+    lost = pages[pages["differs"] & (pages["owner"] == "")]
+    after_ns = log["t_ns"][log["writes"]] - last_pass_ns
     return {
         "may_differ": int(pages["may_differ"].sum()),
         "must_differ": int(pages["must_differ"].sum()),
         "not_lost": int((pages["must_differ"] & ~pages["differs"]).sum()),
         "unexplained": [int(page) for page in lost[~lost["may_differ"]]["page"]],
-        "late_writes": int((log["writes"] & (log["t_ns"] > last_pass_ns)).sum()),
+        "late_writes": int((after_ns > DOUBT_NS).sum()),
+        "close_writes": int((after_ns.abs() <= DOUBT_NS).sum()),
         "misbehaved": int(log["misbehaved"].sum()),
         "not_logged": log.attrs["dropped"],
     }
-
-
-def said_ns(event: QmpEvent) -> int:
-    """When QEMU said that, by this machine's monotonic clock."""
-    return _monotonic_ns(event.realtime_ns)
 
 
 _PASS_BEGINS = {"MIGRATION setup", "MIGRATION_PASS"}
 """The first pass is not announced by itself.  Ref: QEMU, migration/ram.c, migration_bitmap_sync():
 it tells of one only when it goes on to the next.
 """
-
-
-def _monotonic_ns(realtime_ns: int) -> int:
-    return realtime_ns - time.time_ns() + time.monotonic_ns()

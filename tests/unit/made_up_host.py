@@ -50,6 +50,7 @@ class Machine(AgentClient):
     holder    who has the lease; "" if nobody has
     started   the recorders that were started, and what they were told
     registers what VFs have in BAR 0, by offset; 0 elsewhere
+    msrs      what its processor has in MSRs, by their number; 0 elsewhere
     has_bme   whether a VF that is waited for has BME set in time
     ahead_ns  how far its monotonic and its wall clock are ahead of our monotonic one
     """
@@ -84,6 +85,7 @@ class Machine(AgentClient):
         }
         self.changes: list[str] = []
         self.registers: dict[int, int] = {}
+        self.msrs: dict[int, int] = {}
         self.started: list[tuple[str, dict[str, Any]]] = []
         self.euid = 0
         self.holder = ""
@@ -115,6 +117,8 @@ class Machine(AgentClient):
             "bme.wait": lambda: self.has_bme,
             "vf.registers": lambda: [self.registers.get(each, 0) for each in args["offsets"]],
             "memory.digest": lambda: {"pages": 65_536, "untouched": 0, "seconds": 1.0},
+            "memory.speeds": lambda: {"crc32": 2e9, "blake2b": 1e9},
+            "msr.read": lambda: [self.msrs.get(args["register"], 0)],
             "start": lambda: self._start(args["program"], args["spec"]),
             "read": lambda: self._of(self.files, args["path"]),
             "readlink": lambda: self._of(self.links, args["path"]),
@@ -236,9 +240,9 @@ class Machine(AgentClient):
         return 0, ""
 
 
-def made_up_host(machine: Machine, name: str = "alder") -> Host:
+def made_up_host(machine: Machine, name: str = "alder", folder: str = "/run/vf-harness") -> Host:
     """Give the host whose agent is *machine*."""
-    return Host(name, LocalTransport(name), machine, app="/none", folder="/run/vf-harness")
+    return Host(name, LocalTransport(name), machine, app="/none", folder=folder)
 
 
 def _named(args: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,10 @@ def test_a_frame_counts_when_it_came_in_and_not_when_it_was_sent() -> None:
 
 def test_a_frame_of_before_the_look_by_the_clocks_is_no_sign() -> None:
     """It was sent 5 ms after, which may be before; one sent 10 ms after is one."""
-    blurred: dict[str, Any] = {"moments": replace(MOMENTS, uncertainty_ns=6 * MS), "clock_uncertainty_ms": 10}
+    blurred: dict[str, Any] = {
+        "moments": replace(MOMENTS, uncertainty_ns=6 * MS),
+        "clock_uncertainty_ms": 10,
+    }
     assert found(*STOPPED, evidence=replace(QUIET, newest=AFTER - 79), **blurred).is_silent
     assert not found(*STOPPED, evidence=replace(QUIET, newest=AFTER - 78), **blurred).is_silent
 

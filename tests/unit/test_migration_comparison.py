@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from array import array
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
+from made_up_host import Machine, made_up_host
 from qmp_server import Arguments
 from test_migration_scheme import End, migrated
 from test_migration_scheme import ends as ends
 
-from harness.analysis.measured import DIGESTED, NOT_COMPARED
+from harness.analysis.measured import DIGESTED, MEMORY_COMPARED, NOT_COMPARED
+from harness.guest.machine import GuestMachine
 from harness.migration.comparison import Comparison
 from harness.migration.scheme import Outcome
 from harness.migration.schemes.plain import Plain
+from harness.uapi.kvm_para import Msr
 
 
 def tells(asked: Arguments) -> str:
@@ -44,6 +52,34 @@ def test_digests_that_cannot_be_fetched_are_noted(ends: tuple[End, End]) -> None
     comparison.digest(ends[0].instance, ends[1].instance)
     outcome = comparison.conclude(outcome_of("completed"))
     assert [note.name for note in outcome.notes] == [DIGESTED, NOT_COMPARED]
+
+
+def test_a_page_of_kvm_is_excused_and_its_neighbour_is_lost(
+    ends: tuple[End, End], tmp_path: Path
+) -> None:
+    """Both differ: the one where the guest's register has its wall clock, and the one after it."""
+    for end, changed in zip(ends, ((), (0x1234, 0x1235)), strict=True):
+        end.monitor.reacts["human-monitor-command"] = tells
+        pages = array("I", (page in changed for page in range(65_536)))
+        path = Path(end.instance.host.scratch("memory-1.digests"))
+        path.parent.mkdir()
+        path.write_bytes(pages.tobytes())
+    guest = Machine(tmp_path / "guest")
+    guest.msrs[Msr.WALL_CLOCK_NEW] = 0x1234_0A0
+    comparison = Comparison()
+    comparison.prepare(
+        ends[0].instance, ends[1].instance,
+        cast("GuestMachine", SimpleNamespace(host=made_up_host(guest, "guest"))),
+    )  # fmt: skip
+    comparison.digest(ends[0].instance, ends[1].instance)
+    compared = comparison.conclude(outcome_of("completed")).notes[-1]
+    owner = "kvmclock's wall clock of processor 0"
+    assert compared.name == MEMORY_COMPARED
+    assert compared.data["owned"] == {"0x1234": owner}
+    assert (compared.data["differ"], compared.data["page_frames"]) == (1, [0x1235])
+    table = comparison.tables["memory"]
+    assert table["page_frame"].tolist() == [0x1234, 0x1235]
+    assert table["owner"].tolist() == [owner, ""]
 
 
 @pytest.mark.parametrize(("status", "told"), [("completed", [NOT_COMPARED]), ("refused", [])])

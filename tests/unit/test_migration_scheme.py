@@ -48,7 +48,7 @@ class End:
         self.machine = Machine(folder / name)
         self.monitor = stack.enter_context(closing(Monitor(name, state=state)))
         self._qmp = stack.enter_context(closing(Qmp(name, self.monitor.near)))
-        host = made_up_host(self.machine, name)
+        host = made_up_host(self.machine, name, folder=str(folder / f"{name}.d"))
         port = find_port(host, "p0", ENTRY.ports["p0"])
         self.vf = VirtualFunction(port, 0, PciAddress(vf_address(0)))
         self.instance = Instance(SPEC, self.vf, PLACE, host, 1, self._qmp)
