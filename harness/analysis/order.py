@@ -9,7 +9,7 @@ migration states, where QEMU drives it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Literal
@@ -34,6 +34,13 @@ TOLD_TO_NS = 20_000_000
 """How exactly it must be known when VFIO stopped a device: reading its state waits for it."""
 
 _PASS, _FIRST_PASS = "MIGRATION_PASS", "MIGRATION active"
+_ENDS = {
+    "MIGRATION completed", "MIGRATION failed", "MIGRATION cancelling", "MIGRATION cancelled",
+    "RESUME",
+}  # fmt: skip
+"""What the source says once it copies no more, whatever came of it."""
+
+Outcome = Literal["kept", "broken", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class Order:
     *excerpt* has the lines of the timeline that it is about, unless it was kept.
     """
 
-    outcome: Literal["kept", "broken", "unknown"]
+    outcome: Outcome
     why: str
     excerpt: tuple[str, ...] = ()
 
@@ -57,12 +64,13 @@ def dma_order(measured: Measured) -> list[Order]:
         return []
     if stop is None:
         return [Order("unknown", "QEMU says completed, and its STOP was not seen")]
-    by_vfio, last_pass = _by_vfio(measured, stop), _last_pass(measured, stop)
+    last_pass, copied = _last_pass(measured, stop), _copied(measured, stop)
+    by_vfio = _by_vfio(measured, stop, copied)
     ours = sorted(
         (s for s in measured.bme if s.host == measured.source), key=lambda s: (s.vf, s.t_ns)
     )
     found = [
-        _order_of(measured, list(samples), last_pass, stop)
+        _order_of(measured, list(samples), last_pass, stop, copied)
         for vf, samples in groupby(ours, key=lambda s: s.vf)
         if vf not in by_vfio
     ]
@@ -83,6 +91,13 @@ def _last_pass(measured: Measured, stop: Event) -> Event:
     return max(passes, key=lambda event: event.t_ns, default=stop)
 
 
+def _copied(measured: Measured, stop: Event) -> Event:
+    """When QEMU had sent the last page, or gave that up; *stop* where it says neither."""
+    after = (e for e in measured.events if e.source == stop.source and e.t_ns >= stop.t_ns)
+    ends = (event for event in after if event.name in _ENDS)
+    return min(ends, key=lambda event: event.t_ns, default=stop)
+
+
 def _told_by_log(measured: Measured, compared: Event) -> Order:
     ends = [e.t_ns for e in measured.events if e.name in ("STOP", "MIGRATION device")]
     if late := compared.data[LATE_WRITES]:
@@ -94,7 +109,7 @@ def _told_by_log(measured: Measured, compared: Event) -> Order:
     return Order("kept", "the device's last write came before the last pass, by its own log")
 
 
-def _by_vfio(measured: Measured, stop: Event) -> dict[str, Order]:
+def _by_vfio(measured: Measured, stop: Event, copied: Event) -> dict[str, Order]:
     """By its name each VF of the source that VFIO stopped in this migration.
 
     QEMU stops a device as it stops the guest, says STOP then, and copies the last pages.  So the
@@ -108,65 +123,94 @@ def _by_vfio(measured: Measured, stop: Event) -> dict[str, Order]:
         if is_ours and event.name.startswith(VFIO_STATE):
             ours.setdefault(str(event.data.get("vf", "")), []).append(event)
     return {
-        vf: _told_by_vfio(measured, vf, states, stop)
+        vf: _told_by_vfio(measured, vf, states, stop, copied)
         for vf, states in ours.items()
         if any(state.name in VFIO_STOPPED for state in states)
     }
 
 
-def _told_by_vfio(measured: Measured, vf: str, states: Sequence[Event], stop: Event) -> Order:
-    by_stop = [state for state in states if state.t_ns <= stop.t_ns + _doubt(state, stop)]
-    late = next(state for state in states if state.name in VFIO_STOPPED)
-    halted = by_stop[-1] if by_stop and by_stop[-1].name in VFIO_STOPPED else late
-    doubt_ns, late_ns = _doubt(halted, stop), halted.t_ns - stop.t_ns
-    shown = excerpt(measured, [halted.t_ns, stop.t_ns])
-    if halted not in by_stop:
-        return Order("broken", f"VFIO stopped {vf} {_ms(late_ns)} ms after the guest", shown)
-    if doubt_ns > TOLD_TO_NS:
-        why = f"when VFIO stopped {vf} is known to {_ms(doubt_ns)} ms only"
-        return Order("unknown", why, shown)
-    if halted is not by_stop[-1]:
-        return Order("broken", f"VFIO had {vf} run again before STOP", shown)
-    return Order("kept", f"VFIO had stopped {vf} by STOP, to {_ms(doubt_ns)} ms")
+def _told_by_vfio(
+    measured: Measured, vf: str, states: Sequence[Event], stop: Event, copied: Event
+) -> Order:
+    """By the stretches in which it was not stopped: none may reach beyond *stop*."""
+    for began, halted in _stretches(states):
+        outcome = _reaches(began, halted, stop, copied)
+        if outcome == "kept":
+            continue
+        why = f"VFIO had {vf} run again before its last pages were copied"
+        if began is None and halted:
+            why = f"VFIO stopped {vf} {_ms(halted.t_ns - stop.t_ns)} ms after the guest"
+        if outcome == "unknown":
+            is_of_before = began is None or surely_before(began, stop)
+            what, edge = ("stopped", halted) if is_of_before else ("started", began)
+            assert edge is not None
+            why = f"when VFIO {what} {vf} is known to {_ms(_doubt(edge, stop))} ms only"
+        moments = [each.t_ns for each in (began, halted, stop, copied) if each]
+        return Order(outcome, why, excerpt(measured, moments))
+    return Order("kept", f"VFIO had stopped {vf} by STOP")
 
 
-def _order_of(measured: Measured, samples: list[BmeSample], last_pass: Event, stop: Event) -> Order:
-    vf = f"VF {samples[0].vf} of {samples[0].host}"
-    limit = _named(last_pass)
+def _reaches(began: Event | None, halted: Event | None, stop: Event, copied: Event) -> Outcome:
+    """Whether a device that ran from *began* to *halted* may have written after *stop*.
 
-    def shown(*others: BmeSample | None) -> tuple[str, ...]:
+    After *copied* it may.  QEMU stops it just before it says STOP, which makes up for TOLD_TO_NS.
+    """
+    if (halted and surely_before(halted, stop)) or (began and surely_before(copied, began)):
+        return "kept"
+    began_surely = began is None or surely_before(began, copied)
+    if began_surely and (halted is None or surely_before(stop, halted)):
+        return "broken"
+    is_of_before = began is None or surely_before(began, stop)
+    is_near = halted is not None and _doubt(halted, stop) <= TOLD_TO_NS
+    return "kept" if is_of_before and is_near else "unknown"
+
+
+def _stretches(states: Sequence[Event]) -> Iterator[tuple[Event | None, Event | None]]:
+    """From when to when it was not stopped; None: from before the first of *states*, to no end."""
+    began: Event | None = None
+    for is_stopped, alike in groupby(states, key=lambda state: state.name in VFIO_STOPPED):
+        first = next(alike)
+        if is_stopped:
+            yield began, first
+        elif first is not states[0]:
+            began = first
+    if states[-1].name not in VFIO_STOPPED:
+        yield began, None
+
+
+def _order_of(
+    measured: Measured, samples: list[BmeSample], last_pass: Event, stop: Event, copied: Event
+) -> Order:
+    vf, limit = f"VF {samples[0].vf} of {samples[0].host}", _named(last_pass)
+
+    def order(outcome: Outcome, why: str, *others: BmeSample | None) -> Order:
         moments = [last_pass.t_ns, stop.t_ns, *(other.t_ns for other in others if other)]
-        return excerpt(measured, moments)
+        return Order(outcome, f"{vf}: {why}", excerpt(measured, moments))
 
-    change = _change_about(samples, last_pass)
-    if change is not None:
+    if change := _change_about(samples, last_pass):
         doubt = _ms(_doubt(change, last_pass))
-        why = (
-            f"{vf}: its BME changed within {doubt} ms of {limit}, too close for the clocks to tell"
-        )
-        return Order("unknown", f"{why} which came first", shown(change))
+        why = f"its BME changed within {doubt} ms of {limit}, too close for the clocks to tell"
+        return order("unknown", f"{why} which came first", change)
     earlier = [s for s in samples if s.t_ns <= last_pass.t_ns]
     later = [s for s in samples if s.t_ns > last_pass.t_ns]
     if not earlier:
-        return Order("unknown", f"{vf}: nobody looked at its BME before {limit}", shown())
+        return order("unknown", f"nobody looked at its BME before {limit}")
     if not earlier[-1].masters:
-        risen = next(
-            (s for s in later if s.masters and s.t_ns <= stop.t_ns + _doubt(s, stop)), None
-        )
-        if risen is None and not samples[-1].gone and samples[-1].t_ns < stop.t_ns:
-            return Order("unknown", f"{vf}: nobody looked at its BME as far as STOP", shown())
-        if risen is None:
-            return Order("kept", f"{vf}: BME was 0 or the VF gone before {limit}")
-        too_close = risen.t_ns >= stop.t_ns - _doubt(risen, stop)
-        why = f"{vf}: BME was 1 again {'about when the guest stopped' if too_close else 'by STOP'}"
-        return Order("unknown" if too_close else "broken", why, shown(risen))
+        risen = next((s for s in later if s.masters and not surely_before(copied, s)), None)
+        if risen and surely_before(risen, copied):
+            return order("broken", f"BME was 1 again by {copied.name}", risen)
+        if risen:
+            return order("unknown", f"BME was 1 again about {copied.name}", risen)
+        if samples[-1].t_ns < copied.t_ns and not samples[-1].gone:
+            return order("unknown", f"nobody looked at its BME as far as {copied.name}")
+        return Order("kept", f"{vf}: BME was 0 or the VF gone before {limit}")
     if not later:
-        return Order("unknown", f"{vf}: its BME was 1 when last seen, before {limit}", shown())
+        return order("unknown", f"its BME was 1 when last seen, before {limit}")
     cleared = next((s for s in later if not s.masters), None)
     late = (
         f"first seen 0 {_ms(cleared.t_ns - last_pass.t_ns)} ms later" if cleared else "to the end"
     )
-    return Order("broken", f"{vf}: BME was still 1 at {limit}, {late}", shown(cleared))
+    return order("broken", f"BME was still 1 at {limit}, {late}", cleared)
 
 
 def _change_about(samples: list[BmeSample], moment: Event) -> BmeSample | None:
@@ -201,14 +245,14 @@ def _named(last_pass: Event) -> str:
     return "STOP" if last_pass.name == "STOP" else "the last pass before STOP"
 
 
-def surely_before(one: Event, other: Event) -> bool:
+def surely_before(one: BmeSample | Event, other: BmeSample | Event) -> bool:
     """Whether *one* came first, whatever the clocks and the time between two looks make of it."""
     return other.t_ns - one.t_ns > _doubt(one, other)
 
 
-def _doubt(one: BmeSample | Event, other: Event) -> int:
+def _doubt(one: BmeSample | Event, other: BmeSample | Event) -> int:
     return one.uncertainty_ns + other.uncertainty_ns
 
 
 def _ms(ns: int) -> str:
-    return f"{ns / 1e6:.3g}"
+    return f"{ns / 1e6:.3g}" if abs(ns) < 100_000_000 else f"{ns / 1e6:.0f}"

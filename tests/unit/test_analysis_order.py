@@ -65,10 +65,30 @@ def test_without_an_announced_pass_the_first_one_is_the_last() -> None:
     assert [o.outcome for o in dma_order(failover(bme=stops, events=alone))] == ["broken"]
 
 
-@pytest.mark.parametrize(("t_ms", "outcome"), [(4400, "broken"), (4523.1, "unknown")])
-def test_a_vf_that_masters_the_bus_again_before_stop_breaks_it(t_ms: float, outcome: str) -> None:
+@pytest.mark.parametrize(
+    ("t_ms", "outcome"),
+    [(4400, "broken"), (4523.1, "broken"), (4739, "broken"), (4740.3, "unknown"), (4741, "kept")],
+)
+def test_a_vf_that_masters_the_bus_before_all_is_copied_breaks_it(
+    t_ms: float, outcome: str
+) -> None:
+    """QEMU copies the last pages after STOP; after that it may do what it likes with them."""
     again = [*FAILOVER_BME[:3], bme(t_ms, "alder", 0x0507)]
     assert [o.outcome for o in dma_order(failover(bme=again))] == [outcome]
+
+
+@pytest.mark.parametrize(
+    "ended", ["MIGRATION cancelling", "MIGRATION cancelled", "MIGRATION failed", "RESUME"]
+)
+def test_a_vf_may_do_as_it_likes_once_its_migration_is_given_up(ended: str) -> None:
+    """By the source's word, and of this time: the guest stays there, and has its VF again."""
+    until_stop = [e for e in FAILOVER_EVENTS if e.name != "MIGRATION completed"]
+    events = [event(4000, "qmp:alder", "RESUME"), *until_stop, event(4600, "qmp:alder", ended)]
+    events += [event(4530, "qmp:birch", "MIGRATION failed")]
+    for t_ms, outcome in ((4560, "broken"), (4650, "kept")):
+        again = [*FAILOVER_BME[:3], bme(t_ms, "alder", 0x0507)]
+        given_up = failover(bme=again, events=events, status="cancelled")
+        assert [o.outcome for o in dma_order(given_up)] == [outcome]
 
 
 def test_a_vf_whose_bme_is_never_cleared_breaks_the_order() -> None:
@@ -97,16 +117,16 @@ def test_an_observer_that_ended_before_stop_knows_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "samples", [[(-900, 0x0103)], [(-900, 0x0507), (50, 0x0103), (4400, 0x0103)]], ids=str
+    "samples", [[(-900, 0x0103)], [(-900, 0x0507), (50, 0x0103), (4700, 0x0103)]], ids=str
 )
-def test_an_observer_that_ended_before_stop_does_not_know_of_zero_either(
+def test_an_observer_that_ended_before_all_is_copied_does_not_know_of_zero_either(
     samples: list[tuple[float, int]],
 ) -> None:
     """A driver may have set BME since, and the device have written."""
     ended = [bme(t_ms, "alder", command) for t_ms, command in samples]
     (order,) = dma_order(failover(bme=ended))
     assert order.outcome == "unknown"
-    assert order.why.endswith("nobody looked at its BME as far as STOP")
+    assert order.why.endswith("nobody looked at its BME as far as MIGRATION completed")
 
 
 def test_a_change_that_may_be_before_the_pass_makes_the_order_unknown() -> None:
@@ -155,18 +175,45 @@ def test_a_device_that_vfio_stopped_need_not_have_its_bme_clear(t_ms: float, out
 
 
 @pytest.mark.parametrize(
-    "states",
-    [[(-950, "STOP"), (-900, "RUNNING")], [(400, "STOP"), (500, "RUNNING")]],
-    ids=["before it was asked for", "and ran on"],
+    ("states", "outcome"),
+    [
+        ([(-950, "STOP"), (-900, "RUNNING")], "broken"),
+        ([(400, "STOP"), (500, "RUNNING")], "broken"),
+        ([(400, "STOP"), (500, "PRE_COPY"), (4523, "STOP_COPY")], "kept"),
+        ([(400, "STOP"), (500, "RUNNING"), (4000, "STOP")], "kept"),
+        ([(400, "STOP"), (500, "RUNNING"), (4600, "STOP")], "broken"),
+        ([(4500, "STOP_COPY"), (4524, "RUNNING")], "broken"),
+        ([(4500, "STOP_COPY"), (4600, "RUNNING"), (4700, "STOP_COPY")], "broken"),
+        ([(4500, "STOP_COPY"), (4521, "RUNNING"), (4524, "STOP_COPY")], "unknown"),
+        ([(4500, "STOP_COPY"), (4738, "RUNNING")], "unknown"),
+        ([(4500, "STOP_COPY"), (4743, "RUNNING")], "kept"),
+    ],
+    ids=str,
 )
-def test_a_device_that_runs_by_stop_was_not_stopped_for_it(states: list[tuple[float, str]]) -> None:
-    assert [order.outcome for order in dma_order(driven(*states))] == ["broken"]
+def test_a_device_that_runs_again_must_be_stopped_again_by_stop(
+    states: list[tuple[float, str]], outcome: str
+) -> None:
+    """And must not run before the last pages are copied, at 4740 ms."""
+    assert [order.outcome for order in dma_order(driven(*states))] == [outcome]
 
 
 def test_a_state_that_nobody_could_read_in_time_is_unknown() -> None:
     """A driver lets who asks wait while the device changes its state: for a second here."""
     late = driven((-900, "RUNNING"), (5400, "STOP_COPY"), doubt_ms=1000)
-    assert [order.outcome for order in dma_order(late)] == ["unknown"]
+    (order,) = dma_order(late)
+    assert (order.outcome, "is known to 1000 ms only" in order.why) == ("unknown", True)
+    near = driven((-900, "RUNNING"), (4523, "STOP_COPY"), doubt_ms=20)
+    assert [order.outcome for order in dma_order(near)] == ["unknown"]
+    again = driven((100, "STOP_COPY"), (4530, "RUNNING"), (4700, "STOP"), doubt_ms=50)
+    (order,) = dma_order(again)
+    assert order.outcome == "broken"
+    assert "run again before its last pages were copied" in order.why
+
+
+def test_a_device_that_was_stopped_late_is_told_from_one_that_ran_again() -> None:
+    """Its first state is seen some time after it was asked for: it ran before that, too."""
+    (order,) = dma_order(driven((100, "RUNNING"), (4530, "STOP_COPY")))
+    assert order.why == f"VFIO stopped {VF} 7 ms after the guest"
 
 
 def test_a_state_of_before_the_migration_is_none_of_it() -> None:
