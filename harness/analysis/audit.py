@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from harness.analysis.audit_records import NOT_BACK, AuditRecords, Evidence, Moments
+from harness.analysis.audit_records import NOT_BACK, AuditRecords, Evidence
 from harness.analysis.measured import BmeSample
 from harness.errors import MeasurementError
 from harness.uapi.pci_regs import Command
@@ -166,24 +166,14 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
     looked, looked_again, taking_back = (
         t_ns - moments.asked for t_ns in (moments.looked, moments.looked_again, moments.taking_back)
     )
-    by_clocks = max([moments.uncertainty_ns, *(s.uncertainty_ns - s.gap_ns for s in samples)])
     surely = looked + moments.uncertainty_ns, looked_again - moments.uncertainty_ns
     meanwhile = frame[frame["sent_ns"].between(*surely)]
     newest = frame[frame["sequence"] == evidence.newest]
+    _check(records.way, _missing(records, meanwhile, newest, clock_uncertainty_ms))
     returned = frame["returned_ns"].dropna().sort_values()
-    _check(records.way, {
-        "nobody observed the VF's COMMAND register": not samples,
-        "nobody observed it from the look's beginning to its end":
-            len(samples) and not _covers(samples, moments),
-        f"the clocks agree to {by_clocks / 1e6:.3g} ms only, worse than {clock_uncertainty_ms:g}":
-            by_clocks / 1e6 > clock_uncertainty_ms,
-        "no frame was sent while the VF was looked at": meanwhile.empty,
-        "no buffer in the VF's receive rings was watched": not evidence.buffers,
-        "no frame that the flow sent was found in the guest's memory": newest.empty,
-    })  # fmt: skip
+    ends = [0, *returned[returned.between(0, looked_again)], looked_again]
     again = returned[returned > taking_back]
     came_back = len(again) and records.back != NOT_BACK
-    ends = [0, *returned[returned.between(0, looked_again)], looked_again]
     found = Audited(
         way=records.way,
         trigger=records.trigger,
@@ -191,7 +181,7 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
         vf=samples[0].vf,
         driver=records.driver,
         own_memory_enable=records.own_memory_enable,
-        uncertainty_ms=by_clocks / 1e6,
+        uncertainty_ms=_uncertainty_ms(records),
         step_ms=(moments.taken - moments.asked) / 1e6,
         looked_ms=(looked / 1e6, looked_again / 1e6),
         command=tuple(((sample.t_ns - moments.asked) / 1e6, sample) for sample in samples),
@@ -204,20 +194,46 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
         back_ms=float(again.min() - taking_back) / 1e6 if came_back else None,
         trouble=records.trouble,
     )
-    _check(records.way, dict.fromkeys(found.doubts, True))
+    _check(records.way, found.doubts)
     return found
 
 
-def _covers(samples: Sequence[BmeSample], moments: Moments) -> bool:
-    """Whether COMMAND was known all through the look."""
-    return samples[0].t_ns <= moments.looked and samples[-1].t_ns >= moments.looked_again
+def _missing(
+    records: AuditRecords, meanwhile: pd.DataFrame, newest: pd.DataFrame, limit_ms: float
+) -> list[str]:
+    """What there is not that silence would have to be told by, a few words each."""
+    flow, moments, samples = records.flow, records.moments, records.samples
+    dropped = flow.receiver_dropped + flow.backlog_dropped
+    moved_ms, by_clocks_ms = abs(flow.clock_moved_ns) / 1e6, _uncertainty_ms(records)
+    covered = (
+        samples and samples[0].t_ns <= moments.looked <= moments.looked_again <= samples[-1].t_ns
+    )
+    missing = {
+        "nobody observed the VF's COMMAND register from the look's beginning to its end":
+            not covered,
+        f"the clocks agree to {by_clocks_ms:.3g} ms only, worse than {limit_ms:g}":
+            by_clocks_ms > limit_ms,
+        f"the receiver's wall clock moved by {moved_ms:.3g} ms, more than {limit_ms:g}":
+            moved_ms > limit_ms,
+        f"our own receiver dropped {dropped} frames": dropped,
+        "no frame was sent while the VF was looked at": meanwhile.empty,
+        "no buffer in the VF's receive rings was watched": not records.evidence.buffers,
+        "no frame that the flow sent was found in the guest's memory": newest.empty,
+    }  # fmt: skip
+    return [what for what, is_missing in missing.items() if is_missing]
 
 
-def _check(way: str, missing: Mapping[str, object]) -> None:
-    """Raise MeasurementError for what is *missing*."""
-    if told := [what for what, is_missing in missing.items() if is_missing]:
+def _uncertainty_ms(records: AuditRecords) -> float:
+    """The worst of the clocks', without the time for which nobody looked."""
+    by_clocks = (sample.uncertainty_ns - sample.gap_ns for sample in records.samples)
+    return max([records.moments.uncertainty_ns, *by_clocks]) / 1e6
+
+
+def _check(way: str, doubts: Sequence[str]) -> None:
+    """Raise MeasurementError if there are any."""
+    if doubts:
         raise MeasurementError(
-            f"{way}: {'; '.join(told)}",
+            f"{way}: {'; '.join(doubts)}",
             because="what the VF did cannot be told then: its silence would say nothing",
             fix="see the test's folder for what was recorded: COMMAND, frames, and the look itself",
         )

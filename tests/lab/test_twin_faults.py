@@ -9,7 +9,7 @@ import pytest
 
 from harness.analysis.audit import Audited
 from harness.audit.ways import Way
-from harness.errors import LabError, MigrationError, RemoteError
+from harness.errors import LabError, MigrationError, RemoteError, UsageError
 from harness.guest.faults import refuse_sleep
 from harness.migration import quiescing
 from harness.migration.plan import Marking, Plan, Quiesce, When
@@ -97,6 +97,17 @@ def test_a_device_that_is_not_silent_without_bme_fails_its_audit(
     assert not found.is_master
     assert found.evidence.accesses
     assert len(found.faults) == 1, found
+
+
+def test_a_guest_whose_audit_breaks_off_is_replaced(
+    bare_guest: MovingGuest, audit: Callable[..., Audited], flow: Callable[..., Flow]
+) -> None:
+    """Nobody knows what such a step has left of its VF: the next test must not find that."""
+    before = bare_guest.instance
+    with pytest.raises(UsageError, match="is a twin, and has no place in sysfs"):
+        audit(bare_guest, Way.SYSFS_RESET)
+    assert bare_guest.instance is not before
+    assert bare_guest.stay(flow(64)).receiver.received > 0
 
 
 def test_a_second_guest_on_a_twin_is_refused(

@@ -6,7 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from made_up_audit import AFTER, ASKED, CLEAR, GONE, MOMENTS, MS, QUIET, SET, STOPPED, found, seen
+from made_up_audit import (
+    AFTER,
+    ASKED,
+    CLEAR,
+    GONE,
+    MOMENTS,
+    MS,
+    QUIET,
+    SET,
+    STOPPED,
+    found,
+    recorded,
+    seen,
+)
 
 from harness.analysis.audit_records import NOT_BACK
 from harness.errors import MeasurementError
@@ -126,6 +139,10 @@ def test_a_vf_that_does_not_come_back_has_no_time() -> None:
     assert found(*STOPPED, back=NOT_BACK).back_ms is None
 
 
+def flow_with(**changes: Any) -> dict[str, Any]:
+    return {"flow": replace(recorded(*STOPPED).flow, **changes)}
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -133,6 +150,9 @@ def test_a_vf_that_does_not_come_back_has_no_time() -> None:
         ({"samples": (seen(-400, SET), seen(2000, CLEAR))}, "from the look's beginning to its end"),
         ({"samples": (seen(700, SET), seen(4000, SET))}, "from the look's beginning to its end"),
         ({"moments": replace(MOMENTS, uncertainty_ns=6 * MS)}, "agree to 6 ms only, worse than 5"),
+        (flow_with(receiver_dropped=3), "our own receiver dropped 3 frames"),
+        (flow_with(backlog_dropped=2), "our own receiver dropped 2 frames"),
+        (flow_with(clock_moved_ns=-6 * MS), "wall clock moved by 6 ms, more than 5"),
         ({"clock_uncertainty_ms": 0.01}, "agree to 0.02 ms only, worse than 0.01"),
         ({"samples": tuple(seen(t, SET, uncertainty_ns=7 * MS) for t in (0, 4000))}, "7 ms only"),
         ({"moments": replace(MOMENTS, looked_again=ASKED)}, "no frame was sent"),
