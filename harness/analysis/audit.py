@@ -19,9 +19,9 @@ from harness.uapi.pci_regs import Command
 class Audited:
     """One way to stop a VF; times are ms since the step was asked for, in the peer's clock.
 
-    What it has of `AuditRecords` is the same there.
+    Fields that are not listed are those of `AuditRecords`.
 
-    uncertainty_ms  how exactly each of these times is known, by the clocks
+    uncertainty_ms  how exactly a moment is known, by the clocks; a time between two to twice that
     step_ms         how long the step took
     looked_ms       from when to when the VF was looked at
     command         the samples of COMMAND, each with its time
@@ -52,9 +52,9 @@ class Audited:
 
     @property
     def is_master(self) -> bool:
-        """Whether it might do DMA while it was looked at: it was there, and BME was set.
+        """Whether it might do DMA for some of the look at least, beyond doubt.
 
-        For some of that time at least, beyond doubt.
+        It was there then, and BME was set.
         """
         return self._mastered(widened=False)
 
@@ -97,14 +97,15 @@ class Audited:
         if self.is_silent or self._mastered(widened=True):
             return []
         told = "gone" if self.is_gone else "not allowed to master the bus"
-        return [f"VF {self.vf} of {self.host} was {told}, and still {', '.join(self._signs)}"]
+        what = f"was {told} during the look, and still {', '.join(self._signs)}"
+        return [f"VF {self.vf} of {self.host} {what}"]
 
     @property
     def doubts(self) -> list[str]:
-        """What may be such a fault, or not: when BME was cleared or set is not known so exactly."""
+        """What may be such a fault, or none: when BME changed is not known exactly enough."""
         if self.is_silent or self.is_master or not self._mastered(widened=True):
             return []
-        return [f"BME may have been 1 for some of that time, and {', '.join(self._signs)}"]
+        return [f"BME may have been 1 for a part of the look, or not, and {', '.join(self._signs)}"]
 
     @property
     def _signs(self) -> list[str]:
@@ -112,7 +113,7 @@ class Audited:
         seen, late_ms = self.evidence, self.newest_ms - self.looked_ms[0]
         signs = {
             f"{self.returned} frames came in": self.returned,
-            f"a frame of {late_ms:.0f} ms after is in memory": late_ms > self.uncertainty_ms,
+            f"a frame sent {late_ms:.0f} ms into it is in memory": late_ms > self.uncertainty_ms,
             f"{seen.changed} pages under its rings changed": seen.has_rings and seen.changed,
             f"{seen.accesses} accesses were logged": seen.accesses,
         }
@@ -169,7 +170,8 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
     surely = looked + moments.uncertainty_ns, looked_again - moments.uncertainty_ns
     meanwhile = frame[frame["sent_ns"].between(*surely)]
     newest = frame[frame["sequence"] == evidence.newest]
-    _check(records.way, _missing(records, meanwhile, newest, clock_uncertainty_ms))
+    if missing := _missing(records, meanwhile, newest, clock_uncertainty_ms):
+        raise _not_told(records, missing, "without that, silence says nothing of the VF")
     returned = frame["returned_ns"].dropna().sort_values()
     ends = [0, *returned[returned.between(0, looked_again)], looked_again]
     again = returned[returned > taking_back]
@@ -177,8 +179,8 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
     found = Audited(
         way=records.way,
         trigger=records.trigger,
-        host=samples[0].host,
-        vf=samples[0].vf,
+        host=records.host,
+        vf=records.vf,
         driver=records.driver,
         own_memory_enable=records.own_memory_enable,
         uncertainty_ms=_uncertainty_ms(records),
@@ -194,14 +196,15 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
         back_ms=float(again.min() - taking_back) / 1e6 if came_back else None,
         trouble=records.trouble,
     )
-    _check(records.way, found.doubts)
+    if found.doubts:
+        raise _not_told(records, found.doubts, "so what it did may be a fault of the VF, or none")
     return found
 
 
 def _missing(
     records: AuditRecords, meanwhile: pd.DataFrame, newest: pd.DataFrame, limit_ms: float
 ) -> list[str]:
-    """What there is not that silence would have to be told by, a few words each."""
+    """What keeps silence from being told, a few words each; *newest* is that frame, if sent."""
     flow, moments, samples = records.flow, records.moments, records.samples
     dropped = flow.receiver_dropped + flow.backlog_dropped
     moved_ms, by_clocks_ms = abs(flow.clock_moved_ns) / 1e6, _uncertainty_ms(records)
@@ -229,11 +232,11 @@ def _uncertainty_ms(records: AuditRecords) -> float:
     return max([records.moments.uncertainty_ns, *by_clocks]) / 1e6
 
 
-def _check(way: str, doubts: Sequence[str]) -> None:
-    """Raise MeasurementError if there are any."""
-    if doubts:
-        raise MeasurementError(
-            f"{way}: {'; '.join(doubts)}",
-            because="what the VF did cannot be told then: its silence would say nothing",
-            fix="see the test's folder for what was recorded: COMMAND, frames, and the look itself",
-        )
+def _not_told(records: AuditRecords, what: Sequence[str], because: str) -> MeasurementError:
+    """An error that says *what* keeps it from being told what the VF did, and what that means."""
+    way = records.way
+    return MeasurementError(
+        f"{records.host}: VF {records.vf}, {way}: {'; '.join(what)}",
+        because=because,
+        fix=f"see look-{way}-*, bme-{way}-* and packets-{way}-* in the test's folder",
+    )

@@ -58,6 +58,8 @@ class AuditRecords:
     trouble         what went wrong as it was given back; empty for nothing
     """
 
+    host: str
+    vf: str
     way: str
     trigger: str | None
     driver: str

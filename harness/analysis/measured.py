@@ -36,9 +36,9 @@ hypervisor itself writes them, by the guest's own number in hex: what it has the
 Where a device keeps a log, instead {"may_differ", "must_differ", "not_lost", "unexplained",
 "late_writes", "close_writes", "misbehaved", "not_logged"}: how many pages could differ by that log
 and QEMU's trace of its copies, how many had to, how many of these do not, the numbers of those that
-differ and could not, how often the device wrote after the last pass had begun, how often so close
-to that moment that it may have been before or after, how often what it had no right to, and how
-many accesses its log had no room for.
+differ and could not, how often the device wrote after the stopped pass had begun, how often so
+close to that moment that it may have been before or after, how often what it had no right to, and
+how many accesses its log had no room for.
 """
 
 NOT_COMPARED = "memory not compared"

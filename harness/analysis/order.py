@@ -1,10 +1,11 @@
 """Whether the device had stopped its DMA before the last pages were copied.
 
 The order that loses nothing is: BME reads 0 or the VF is gone, then the last pass over the dirty
-pages, then STOP.  QEMU announces each pass but the one that it makes with the guest stopped, so
-what is held against the VF is the last pass announced before STOP.  Where the device tells when it
-wrote, that decides: a driver can stop its DMA and leave BME set.  So can the kernel, by VFIO's
-migration states, where QEMU drives it.
+pages, then STOP; and it stays so until the last page is copied, which is after STOP.  QEMU
+announces each pass but the one that it makes with the guest stopped (the *stopped pass*), so what
+is held against the VF is the last pass announced before STOP.  Where the device tells when it
+wrote, that decides, against the stopped pass: a driver can stop its DMA and leave BME set.  So can
+the kernel, by VFIO's migration states, where QEMU drives it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ class Order:
 
 
 def dma_order(measured: Measured) -> list[Order]:
-    """One entry per VF watched on the source; none where there is no VF or no STOP."""
+    """One entry per VF watched on the source; one where only its release, or nobody, tells of it.
+
+    None without a VF, nor of a migration that came to no STOP and did not complete.
+    """
     if told := [e for e in measured.events if e.name == MEMORY_COMPARED and LATE_WRITES in e.data]:
         return [_told_by_log(measured, event) for event in told]
     stop = stopped(measured)
@@ -101,12 +105,12 @@ def _copied(measured: Measured, stop: Event) -> Event:
 def _told_by_log(measured: Measured, compared: Event) -> Order:
     ends = [e.t_ns for e in measured.events if e.name in ("STOP", "MIGRATION device")]
     if late := compared.data[LATE_WRITES]:
-        why = f"the device wrote {late} times after the last pass had begun"
+        why = f"the device wrote {late} times after the stopped pass had begun"
         return Order("broken", why, excerpt(measured, ends))
     if close := compared.data[CLOSE_WRITES]:
-        why = f"the device wrote {close} times about when the last pass began, too close to tell"
+        why = f"the device wrote {close} times about when the stopped pass began, too close to tell"
         return Order("unknown", why, excerpt(measured, ends))
-    return Order("kept", "the device's last write came before the last pass, by its own log")
+    return Order("kept", "the device's last write came before the stopped pass, by its own log")
 
 
 def _by_vfio(measured: Measured, stop: Event, copied: Event) -> dict[str, Order]:
@@ -132,7 +136,7 @@ def _by_vfio(measured: Measured, stop: Event, copied: Event) -> dict[str, Order]
 def _told_by_vfio(
     measured: Measured, vf: str, states: Sequence[Event], stop: Event, copied: Event
 ) -> Order:
-    """By the stretches in which it was not stopped: none may reach beyond *stop*."""
+    """By the stretches in which it was not stopped: none may lie between *stop* and *copied*."""
     for began, halted in _stretches(states):
         outcome = _reaches(began, halted, stop, copied)
         if outcome == "kept":
@@ -157,10 +161,10 @@ def _reaches(began: Event | None, halted: Event | None, stop: Event, copied: Eve
     """
     if (halted and surely_before(halted, stop)) or (began and surely_before(copied, began)):
         return "kept"
-    began_surely = began is None or surely_before(began, copied)
+    is_of_before = began is None or surely_before(began, stop)
+    began_surely = is_of_before or (began is not None and surely_before(began, copied))
     if began_surely and (halted is None or surely_before(stop, halted)):
         return "broken"
-    is_of_before = began is None or surely_before(began, stop)
     is_near = halted is not None and _doubt(halted, stop) <= TOLD_TO_NS
     return "kept" if is_of_before and is_near else "unknown"
 

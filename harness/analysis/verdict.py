@@ -155,7 +155,7 @@ def _log_doubts(measured: Measured) -> Iterable[str]:
 
 
 def _sight_doubts(measured: Measured) -> Iterable[str]:
-    """What goes with its guest has to be seen where the guest went."""
+    """A VF that went with its guest must have been looked at where it went."""
     there = [sample for sample in measured.bme if sample.host == measured.destination]
     if measured.status == "completed" and measured.keeps_vf and not there:
         yield "nobody looked at the guest's VF at the destination"

@@ -35,7 +35,10 @@ BACK_S = {
     Way.DEVICE_SUSPEND: 12.0, Way.ACPI_SUSPEND: 15.0,
     Way.VFIO_RESET: 15.0, Way.SYSFS_RESET: 15.0,
 }  # fmt: skip
-"""How long it is waited for frames again: ixgbevf looks after its VF once in 10 s."""
+"""How long frames are waited for: ixgbevf resets a VF that is wrong once in 10 s at most.
+
+Ref: Linux, ixgbevf_watchdog_update_link().
+"""
 USUAL_BACK_S = 5.0
 
 
@@ -86,6 +89,8 @@ def audit(
     clock = SharedClock(before, {m.name: read_clocks(m) for m in machines}, ends.peer.name)
     assert notes.evidence is not None
     return AuditRecords(
+        host=host.name,
+        vf=subject.vf.name,
         way=way.value,
         trigger=instance.spec.trigger.value if way is Way.UNPLUG else None,
         driver=subject.inside.driver,

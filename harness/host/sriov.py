@@ -18,7 +18,7 @@ from harness.host.vf import NO_MAC, Observed, Ring
 from harness.remote import Host, Recorder
 from harness.topology import Capabilities, MacAddress, PciAddress
 from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
-from harness.uapi.pci_regs import Command, Register
+from harness.uapi.pci_regs import NO_ANSWER_32, Command, Register
 from harness.waiting import WaitError, wait_for
 
 VFIO = "vfio-pci"
@@ -29,9 +29,6 @@ _RING_REGISTERS = (
     *(QueueRegister.HEAD, QueueRegister.TAIL, QueueRegister.DCTL),
 )
 """At the same places in each family's queues; where those begin is in its profile."""
-
-NO_REGISTER = 0xFFFFFFFF
-"""What is read of a function that does not answer, as one that sleeps in D3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +115,14 @@ class VirtualFunction:
         return Observing(self.host, path, self.host.start("observer", spec))
 
     def receive_rings(self, *, qemu_pid: int) -> list[Ring]:
-        """By the registers of all queues that a VF of its family has."""
+        """Of its queues that are on and have descriptors; none of a VF that does not answer."""
         queues = self.port.profile.vf_receive_queues.value
         offsets = [queue + register for queue in queues for register in _RING_REGISTERS]
         values = self.host.ask("vf.registers", pid=qemu_pid, address=self.pci, offsets=offsets)
         rings, each = [], len(_RING_REGISTERS)
         for first in range(0, len(values), each):
             low, high, length, head, tail, control = values[first : first + each]
-            if control & QueueControl.ENABLE and control != NO_REGISTER and length:
+            if control & QueueControl.ENABLE and control != NO_ANSWER_32 and length:
                 rings.append(Ring(high << 32 | low, length // DESCRIPTOR_BYTES, head, tail))
         return rings
 

@@ -39,7 +39,8 @@ class Tampering:
         self._ways = {to_peer: to_bridge, to_bridge: to_peer}
         self._to_peer = to_peer
         self._end, self._ending = os.pipe()
-        self._thread = threading.Thread(target=self._carry, name="tampering")
+        # a daemon: who fails before close() must still be able to end
+        self._thread = threading.Thread(target=self._carry, name="tampering", daemon=True)
         self._thread.start()
 
     def close(self) -> None:

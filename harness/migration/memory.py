@@ -39,7 +39,7 @@ class LoggedComparison(Comparison):
     def __init__(self, device: Twin) -> None:
         super().__init__()
         self._device = device
-        self._since = self._ahead_ns = 0
+        self._since = self._ahead_ns = 0  # `trace_copies` sets both
 
     def trace_copies(self, source: Instance) -> None:
         """Have QEMU note from now on when it copies which page."""
@@ -58,12 +58,12 @@ class LoggedComparison(Comparison):
         events = source.qmp.events[self._since :]
         pages = pages_explained(source, both, differ, log, lent, events, self._ahead_ns)
         self.tables["memory"] = pages
-        last_pass = last_said(events, "MIGRATION device")
-        return summary(pages, log, last_pass.realtime_ns - self._ahead_ns)
+        stopped_pass = last_said(source.host, events, "MIGRATION device")
+        return summary(pages, log, stopped_pass.realtime_ns - self._ahead_ns)
 
 
 def check_unmoved(host: Host, ahead_ns: int) -> None:
-    """Raise MeasurementError if *host*'s wall clock is not *ahead_ns* of its monotonic one now.
+    """Raise MeasurementError if *host*'s wall clock is not *ahead_ns* ahead of its monotonic one.
 
     QEMU stamps by the one, and the device by the other.
     """
@@ -88,10 +88,10 @@ def pages_explained(
     """The pages frame of ``analysis.memory``, from the device's *log* and from QEMU's trace.
 
     *differ* are the pages that do, each with its ``owner``.  *events* are the source's of this
-    migration, whose wall clock was *ahead_ns* of its monotonic one.  Raises MeasurementError for a
-    trace that cannot be read.
+    migration, whose wall clock was *ahead_ns* ahead of its monotonic one.  Raises MeasurementError
+    for a trace that cannot be read.
     """
-    completed = last_said(events, "MIGRATION completed")
+    completed = last_said(source.host, events, "MIGRATION completed")
     trace = source.host.fetch(f"{source.place.folder}/{TRACE}")
     copies = read_copies(trace, MEMORY_ID, end_ns=completed.realtime_ns)
     if copies.empty:
@@ -112,22 +112,25 @@ def pages_explained(
     return pages.assign(owner=[owners.get(page, "") for page in pages["page"]])
 
 
-def last_said(events: Sequence[QmpEvent], title: str) -> QmpEvent:
-    """The last of *events* that is called so.  Raises MeasurementError without one."""
+def last_said(host: Host, events: Sequence[QmpEvent], title: str) -> QmpEvent:
+    """The last of the *events* of *host* that is called so.
+
+    Raises MeasurementError without one.
+    """
     for event in reversed(events):
         if event.title == title:
             return event
     raise MeasurementError(
-        f"QEMU did not say {title!r}",
+        f"{host.name}: QEMU did not say {title!r}",
         because="without it nobody knows when its last pages were copied",
         fix="see the source's QMP log among the artifacts",
     )
 
 
-def summary(pages: pd.DataFrame, log: pd.DataFrame, last_pass_ns: int) -> dict[str, Any]:
-    """What log and trace say, for MEMORY_COMPARED; the last pass began at *last_pass_ns*."""
+def summary(pages: pd.DataFrame, log: pd.DataFrame, stopped_pass_ns: int) -> dict[str, Any]:
+    """What log and trace say, for MEMORY_COMPARED; the stopped pass began at *stopped_pass_ns*."""
     lost = pages[pages["differs"] & (pages["owner"] == "")]
-    after_ns = log["t_ns"][log["writes"]] - last_pass_ns
+    after_ns = log["t_ns"][log["writes"]] - stopped_pass_ns
     return {
         "may_differ": int(pages["may_differ"].sum()),
         "must_differ": int(pages["must_differ"].sum()),

@@ -218,14 +218,18 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
 
 @pytest.fixture
 def audit(flow: Callable[..., Flow], case: Case, lab: Lab) -> Callable[[MovingGuest, Way], Audited]:
-    """Stop a guest's VF in a way, under 9014-byte traffic; what came of it is kept and reported."""
+    """Stop a guest's VF in a way, under 9014-byte traffic; what came of it is kept and reported.
+
+    The guest is replaced where the audit broke off or its VF did not come back.  Raises
+    MeasurementError, with what was recorded kept, where it cannot be told what the VF did.
+    """
     from harness.analysis.audit_records import NOT_BACK
     from harness.run.record import limits_of
 
     def stop(guest: MovingGuest, way: Way) -> Audited:
         try:
             records = guest.audit(way, flow(9014))
-        except Exception:
+        except Exception:  # whatever it was may have left the VF stopped for the next test
             guest.replace("the audit broke off")
             raise
         try:

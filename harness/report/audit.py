@@ -67,6 +67,7 @@ def audit_result(audited: Audited) -> Audit:
         sent=audited.sent,
         returned=audited.returned,
         newest_ms=audited.newest_ms,
+        paused_ms=audited.paused_ms,
         pages_watched=seen.watched,
         pages_changed=seen.changed,
         has_rings=seen.has_rings,
@@ -117,7 +118,7 @@ def _memory_enable(audit: Audit) -> str:
 
 
 def _since(ms: float, audit: Audit) -> str:
-    """A time since the step, which the clocks may have a moment before it."""
+    """When that was since the step, or that it was so before, by more than the clocks' doubt."""
     is_of_before = ms < -2 * audit.uncertainty_ms
     return "from before" if is_of_before else f"after {duration(max(ms, 0))}"
 
@@ -126,7 +127,7 @@ def _frames(audit: Audit) -> str:
     newest = audit.newest_ms
     side = "before" if newest <= 0 else "after"
     last = f"the last in memory was sent {duration(abs(newest))} {side}"
-    return f"{audit.returned} of {audit.sent} came in; {last}"
+    return f"{audit.returned} came in, {audit.sent} were sent; {last}"
 
 
 def _rings(audit: Audit) -> str:

@@ -139,6 +139,7 @@ class Audit(Model):
     silent                 whether nothing came in then, by any sign
     sent, returned         frames sent meanwhile, and how many came back meanwhile
     newest_ms              when the newest frame that is in the guest's memory was sent
+    paused_ms              the longest stretch without a frame, from the step to the look's end
     pages_watched, pages_changed    those under the receive rings
     has_rings              whether the VF still had these; else they are those that it had before
     accesses               the device's own to memory meanwhile; null where it keeps no log
@@ -166,6 +167,7 @@ class Audit(Model):
     sent: int
     returned: int
     newest_ms: float
+    paused_ms: float
     pages_watched: int
     pages_changed: int
     has_rings: bool

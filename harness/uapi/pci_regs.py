@@ -103,3 +103,6 @@ class Express(IntEnum):
 
 NO_ANSWER = 0xFFFF
 """What a 16-bit read gives when no function answers; no COMMAND register holds it."""
+
+NO_ANSWER_32 = 0xFFFFFFFF
+"""What one of 32 bits gives, as of a function that sleeps in D3."""

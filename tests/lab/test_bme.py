@@ -64,7 +64,10 @@ def test_a_vf_that_masters_the_bus_while_pages_are_copied_fails_by_name(
     flow: Callable[..., Flow],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As with a scheme that does not wait for the unplug: QEMU says `completed` all the same."""
+    """QEMU lets no scheme skip its wait for the unplug: BME is set again after it, by hand.
+
+    It says `completed` all the same.
+    """
     wait_for_end = scheme.wait_for_end
 
     def master_first(source: Instance, asked: scheme.Asked, deadline: Deadline) -> bool:

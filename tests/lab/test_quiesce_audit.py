@@ -12,6 +12,7 @@ import pytest
 
 from harness.analysis.audit import Audited
 from harness.analysis.audit_records import NOT_BACK
+from harness.audit.conduct import SILENT_S
 from harness.audit.ways import Way
 from harness.guest.spec import Trigger
 from harness.run.moving import MovingGuest
@@ -28,10 +29,10 @@ Ref: Linux, the change "ixgbevf: use generic power management" of 2020, and igbv
 """
 
 RESETS = (Way.VFIO_RESET, Way.SYSFS_RESET, Way.GUEST_RESET)
-"""After these a driver may be back at any time: ixgbevf looks after its VF every two seconds."""
+"""After these a driver may be back at any time: ixgbevf looks at its VF by a timer."""
 
-PAUSE_MS = 500
-"""A VF that was stopped lets no frame in for so long, once at least; one at work does each 5 ms."""
+PAUSE_MS = SILENT_S * 1e3
+"""An audit waits for so long a silence, or gives up: a VF that was stopped has had one."""
 
 DAILY = (Way.DEVICE_SUSPEND, Way.UNBIND, Way.BME_CLEARED)
 NEEDS = {Way.SYSFS_RESET: "sriov", Way.UNPLUG: "sriov"}

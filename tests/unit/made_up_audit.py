@@ -25,12 +25,13 @@ MOMENTS = Moments(
     uncertainty_ns=20_000,
 )
 QUIET = Evidence(newest=99, watched=500, changed=0, buffers=249, has_rings=True, accesses=0)
+"""Frame 99 was sent 5 ms before the step."""
+
 SET, CLEAR, GONE = 0x0506, 0x0502, 0xFFFF
-"""Frame 99 is the last but one that was sent before the step."""
 
 
 def seen(t_ms: float, command: int, gap_ms: float = 0, **changes: Any) -> BmeSample:
-    """COMMAND at that time; whatever changed did within *gap_ms* before."""
+    """COMMAND at that time; if it changed it did so at most *gap_ms* before."""
     sample = BmeSample(
         t_ns=ASKED + round(t_ms * MS), uncertainty_ns=round((gap_ms + 0.01) * MS), host="alder",
         vf="vf0", command=command, bme=bool(command & 4), via="device", gap_ns=round(gap_ms * MS),
@@ -74,6 +75,8 @@ def recorded(
         sent=sent_record(numbers, sent, sent), received=received, receiver_dropped=0,
     )  # fmt: skip
     records = AuditRecords(
+        host="alder",
+        vf="vf0",
         way="bme-cleared",
         trigger=None,
         driver="ixgbevf",
@@ -88,6 +91,9 @@ def recorded(
 
 
 STOPPED = ((-400, SET), (0.6, CLEAR), (2201, SET))
-"""The last two a change each; each sample before another is right after it."""
+"""BME is set, clear from 0.6 ms on, and set again at 2201 ms, after the look.
+
+Each change is known by the clocks alone.
+"""
 AFTER = 300
 """The number of a frame that was sent 1000 ms after the step."""

@@ -81,7 +81,7 @@ def test_a_vf_that_masters_the_bus_before_all_is_copied_breaks_it(
     "ended", ["MIGRATION cancelling", "MIGRATION cancelled", "MIGRATION failed", "RESUME"]
 )
 def test_a_vf_may_do_as_it_likes_once_its_migration_is_given_up(ended: str) -> None:
-    """By the source's word, and of this time: the guest stays there, and has its VF again."""
+    """By the source's word after STOP; neither the destination's nor a RESUME of before is that."""
     until_stop = [e for e in FAILOVER_EVENTS if e.name != "MIGRATION completed"]
     events = [event(4000, "qmp:alder", "RESUME"), *until_stop, event(4600, "qmp:alder", ended)]
     events += [event(4530, "qmp:birch", "MIGRATION failed")]

@@ -39,7 +39,10 @@ def test_a_vf_that_stops_is_silent_and_comes_back() -> None:
     ("signs", "told"),
     [
         ({"arrive": [1000, 1005]}, "2 frames came in"),
-        ({"evidence": replace(QUIET, newest=AFTER)}, "a frame of 400 ms after is in memory"),
+        (
+            {"evidence": replace(QUIET, newest=AFTER)},
+            "a frame sent 400 ms into it is in memory",
+        ),
         ({"evidence": replace(QUIET, changed=3)}, "3 pages under its rings changed"),
         ({"evidence": replace(QUIET, accesses=1)}, "1 accesses were logged"),
     ],
@@ -51,7 +54,7 @@ def test_each_sign_of_life_of_a_vf_that_must_be_silent_is_a_fault(
     """A frame whose answer is lost was received all the same: memory tells, and so does a log."""
     alive = found(*STOPPED, **signs)
     assert not alive.is_silent
-    wrong = f"VF vf0 of alder was not allowed to master the bus, and still {told}"
+    wrong = f"VF vf0 of alder was not allowed to master the bus during the look, and still {told}"
     assert alive.faults == [wrong]
 
 
@@ -183,7 +186,7 @@ def test_a_vf_that_may_have_mastered_is_neither_excused_nor_blamed(
 ) -> None:
     """A sample tells of the time since the one before, and the clocks may be off."""
     assert not found(*edges).is_master
-    with pytest.raises(MeasurementError, match="of that time, and 3 pages under its rings"):
+    with pytest.raises(MeasurementError, match="or not, and 3 pages under its rings"):
         found(*edges, evidence=replace(QUIET, changed=3))
 
 

@@ -83,12 +83,13 @@ def test_an_access_that_found_the_log_full_was_made(ends: tuple[End, End], tmp_p
             assert (twin.log_position, twin.accesses) == (1, 3)
 
 
-def test_the_last_pass_is_the_last_that_qemu_announced() -> None:
+def test_the_last_pass_is_the_last_that_qemu_announced(ends: tuple[End, End]) -> None:
     """One that was announced before it would excuse what was written since."""
     events = [QmpEvent("STOP", {}, 1), QmpEvent("STOP", {}, 2), QmpEvent("RESUME", {}, 3)]
-    assert last_said(events, "STOP").realtime_ns == 2
-    with pytest.raises(MeasurementError, match="QEMU did not say 'MIGRATION device'"):
-        last_said(events, "MIGRATION device")
+    host = ends[0].instance.host
+    assert last_said(host, events, "STOP").realtime_ns == 2
+    with pytest.raises(MeasurementError, match="alder: QEMU did not say 'MIGRATION device'"):
+        last_said(host, events, "MIGRATION device")
 
 
 def steps_of(outcome: Outcome) -> list[str]:

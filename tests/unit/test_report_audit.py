@@ -51,11 +51,11 @@ def test_the_report_has_a_row_for_each_audit_and_says_what_is_wrong(tmp_path: Pa
     assert (first.silent, second.silent) == (True, False)
     assert second.bme == "0 after 0.6 ms"
     assert second.memory_enable == "stays as it was"
-    assert second.frames == "1 of 299 came in; the last in memory was sent 1.00 s after"
+    assert second.frames == "1 came in, 299 were sent; the last in memory was sent 1.00 s after"
     assert second.rings == "0 of 500 pages, 0 accesses"
     page = write_page(tmp_path).read_text()
     assert "What each way to stop a VF does" in page
-    assert page.count("and still 1 frames came in, a frame of 400 ms after is in memory") == 1
+    assert page.count("and still 1 frames came in, a frame sent 400 ms into it") == 1
     said = io.StringIO()
     summary(results, Console(file=said, width=140))
     assert "BME cleared by the host" in said.getvalue()
@@ -76,12 +76,9 @@ def test_a_row_says_what_was_so_before_the_step(tmp_path: Path) -> None:
     never = found((-400, 0), (2201, SET))
     risen = found((-400, CLEAR), (700, SET), (3000, SET))
     rows = audit_rows(written(tmp_path, early, never, risen))
-    assert [row.bme for row in rows] == [
-        *("0 from before", "0 from before", "0 from before, 1 again after 700 ms")
-    ]
-    assert [row.memory_enable for row in rows] == [
-        *("stays as it was", "0 from before", "stays as it was")
-    ]
+    before, stays = "0 from before", "stays as it was"
+    assert [row.bme for row in rows] == [before, before, f"{before}, 1 again after 700 ms"]
+    assert [row.memory_enable for row in rows] == [stays, before, stays]
 
 
 def test_a_row_says_what_came_after_the_first_change(tmp_path: Path) -> None:
@@ -104,9 +101,8 @@ def test_what_was_recorded_of_an_audit_is_in_its_tests_folder(tmp_path: Path) ->
     case.keep_audit(recorded(*STOPPED, way="unbind"), Limits())
     assert [each.way for each in case.audits] == ["bme-cleared", "unbind"]
     for kept in ("bme-cleared-1", "bme-cleared-2", "unbind-3"):
-        assert [each["command"] for each in lines(tmp_path / f"bme-{kept}.jsonl")] == [
-            *(SET, CLEAR, SET)
-        ]
+        samples = lines(tmp_path / f"bme-{kept}.jsonl")
+        assert [sample["command"] for sample in samples] == [SET, CLEAR, SET]
         assert read_packets(tmp_path / f"packets-{kept}.parquet")["returned_ns"].count() > 300
     moments, evidence = lines(tmp_path / "look-bme-cleared-2.jsonl")
     assert (moments["asked"], evidence["buffers"]) == (ASKED, 0)

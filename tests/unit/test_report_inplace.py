@@ -71,10 +71,10 @@ def test_the_devices_own_log_says_whether_dma_had_stopped() -> None:
     assert [each.outcome for each in dma_order(moved(samples=(STAYS, BACK)))] == ["kept"]
     (order,) = dma_order(moved(pages={**KEPT, "late_writes": 7}))
     assert order.outcome == "broken"
-    assert "wrote 7 times after the last pass had begun" in order.why
+    assert "wrote 7 times after the stopped pass had begun" in order.why
     (order,) = dma_order(moved(pages={**KEPT, "close_writes": 2}))
     assert order.outcome == "unknown"
-    assert "wrote 2 times about when the last pass began" in order.why
+    assert "wrote 2 times about when the stopped pass began" in order.why
     (order,) = dma_order(moved(pages={**KEPT, "late_writes": 1, "close_writes": 2}))
     assert order.outcome == "broken"
 
