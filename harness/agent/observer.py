@@ -5,7 +5,8 @@ And when the registers of capabilities did that somebody described.
 Spec::
 
     host, vf     names for the record; vf is a PCI address ("0000:01:10.0")
-    path         where the record goes, one JSON line for each change, and the first and last sample
+    path         where the record goes, one JSON line for each change, for the first and the last
+                 sample, and for each that came more than ``records.HOLE_NS`` after the one before
     qemu_pid     the process that owns the VF, or will; without it only sysfs is read
     rate_per_s   how often COMMAND is sampled (500), once somebody has opened the VF
     on_release   what to do when BME first falls, or the VF goes: a list of actions
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from harness.agent.bme import LOOK_EVERY_NS, CommandRegister, Sample, SysfsConfig
 from harness.agent.device import VfioDevice
 from harness.agent.errors import AgentError
+from harness.agent.records import HOLE_NS
 from harness.agent.registers import Registers
 from harness.agent.vf_filter import PortFilters
 from harness.agent.vfio_owner import SYSFS, Owner
@@ -147,6 +149,13 @@ class Record:
 
     def count(self, t_ns: int) -> int:
         """Count a sample at *t_ns*, which found nothing new; the time since the one before."""
+        gap_ns = self._count(t_ns)
+        if gap_ns > HOLE_NS:
+            self._last = self._last._replace(t_ns=t_ns)
+            self._write(self._last, gap_ns)
+        return gap_ns
+
+    def _count(self, t_ns: int) -> int:
         gap_ns = t_ns - self._last_ns
         if gap_ns > self._longest_gap_ns:
             self._longest_gap_ns, self._longest_gap_t_ns = gap_ns, t_ns
@@ -155,13 +164,13 @@ class Record:
         return gap_ns
 
     def add(self, sample: Sample) -> int:
-        """Count a sample; write it if the register or the way to it changed.
+        """Count a sample; write it if the register or the way to it changed, or after a hole.
 
         Returns the time since the one before.
         """
-        self._last = sample
-        gap_ns = self.count(sample.t_ns)
-        if sample.command != self._written.command or sample.via != self._written.via:
+        self._last, was = sample, self._written
+        gap_ns = self._count(sample.t_ns)
+        if (sample.command, sample.via) != (was.command, was.via) or gap_ns > HOLE_NS:
             self._write(sample, gap_ns)
         return gap_ns
 

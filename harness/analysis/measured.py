@@ -34,17 +34,17 @@ hypervisor itself writes them, by the guest's own number in hex: what it has the
 {"page_frames"}, the guest's numbers of the pages that are lost.
 
 Where a device keeps a log, instead {"may_differ", "must_differ", "not_lost", "unexplained",
-"late_writes", "close_writes", "misbehaved", "not_logged"}: how many pages could differ by that log
-and QEMU's trace of its copies, how many had to, how many of these do not, the numbers of those that
-differ and could not, how often the device wrote after the stopped pass had begun, how often so
-close to that moment that it may have been before or after, how often what it had no right to, and
-how many accesses its log had no room for.
+"writes", "late_writes", "close_writes", "misbehaved", "not_logged"}: how many pages could differ by
+that log and QEMU's trace of its copies, how many had to, how many of these do not, the numbers of
+those that differ and could not, how often the device wrote at all, how often after the stopped pass
+had begun, how often so close to that moment that it may have been before or after, how often what
+it had no right to, and how many accesses its log had no room for.
 """
 
 NOT_COMPARED = "memory not compared"
 """An event: why both memories could not be compared, though that was asked for."""
 
-LATE_WRITES, CLOSE_WRITES = "late_writes", "close_writes"
+WRITES, LATE_WRITES, CLOSE_WRITES = "writes", "late_writes", "close_writes"
 """In the data of MEMORY_COMPARED where the device itself told when it wrote; see there."""
 
 REFUSED = "refused"
@@ -56,8 +56,23 @@ MIGRATE_REFUSED = "migrate refused"
 VFIO_STATE = "vfio state "
 """What the name of an event begins with that is a VF's migration state."""
 
-VFIO_STOPPED = tuple(VFIO_STATE + each.name for each in (DeviceState.STOP, DeviceState.STOP_COPY))
-"""Events: a VF's migration state, as its host saw it, in which the device does no DMA."""
+VFIO_STOPPED = tuple(
+    VFIO_STATE + each.name
+    for each in (DeviceState.STOP, DeviceState.STOP_COPY, DeviceState.RESUMING)
+)
+"""Events: a VF's migration state, as its host saw it, in which the device does no DMA.
+
+Ref: <linux/vfio.h>, enum vfio_device_mig_state.  Of one in ERROR nobody knows.
+"""
+
+VFIO_RUNS = tuple(
+    VFIO_STATE + each.name
+    for each in (
+        *(DeviceState.RUNNING, DeviceState.PRE_COPY),
+        *(DeviceState.RUNNING_P2P, DeviceState.PRE_COPY_P2P),
+    )
+)
+"""Events: one in which it does, if only to memory."""
 
 CONFIG = "config"
 """What the source of an event begins with that is a change of a described register, named
@@ -114,7 +129,8 @@ class Event:
 class BmeSample:
     """A VF's command register, read on *host*; *t_ns* is the peer's monotonic clock.
 
-    Only changes are kept, plus the first and the last sample of each observer.  A change happened
+    Only changes are kept, plus the first and the last sample of each observer, and one that came
+    more than ``harness.agent.records.HOLE_NS`` after the one before.  A change happened
     before it was seen: *uncertainty_ns* covers the time since the sample before, which is *gap_ns*,
     and the clocks.  *via* says who told: VFIO or sysfs of the host, the device itself where it is
     a twin, or the monitor of the QEMU that emulates it.

@@ -136,6 +136,7 @@ def summary(pages: pd.DataFrame, log: pd.DataFrame, stopped_pass_ns: int) -> dic
         "must_differ": int(pages["must_differ"].sum()),
         "not_lost": int((pages["must_differ"] & ~pages["differs"]).sum()),
         "unexplained": [int(page) for page in lost[~lost["may_differ"]]["page"]],
+        "writes": len(after_ns),
         "late_writes": int((after_ns > DOUBT_NS).sum()),
         "close_writes": int((after_ns.abs() <= DOUBT_NS).sum()),
         "misbehaved": int(log["misbehaved"].sum()),

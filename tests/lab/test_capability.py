@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.analysis.order import surely_before
+from harness.analysis.order.copying import surely_before
 
 if TYPE_CHECKING:
     from harness.run.moving import MovingGuest

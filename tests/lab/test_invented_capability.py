@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.analysis.order import surely_before
+from harness.analysis.order.copying import surely_before
 from harness.guest.config_space import read_config, write_config, write_config_once_down
 from harness.migration.plan import Marking, Plan, Quiesce, When
 

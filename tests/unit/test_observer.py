@@ -6,6 +6,7 @@ A file stands for sysfs ``config``; a Vf for the device behind it, which QEMU op
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 from itertools import pairwise
@@ -19,6 +20,7 @@ from harness.agent import bme, observer
 from harness.agent.bme import Sample
 from harness.agent.channel import Channel
 from harness.agent.errors import AgentError
+from harness.agent.records import HOLE_NS
 
 
 def test_an_owned_vf_is_read_through_its_owner(sysfs: Path) -> None:
@@ -179,6 +181,24 @@ def test_no_sample_is_written_twice(sysfs: Path) -> None:
         record.add(Sample(2_000_001, OFF, False, "vfio"))
         assert record.close()["longest_gap_ms"] == 2
     assert len((sysfs / "bme.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_time_for_which_nobody_looked_is_in_the_record(sysfs: Path) -> None:
+    """Nothing changed by its end, for all that is known; what was in it nobody saw."""
+    first, hole_ms = Sample(0, ON, True, "vfio"), HOLE_NS // 1_000_000
+    with (sysfs / "bme.jsonl").open("w") as file:
+        record = observer.Record(file, "alder", ADDRESS, first)
+        record.count(2_000_000)
+        record.count((2 + hole_ms) * 1_000_000)
+        record.count((3 + 2 * hole_ms) * 1_000_000)
+        record.add(first._replace(t_ns=(5 + 3 * hole_ms) * 1_000_000))
+        record.close()
+    lines = [json.loads(line) for line in (sysfs / "bme.jsonl").read_text().splitlines()]
+    told = [(line["t_ns"] // 1_000_000, line["gap_ns"] // 1_000_000) for line in lines]
+    assert told == [
+        (0, 0), (3 + 2 * hole_ms, hole_ms + 1), (5 + 3 * hole_ms, hole_ms + 2)
+    ]  # fmt: skip
+    assert {line["command"] for line in lines} == {ON}
 
 
 def test_the_first_fall_sets_off_what_waits_for_it_once(sysfs: Path) -> None:

@@ -22,7 +22,8 @@ PLAN = {
 }  # fmt: skip
 KEPT = {
     "pages": 131072, "differ": 0, "may_differ": 0, "must_differ": 0, "unexplained": [],
-    "late_writes": 0, "close_writes": 0, "misbehaved": 0, "not_logged": 0, "not_lost": 0,
+    "writes": 900, "late_writes": 0, "close_writes": 0, "misbehaved": 0, "not_logged": 0,
+    "not_lost": 0,
 }  # fmt: skip
 CLEARED, BACK = (bme(1500, "alder", 0x0402, "vf0"), bme(4900, "birch", 0x0406, "vf0"))
 STAYS, DEAD = bme(-900, "alder", 0x0406, "vf0"), bme(4900, "birch", 0x0000, "vf0")
@@ -77,6 +78,8 @@ def test_the_devices_own_log_says_whether_dma_had_stopped() -> None:
     assert "wrote 2 times about when the stopped pass began" in order.why
     (order,) = dma_order(moved(pages={**KEPT, "late_writes": 1, "close_writes": 2}))
     assert order.outcome == "broken"
+    (order,) = dma_order(moved(pages={**KEPT, "writes": 0}))
+    assert (order.outcome, "has no write at all" in order.why) == ("unknown", True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""Whether the device had stopped its DMA before the last pages were copied.
+
+The order that loses nothing is: BME reads 0 or the VF is gone, then the last pass over the dirty
+pages, then STOP; and it stays so until the last page is copied, which is after STOP.  QEMU
+announces each pass but the one that it makes with the guest stopped (the *stopped pass*), so what
+is held against the VF is the last pass announced before STOP.  Where the device tells when it
+wrote, that decides, against the stopped pass: a driver can stop its DMA and leave BME set.  So can
+the kernel, by VFIO's migration states, where QEMU drives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Literal
+
+from harness.analysis.excerpt import excerpt
+from harness.analysis.measured import (
+    CLOSE_WRITES,
+    LATE_WRITES,
+    MEMORY_COMPARED,
+    WRITES,
+    Event,
+    Measured,
+)
+from harness.analysis.order.by_bme import told_by_bme
+from harness.analysis.order.by_vfio import told_by_vfio
+from harness.analysis.order.copying import (
+    Copying,
+    copying,
+    doubt_ns,
+    in_ms,
+    last_stop,
+    surely_before,
+)
+from harness.analysis.order.outcome import Order
+from harness.analysis.phases import RELEASED
+
+BROKEN = "DMA order broken"
+"""The name of this failure; a verdict's reason begins with it."""
+
+
+def dma_order(measured: Measured) -> list[Order]:
+    """One entry per VF watched on the source; one where only its release, or nobody, tells of it.
+
+    None without a VF, nor of a migration that came to no STOP and did not complete.
+    """
+    if told := [e for e in measured.events if e.name == MEMORY_COMPARED and LATE_WRITES in e.data]:
+        return [_told_by_log(measured, event) for event in told]
+    stop = last_stop(measured)
+    if not measured.has_vf or (stop is None and measured.status != "completed"):
+        return []
+    if stop is None:
+        return [Order("unknown", "QEMU says completed, and its STOP was not seen")]
+    how = copying(measured, stop)
+    if how is None:
+        return [Order("unknown", "QEMU says completed, and when its source did so was not seen")]
+    by_vfio = told_by_vfio(measured, how)
+    ours = sorted(
+        (s for s in measured.bme if s.host == measured.source), key=lambda s: (s.vf, s.t_ns)
+    )
+    found = [
+        told_by_bme(measured, list(samples), how)
+        for vf, samples in groupby(ours, key=lambda s: s.vf)
+        if vf not in by_vfio
+    ]
+    found += by_vfio.values()
+    nobody = Order("unknown", "nobody looked at BME of the source's VF, nor at its release")
+    return found or _told_by_release(measured, how) or [nobody]
+
+
+def reasons(orders: Iterable[Order], outcome: Literal["broken", "unknown"]) -> Iterable[str]:
+    """A sentence for each of *orders* that came out so; what is broken by its name."""
+    named = f"{BROKEN}: " if outcome == "broken" else ""
+    return (named + order.why for order in orders if order.outcome == outcome)
+
+
+def _told_by_log(measured: Measured, compared: Event) -> Order:
+    ends = [e.t_ns for e in measured.events if e.name in ("STOP", "MIGRATION device")]
+    shown = excerpt(measured, ends)
+    if late := compared.data[LATE_WRITES]:
+        why = f"the device wrote {late} times after the stopped pass had begun"
+        return Order("broken", why, shown)
+    if close := compared.data[CLOSE_WRITES]:
+        why = f"the device wrote {close} times about when the stopped pass began, too close to tell"
+        return Order("unknown", why, shown)
+    if not compared.data[WRITES]:
+        return Order("unknown", "the device's own log has no write at all", shown)
+    return Order("kept", "the device's last write came before the stopped pass, by its own log")
+
+
+def _told_by_release(measured: Measured, how: Copying) -> list[Order]:
+    """Without an observer the conductor's own event still says whether the VF was gone."""
+    gone = [event for event in measured.events if event.name == RELEASED]
+    if not gone:
+        return []
+    first, last_pass = min(gone, key=lambda event: event.t_ns), how.last_pass
+    shown = excerpt(measured, [first.t_ns, last_pass.t_ns, how.stop.t_ns])
+    if surely_before(first, last_pass):
+        return [Order("kept", f"the VF was released before {how.limit}")]
+    if surely_before(last_pass, first):
+        late = in_ms(first.t_ns - last_pass.t_ns)
+        return [Order("broken", f"the VF was released {late} ms after {how.limit}", shown)]
+    doubt = in_ms(doubt_ns(first, last_pass))
+    why = f"the VF was released within {doubt} ms of {how.limit}, too close for the clocks to tell"
+    return [Order("unknown", f"{why} which came first", shown)]

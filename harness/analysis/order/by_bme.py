@@ -1,0 +1,72 @@
+"""The order by Bus Master Enable of a VF of the source, as an observer sampled it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from harness.agent.records import HOLE_NS
+from harness.analysis.excerpt import excerpt
+from harness.analysis.measured import BmeSample, Measured
+from harness.analysis.order.copying import Copying, doubt_ns, in_ms, surely_before
+from harness.analysis.order.outcome import Order, Outcome
+
+
+def told_by_bme(measured: Measured, samples: Sequence[BmeSample], copying: Copying) -> Order:
+    """What *samples* of one VF say, in order of time.
+
+    BME must read 0 from before the last pass until the last page is copied.
+    """
+    last_pass, copied, limit = copying.last_pass, copying.copied, copying.limit
+
+    def order(outcome: Outcome, why: str, *others: BmeSample | None) -> Order:
+        told = f"VF {samples[0].vf} of {samples[0].host}: {why}"
+        moments = [last_pass.t_ns, copying.stop.t_ns, *(other.t_ns for other in others if other)]
+        return Order(outcome, told, () if outcome == "kept" else excerpt(measured, moments))
+
+    if change := _change_about(samples, copying):
+        doubt = in_ms(doubt_ns(change, last_pass))
+        why = f"its BME changed within {doubt} ms of {limit}, too close for the clocks to tell"
+        return order("unknown", f"{why} which came first", change)
+    earlier = [sample for sample in samples if surely_before(sample, last_pass)]
+    later = [sample for sample in samples if surely_before(last_pass, sample)]
+    if not earlier:
+        return order("unknown", f"nobody looked at its BME before {limit}")
+    if earlier[-1].masters and not later:
+        return order("unknown", f"its BME was 1 when last seen, before {limit}")
+    if earlier[-1].masters:
+        cleared = next((sample for sample in later if not sample.masters), None)
+        late = f"first seen 0 {in_ms(cleared.t_ns - last_pass.t_ns)} ms later" if cleared else ""
+        return order("broken", f"BME was still 1 at {limit}, {late or 'to the end'}", cleared)
+    risen = next((s for s in later if s.masters and not surely_before(copied, s)), None)
+    if risen and surely_before(risen, copied):
+        return order("broken", f"BME was 1 again by {copied.name}", risen)
+    if risen:
+        return order("unknown", f"BME was 1 again about {copied.name}", risen)
+    if not (samples[-1].gone or surely_before(copied, samples[-1])):
+        return order("unknown", f"nobody looked at its BME as far as {copied.name}")
+    if hole := _hole(samples, copying):
+        return order("unknown", f"nobody looked at its BME for {in_ms(hole.gap_ns)} ms", hole)
+    return order("kept", f"BME was 0 or the VF gone before {limit}")
+
+
+def _change_about(samples: Sequence[BmeSample], copying: Copying) -> BmeSample | None:
+    """A change of BME that may have come before the last pass or after it."""
+    changes = [now for was, now in pairwise(samples) if was.masters != now.masters]
+    near = (s for s in changes if not _is_apart(s, copying))
+    return next(near, None)
+
+
+def _is_apart(sample: BmeSample, copying: Copying) -> bool:
+    last_pass = copying.last_pass
+    return surely_before(sample, last_pass) or surely_before(last_pass, sample)
+
+
+def _hole(samples: Sequence[BmeSample], copying: Copying) -> BmeSample | None:
+    """The sample that ends a time for which nobody looked, though pages were copied in it."""
+    begin_ns, end_ns = copying.last_pass.t_ns, copying.copied.t_ns
+    for was, now in pairwise(samples):
+        is_of_then = now.t_ns - now.gap_ns < end_ns and now.t_ns > begin_ns
+        if now.gap_ns > HOLE_NS and is_of_then and not was.gone:
+            return now
+    return None
