@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
+from harness.agent.records import HOLE_NS
 from harness.analysis.audit_records import NOT_BACK, AuditRecords, Evidence
+from harness.analysis.mastery import Stretch, stretches
 from harness.analysis.measured import BmeSample
+from harness.analysis.packets import arrivals
 from harness.errors import MeasurementError
 from harness.uapi.pci_regs import Command
 
@@ -25,7 +27,10 @@ class Audited:
     step_ms         how long the step took
     looked_ms       from when to when the VF was looked at
     command         the samples of COMMAND, each with its time
-    sent, returned  frames sent while it was looked at, and frames that came back then
+    sent, returned  frames sent while it was looked at, and what came back then: whenever it was
+                    sent, twice or changed
+    let_in          frames that were sent and came back while BME was surely clear, from when the
+                    step was asked for
     newest_ms       when the newest frame that is in the guest's memory was sent
     paused_ms       the longest stretch without a frame, from the step to the look's end
     back_ms         how long after it was given back the first frame came
@@ -43,6 +48,7 @@ class Audited:
     command: tuple[tuple[float, BmeSample], ...]
     sent: int
     returned: int
+    let_in: int
     newest_ms: float
     paused_ms: float
     evidence: Evidence
@@ -56,7 +62,7 @@ class Audited:
 
         It was there then, and BME was set.
         """
-        return self._mastered(widened=False)
+        return any(each.masters and each.surely_meets(*self.looked_ms) for each in self._stretches)
 
     @property
     def is_gone(self) -> bool:
@@ -66,7 +72,8 @@ class Audited:
     @property
     def is_silent(self) -> bool:
         """Whether nothing came in then, by any of the signs."""
-        return not self._signs
+        is_later = self.newest_ms - self.looked_ms[0] > self.uncertainty_ms
+        return not (self.returned or is_later or self._memory_signs)
 
     @property
     def cleared_ms(self) -> float | None:
@@ -93,54 +100,58 @@ class Audited:
 
     @property
     def faults(self) -> list[str]:
-        """What no VF may do: write, or let frames in, when it must not master the bus."""
-        if self.is_silent or self._mastered(widened=True):
-            return []
+        """What no VF may do: write, or let frames in, when it must not master the bus.
+
+        A frame has its time, and counts while BME was surely clear; a page has none, and counts if
+        BME surely was clear all through the look.
+        """
+        signs = self._frame_signs + ([] if self._may_master else self._memory_signs)
         told = "gone" if self.is_gone else "not allowed to master the bus"
-        what = f"was {told} during the look, and still {', '.join(self._signs)}"
-        return [f"VF {self.vf} of {self.host} {what}"]
+        still = f"was {told}, and still {', '.join(signs)}"
+        return [f"VF {self.vf} of {self.host} {still}"] if signs else []
 
     @property
     def doubts(self) -> list[str]:
         """What may be such a fault, or none: when BME changed is not known exactly enough."""
-        if self.is_silent or self.is_master or not self._mastered(widened=True):
+        if self.is_master or not self._may_master or not self._memory_signs:
             return []
-        return [f"BME may have been 1 for a part of the look, or not, and {', '.join(self._signs)}"]
+        signs = ", ".join(self._memory_signs)
+        return [f"BME may have been 1 for a part of the look, or not, and {signs}"]
 
     @property
-    def _signs(self) -> list[str]:
-        """What shows that the VF went on, a few words each."""
-        seen, late_ms = self.evidence, self.newest_ms - self.looked_ms[0]
+    def _frame_signs(self) -> list[str]:
+        """What shows that it let frames in while BME was clear, a few words each."""
+        came_in = self.let_in if self._may_master else max(self.let_in, self.returned)
+        signs = [f"{came_in} frames came in"] if came_in else []
+        for stretch in self._stretches:
+            covers_end = stretch.since < self.looked_ms[1] <= stretch.until
+            late_ms = self.newest_ms - stretch.since
+            if not stretch.masters and covers_end and late_ms > 0:
+                signs.append(f"a frame sent {late_ms:.0f} ms later is in memory")
+        return signs
+
+    @property
+    def _memory_signs(self) -> list[str]:
+        """What shows that it wrote while it was looked at."""
+        seen = self.evidence
         signs = {
-            f"{self.returned} frames came in": self.returned,
-            f"a frame sent {late_ms:.0f} ms into it is in memory": late_ms > self.uncertainty_ms,
             f"{seen.changed} pages under its rings changed": seen.has_rings and seen.changed,
             f"{seen.accesses} accesses were logged": seen.accesses,
         }
         return [sign for sign, is_there in signs.items() if is_there]
 
     @property
+    def _stretches(self) -> list[Stretch]:
+        return stretches(self.command, 2 * self.uncertainty_ms)
+
+    @property
+    def _may_master(self) -> bool:
+        return any(each.masters and each.may_meet(*self.looked_ms) for each in self._stretches)
+
+    @property
     def _at_look(self) -> BmeSample:
         earlier = [sample for ms, sample in self.command if ms <= self.looked_ms[0]]
         return earlier[-1] if earlier else self.command[0][1]
-
-    def _mastered(self, *, widened: bool) -> bool:
-        """Whether BME was set for some of the look, each stretch at its shortest or *widened*.
-
-        A change came after the sample before it, and the clocks of both may be off.
-        """
-        clocks_ms, (look_ms, end_ms) = 2 * self.uncertainty_ms, self.looked_ms
-        never = (np.inf, self.command[-1][1])
-        for (ms, sample), (until_ms, then) in pairwise([*self.command, never]):
-            since_ms = ms + clocks_ms
-            if widened:
-                since_ms = ms - sample.gap_ns / 1e6 - clocks_ms
-                until_ms += clocks_ms
-            else:
-                until_ms -= then.gap_ns / 1e6 + clocks_ms
-            if sample.masters and max(since_ms, look_ms) < min(until_ms, end_ms):
-                return True
-        return False
 
     def _first(
         self, meets: Callable[[BmeSample], bool], since_ms: float | None = None
@@ -150,8 +161,7 @@ class Audited:
         Without *since_ms* from the sample on that was true as the step was asked for.
         """
         if since_ms is None:
-            asked_ms = -2 * self.uncertainty_ms
-            since_ms = max((ms for ms, _ in self.command if ms < asked_ms), default=asked_ms)
+            since_ms = max((ms for ms, _ in self.command if ms <= 0), default=0)
         end_ms = self.looked_ms[1]
         return next((ms for ms, s in self.command if since_ms <= ms <= end_ms and meets(s)), None)
 
@@ -172,10 +182,11 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
     newest = frame[frame["sequence"] == evidence.newest]
     if missing := _missing(records, meanwhile, newest, clock_uncertainty_ms):
         raise _not_told(records, missing, "without that, silence says nothing of the VF")
-    returned = frame["returned_ns"].dropna().sort_values()
-    ends = [0, *returned[returned.between(0, looked_again)], looked_again]
-    again = returned[returned > taking_back]
+    arrived = arrivals(records.flow) - moments.asked
+    ends = [0, *arrived[(arrived > 0) & (arrived < looked_again)], looked_again]
+    again = arrived[arrived > taking_back]
     came_back = len(again) and records.back != NOT_BACK
+    command = tuple(((sample.t_ns - moments.asked) / 1e6, sample) for sample in samples)
     found = Audited(
         way=records.way,
         trigger=records.trigger,
@@ -186,9 +197,10 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
         uncertainty_ms=_uncertainty_ms(records),
         step_ms=(moments.taken - moments.asked) / 1e6,
         looked_ms=(looked / 1e6, looked_again / 1e6),
-        command=tuple(((sample.t_ns - moments.asked) / 1e6, sample) for sample in samples),
+        command=command,
         sent=len(meanwhile),
-        returned=int(returned.between(*surely).sum()),
+        returned=int(((arrived >= surely[0]) & (arrived <= surely[1])).sum()),
+        let_in=_let_in(frame, stretches(command, 2 * _uncertainty_ms(records)), looked_again / 1e6),
         newest_ms=float(newest["sent_ns"].iloc[0]) / 1e6,
         paused_ms=float(np.diff(ends).max()) / 1e6,
         evidence=evidence,
@@ -201,19 +213,28 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
     return found
 
 
+def _let_in(frame: pd.DataFrame, seen: Sequence[Stretch], end_ms: float) -> int:
+    """How many frames were sent and came back within one of those without BME."""
+    sent_ms, returned_ms = frame["sent_ns"] / 1e6, frame["returned_ns"].astype("Float64") / 1e6
+    return sum(
+        int((sent_ms.ge(max(each.since, 0)) & returned_ms.le(min(each.until, end_ms))).sum())
+        for each in seen
+        if not each.masters
+    )
+
+
 def _missing(
     records: AuditRecords, meanwhile: pd.DataFrame, newest: pd.DataFrame, limit_ms: float
 ) -> list[str]:
     """What keeps silence from being told, a few words each; *newest* is that frame, if sent."""
-    flow, moments, samples = records.flow, records.moments, records.samples
+    flow = records.flow
     dropped = flow.receiver_dropped + flow.backlog_dropped
     moved_ms, by_clocks_ms = abs(flow.clock_moved_ns) / 1e6, _uncertainty_ms(records)
-    covered = (
-        samples and samples[0].t_ns <= moments.looked <= moments.looked_again <= samples[-1].t_ns
-    )
+    hole_ms = _hole_ns(records) / 1e6
     missing = {
         "nobody observed the VF's COMMAND register from the look's beginning to its end":
-            not covered,
+            not _is_covered(records),
+        f"nobody observed it for {hole_ms:.0f} ms of the look": hole_ms,
         f"the clocks agree to {by_clocks_ms:.3g} ms only, worse than {limit_ms:g}":
             by_clocks_ms > limit_ms,
         f"the receiver's wall clock moved by {moved_ms:.3g} ms, more than {limit_ms:g}":
@@ -224,6 +245,26 @@ def _missing(
         "no frame that the flow sent was found in the guest's memory": newest.empty,
     }  # fmt: skip
     return [what for what, is_missing in missing.items() if is_missing]
+
+
+def _is_covered(records: AuditRecords) -> bool:
+    """Whether COMMAND was sampled from before the look until after it, beyond doubt."""
+    moments, doubt_ns = records.moments, round(2e6 * _uncertainty_ms(records))
+    times = [sample.t_ns for sample in records.samples]
+    begin_ns, end_ns = moments.looked - doubt_ns, moments.looked_again + doubt_ns
+    return bool(times) and times[0] <= begin_ns and times[-1] >= end_ns
+
+
+def _hole_ns(records: AuditRecords) -> int:
+    """The longest time of the look for which nobody sampled it; 0 for none that counts."""
+    moments = records.moments
+    holes = (
+        sample.gap_ns
+        for sample in records.samples
+        if sample.t_ns > moments.looked and sample.t_ns - sample.gap_ns < moments.looked_again
+    )
+    longest = max(holes, default=0)
+    return longest if longest > HOLE_NS else 0
 
 
 def _uncertainty_ms(records: AuditRecords) -> float:

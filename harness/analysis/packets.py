@@ -85,6 +85,12 @@ def strays(flow: MeasuredFlow) -> int:
     return int((~known).sum())
 
 
+def arrivals(flow: MeasuredFlow) -> npt.NDArray[np.int64]:
+    """When anything of it arrived, copies and strays included: ns of the receiver's clock."""
+    received = _parse(flow.name, "received", flow.received, RECEIVED)
+    return np.sort(received["received_ns"].astype("int64"))
+
+
 def lateness_ns(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
     """How late each frame was sent; the sender is never early."""
     late = frame["sent_ns"] - frame["scheduled_ns"]

@@ -66,6 +66,7 @@ def audit_result(audited: Audited) -> Audit:
         silent=audited.is_silent,
         sent=audited.sent,
         returned=audited.returned,
+        let_in=audited.let_in,
         newest_ms=audited.newest_ms,
         paused_ms=audited.paused_ms,
         pages_watched=seen.watched,

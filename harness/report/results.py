@@ -137,7 +137,8 @@ class Audit(Model):
     memory_cleared_ms      when Memory Enable was; own_memory_enable: whether it has that bit
     master, gone           whether it might do DMA while it was looked at, or was not there
     silent                 whether nothing came in then, by any sign
-    sent, returned         frames sent meanwhile, and how many came back meanwhile
+    sent, returned         frames sent meanwhile, and what came back meanwhile
+    let_in                 frames that were sent and came back while BME was surely clear
     newest_ms              when the newest frame that is in the guest's memory was sent
     paused_ms              the longest stretch without a frame, from the step to the look's end
     pages_watched, pages_changed    those under the receive rings
@@ -166,6 +167,7 @@ class Audit(Model):
     silent: bool
     sent: int
     returned: int
+    let_in: int
     newest_ms: float
     paused_ms: float
     pages_watched: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +21,11 @@ from made_up_audit import (
     recorded,
     seen,
 )
+from synthetic import received_record
 
+from harness.agent.payload import CORRUPTED
 from harness.analysis.audit_records import NOT_BACK
+from harness.analysis.measured import BmeSample
 from harness.errors import MeasurementError
 
 
@@ -41,7 +45,7 @@ def test_a_vf_that_stops_is_silent_and_comes_back() -> None:
         ({"arrive": [1000, 1005]}, "2 frames came in"),
         (
             {"evidence": replace(QUIET, newest=AFTER)},
-            "a frame sent 400 ms into it is in memory",
+            "a frame sent 999 ms later is in memory",
         ),
         ({"evidence": replace(QUIET, changed=3)}, "3 pages under its rings changed"),
         ({"evidence": replace(QUIET, accesses=1)}, "1 accesses were logged"),
@@ -54,7 +58,7 @@ def test_each_sign_of_life_of_a_vf_that_must_be_silent_is_a_fault(
     """A frame whose answer is lost was received all the same: memory tells, and so does a log."""
     alive = found(*STOPPED, **signs)
     assert not alive.is_silent
-    wrong = f"VF vf0 of alder was not allowed to master the bus during the look, and still {told}"
+    wrong = f"VF vf0 of alder was not allowed to master the bus, and still {told}"
     assert alive.faults == [wrong]
 
 
@@ -64,6 +68,78 @@ def test_a_frame_counts_when_it_came_in_and_not_when_it_was_sent() -> None:
     assert (held_back.returned, held_back.faults) == (0, [])
     let_in = found(*STOPPED, arrive=[300], after_ms=400)
     assert (let_in.returned, let_in.is_silent) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("edges", "arrive", "count"),
+    [
+        (STOPPED, range(5, 95, 5), 18),
+        (STOPPED, range(5, 590, 5), 117),
+        (((-400, SET), (1, CLEAR), (2000, SET), (4000, SET)), range(700, 1400, 5), 140),
+        (((-400, SET), (650, CLEAR), (2300, SET)), range(1000, 1500, 5), 100),
+        (((-400, SET), (650, CLEAR), (2300, SET)), range(0, 645, 5), 0),
+        (((-400, SET), (650, CLEAR, 60), (2300, SET)), [585, 595, 645, 655], 1),
+        (((-400, SET), (1, CLEAR), (2000, SET, 60), (4000, SET)), [1935, 1945, 1995], 1),
+        (((-400, CLEAR), (4000, CLEAR)), range(-5, 20, 5), 4),
+        (((100, CLEAR), (4000, CLEAR)), range(5, 120, 5), 3),
+        (((-400, SET), (4.97, CLEAR), (2300, SET)), [5, 10], 1),
+        (((-400, SET), (1, CLEAR), (400, CLEAR, 300), (2300, SET)), [150, 395, 405], 1),
+    ],
+    ids=[
+        *("before the look", "until it", "until set again", "since cleared", "before cleared"),
+        *("cleared when", "set when", "clear at first", "seen first", "clocks", "hole"),
+    ],
+)
+def test_a_frame_that_comes_in_while_bme_is_clear_is_a_fault_whenever_that_is(
+    edges: tuple[tuple[float, ...], ...], arrive: Sequence[float], count: int
+) -> None:
+    """That BME was set for another part of the look excuses no frame of this one."""
+    let_in = found(*edges, arrive=arrive)
+    assert let_in.let_in == count
+    assert [f"{count} frames came in" in fault for fault in let_in.faults] == [True] * bool(count)
+
+
+def test_a_frame_that_was_sent_before_and_came_back_after_may_have_come_in_before() -> None:
+    """Its answer was on its way already when BME was cleared; or came once it was set again."""
+    for on_its_way in ([-5], [2100]):
+        assert found(*STOPPED, arrive=on_its_way, after_ms=150).let_in == 0
+
+
+def test_a_frame_about_when_the_look_began_or_ended_is_none_of_it() -> None:
+    for sent_ms, after_ms in ((595, 5.01), (2095, 4.99)):
+        assert found(*STOPPED, arrive=[sent_ms], after_ms=after_ms).returned == 0
+    assert found(*STOPPED, arrive=[2150]).back_ms == 301
+
+
+@pytest.mark.parametrize("sample", [seen(500, CLEAR, 300), seen(2900, CLEAR, 300)])
+def test_a_time_without_a_sample_that_is_not_of_the_look_is_no_matter(sample: BmeSample) -> None:
+    samples = sorted([seen(-400, SET), seen(1, CLEAR), sample, seen(4000, CLEAR)], key=at)
+    assert found(samples=tuple(samples)).is_silent
+
+
+def at(sample: BmeSample) -> int:
+    return sample.t_ns
+
+
+def test_a_frame_in_memory_may_have_come_in_once_bme_was_set_again() -> None:
+    """It waited in the device; had BME not been set again, the device would have gone on."""
+    again = replace(QUIET, newest=AFTER)
+    held_back = found((-400, SET), (1, CLEAR), (1500, SET), (4000, SET), evidence=again)
+    assert held_back.faults == []
+    (fault,) = found((-400, SET), (1, CLEAR), (2300, SET), evidence=again).faults
+    assert fault.endswith("a frame sent 999 ms later is in memory")
+    early = found(*STOPPED, evidence=replace(QUIET, newest=102))
+    assert early.faults[0].endswith("a frame sent 9 ms later is in memory")
+
+
+@pytest.mark.parametrize("sequence", [0xFFFF_FFF0, 98], ids=["stray", "again"])
+def test_what_arrives_without_being_a_frames_answer_came_in_too(sequence: int) -> None:
+    """A number that was changed on the way, or a frame that came a second time."""
+    flow = recorded(*STOPPED).flow
+    late = received_record([sequence], [CORRUPTED], [ASKED - 10 * MS], [ASKED + 1000 * MS])
+    found_again = found(*STOPPED, flow=replace(flow, received=flow.received + late))
+    assert (found_again.returned, found_again.let_in, found_again.is_silent) == (1, 0, False)
+    assert len(found_again.faults) == 1
 
 
 def test_a_frame_of_before_the_look_by_the_clocks_is_no_sign() -> None:
@@ -150,6 +226,10 @@ def flow_with(**changes: Any) -> dict[str, Any]:
     ("changes", "told"),
     [
         ({"samples": ()}, "nobody observed the VF"),
+        ({"samples": (seen(599.97, CLEAR), seen(4000, SET))}, "look's beginning to its end"),
+        ({"samples": (seen(-400, CLEAR), seen(2100.03, CLEAR))}, "look's beginning to its end"),
+        ({"samples": (seen(0, 2), seen(1500, 2, 300), seen(4000, 2))}, "for 300 ms of the look"),
+        ({"samples": (seen(0, 2), seen(2300, 2, 300), seen(4000, 2))}, "for 300 ms of the look"),
         ({"samples": (seen(-400, SET), seen(2000, CLEAR))}, "from the look's beginning to its end"),
         ({"samples": (seen(700, SET), seen(4000, SET))}, "from the look's beginning to its end"),
         ({"moments": replace(MOMENTS, uncertainty_ns=6 * MS)}, "agree to 6 ms only, worse than 5"),
@@ -197,6 +277,13 @@ def test_a_vf_that_may_have_mastered_is_neither_excused_nor_blamed(
 )
 def test_a_vf_that_surely_had_no_leave_is_blamed(edges: tuple[tuple[float, ...], ...]) -> None:
     assert len(found(*edges, evidence=replace(QUIET, changed=3)).faults) == 1
+
+
+def test_a_vf_whose_bme_stays_set_is_excused_whatever_else_changes() -> None:
+    """Its driver masks INTx time and again: that is no moment in which BME may have been clear."""
+    busy = [(t_ms, SET ^ (0x400 * (t_ms % 4 == 0)), 2) for t_ms in range(600, 2102, 2)]
+    stays = found((-400, SET), *busy, (4000, SET), evidence=replace(QUIET, changed=3))
+    assert (stays.is_master, stays.faults) == (True, [])
 
 
 def test_a_vf_that_surely_had_leave_is_excused() -> None:

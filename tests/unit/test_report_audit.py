@@ -55,7 +55,7 @@ def test_the_report_has_a_row_for_each_audit_and_says_what_is_wrong(tmp_path: Pa
     assert second.rings == "0 of 500 pages, 0 accesses"
     page = write_page(tmp_path).read_text()
     assert "What each way to stop a VF does" in page
-    assert page.count("and still 1 frames came in, a frame sent 400 ms into it") == 1
+    assert page.count("and still 1 frames came in, a frame sent 999 ms later is in memory") == 1
     said = io.StringIO()
     summary(results, Console(file=said, width=140))
     assert "BME cleared by the host" in said.getvalue()
@@ -99,6 +99,8 @@ def test_what_was_recorded_of_an_audit_is_in_its_tests_folder(tmp_path: Path) ->
     with pytest.raises(MeasurementError, match="no buffer in"):
         case.keep_audit(recorded(*STOPPED, evidence=replace(QUIET, buffers=0)), Limits())
     case.keep_audit(recorded(*STOPPED, way="unbind"), Limits())
+    with pytest.raises(MeasurementError, match="the clocks agree to 0"):
+        case.keep_audit(recorded(*STOPPED), Limits(clock_uncertainty_ms=0.01))
     assert [each.way for each in case.audits] == ["bme-cleared", "unbind"]
     for kept in ("bme-cleared-1", "bme-cleared-2", "unbind-3"):
         samples = lines(tmp_path / f"bme-{kept}.jsonl")
