@@ -279,5 +279,5 @@ def _not_told(records: AuditRecords, what: Sequence[str], because: str) -> Measu
     return MeasurementError(
         f"{records.host}: VF {records.vf}, {way}: {'; '.join(what)}",
         because=because,
-        fix=f"see look-{way}-*, bme-{way}-* and packets-{way}-* in the test's folder",
+        fix=f"see audit-{way}-*, bme-{way}-* and packets-{way}-* in the test's folder",
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from harness.analysis.measured import BmeSample, MeasuredFlow
 
@@ -70,3 +71,13 @@ class AuditRecords:
     evidence: Evidence
     back: str
     trouble: str = ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it but samples and frames, as JSON has it; of the flow what its ends counted."""
+        large = {"samples", "flow"}
+        told = {each.name: getattr(self, each.name) for each in fields(self)}
+        told = {name: value for name, value in told.items() if name not in large}
+        told |= {"moments": asdict(self.moments), "evidence": asdict(self.evidence)}
+        counted = ("receiver_dropped", "backlog_dropped", "clock_moved_ns", "unsent")
+        return told | {"flow": {name: getattr(self.flow, name) for name in ("name", *counted)}}

@@ -66,14 +66,15 @@ def read_log(data: bytes) -> pd.DataFrame:
     return log
 
 
-def differing(here: bytes, there: bytes, digest: str) -> np.ndarray:
-    """Numbers of the pages whose digests differ; *digest* is how they were made.
+def differing(here: bytes, there: bytes, digest: str, pages: int) -> np.ndarray:
+    """Numbers of the *pages* whose digests differ; *digest* is how they were made.
 
-    Raises MeasurementError for memories of two sizes.
+    Raises MeasurementError if one side has not just so many.
     """
-    if len(here) != len(there):
+    size = pages * _numbers_of(digest).itemsize
+    if (len(here), len(there)) != (size, size):
         raise MeasurementError(
-            f"{len(here)} and {len(there)} bytes of digests: not one memory",
+            f"{len(here)} and {len(there)} bytes of digests, not {size}: of {pages} pages each",
             because="page by page all would be equal, up to where the smaller one ends",
             fix="see the guest's memory in the command lines of both hosts",
         )
@@ -124,7 +125,7 @@ def explained(
     pages = np.union1d(differs, written.index[written > passes_ns[0]])
     last = written.reindex(pages).fillna(0).astype("int64").to_numpy()
     copy = copies.groupby("page").last().reindex(pages).fillna(0).astype("int64")
-    meanwhile = last > passes_ns[0]
+    meanwhile, about = last > passes_ns[0], last > passes_ns[0] - DOUBT_NS
     begun, done = copy["t_ns"].to_numpy(), copy["done_ns"].to_numpy()
     return pd.DataFrame(
         {
@@ -134,7 +135,7 @@ def explained(
             "written_pass": np.searchsorted(passes_ns, last, side="right"),
             "copied_ns": begun,
             "copied_pass": np.searchsorted(passes_ns, begun, side="right"),
-            "may_differ": meanwhile & (last > begun - DOUBT_NS),
+            "may_differ": about & (last > begun - DOUBT_NS),
             "must_differ": meanwhile & (last > done + DOUBT_NS) & ~np.isin(pages, zeroes),
         }
     )

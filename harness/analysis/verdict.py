@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import pandas as pd
@@ -157,7 +158,8 @@ def _log_doubts(measured: Measured) -> Iterable[str]:
 def _sight_doubts(measured: Measured) -> Iterable[str]:
     """A VF that went with its guest must have been looked at where it went."""
     there = [sample for sample in measured.bme if sample.host == measured.destination]
-    if measured.status == "completed" and measured.keeps_vf and not there:
+    mastered = any(each.masters for each in measured.bme if each.host == measured.source)
+    if measured.status == "completed" and (measured.keeps_vf or mastered) and not there:
         yield "nobody looked at the guest's VF at the destination"
 
 
@@ -232,18 +234,20 @@ def _mastery_faults(measured: Measured) -> Iterable[str]:
     """A VF without Bus Master Enable does no DMA, whatever its link and its driver say."""
     if measured.status != "completed":
         return
-    seen = sorted(measured.bme, key=lambda sample: sample.t_ns)
+    seen = sorted(measured.bme, key=lambda sample: (sample.vf, sample.t_ns))
     mastered = [each for each in seen if each.host == measured.source and each.masters]
-    there = [each for each in seen if each.host == measured.destination]
-    if mastered and there and not there[-1].masters:
-        was, now = mastered[0], there[-1]
-        lost = "no function answers there" if now.gone else "Bus Master Enable is lost"
-        yield (
-            f"VF {now.vf}: its COMMAND was {was.command:#06x} at {was.host} and is"
-            f" {now.command:#06x} at {now.host}: {lost}"
-        )
-    elif measured.keeps_vf and there and not any(each.masters for each in there):
-        yield "the guest's VF never mastered the bus at the destination: it is dead there"
+    at_destination = [each for each in seen if each.host == measured.destination]
+    for vf, samples in groupby(at_destination, key=lambda sample: sample.vf):
+        there = list(samples)
+        was, now = next(iter(mastered), None), there[-1]
+        if was and not now.masters:
+            lost = "no function answers there" if now.gone else "Bus Master Enable is lost"
+            yield (
+                f"VF {vf}: its COMMAND was {was.command:#06x} at {was.host} and is"
+                f" {now.command:#06x} at {now.host}: {lost}"
+            )
+        elif measured.keeps_vf and not any(each.masters for each in there):
+            yield "the guest's VF never mastered the bus at the destination: it is dead there"
 
 
 def _memory_faults(measured: Measured) -> Iterable[str]:

@@ -18,6 +18,7 @@ from harness.host.twin import Twin
 from harness.host.vf import Observed
 from harness.migration.clocks import SharedClock, read_clocks
 from harness.migration.conductor import Ends, measured_flow
+from harness.migration.raw import Raw
 from harness.traffic.flow import Flow
 from harness.traffic.running import RunningFlow
 from harness.traffic.running import start as start_flow
@@ -61,13 +62,14 @@ def audit(
     ends: Ends,
     flow: Flow,
     *,
+    raw: Raw,
     bme_per_s: int,
     progress: Callable[[str], None],
 ) -> AuditRecords:
     """Stop the VF of a guest without a standby that way, under *flow*, and give it back.
 
-    What goes wrong as it is given back is told in ``trouble``.  Raises WaitError if the flow is not
-    served before, and what stopping it raises.
+    What goes wrong as it is given back is told in ``trouble``; *raw* gets what was said, also when
+    this raises.  Raises WaitError if the flow is not served before, and what stopping it raises.
     """
     subject = Subject.of(instance, ends.guest)
     host, notes = instance.host, _Notes()
@@ -80,6 +82,7 @@ def audit(
     )  # fmt: skip
     seen: list[Observed] = []
     with ExitStack() as stack:
+        stack.callback(raw.take, instance)
         stack.callback(lambda: seen.append(observation.stop()))
         running = stack.enter_context(start_flow(flow, ends.peer_end, ends.guest_end))
         running.wait_until_served(SERVED_S)

@@ -16,6 +16,10 @@ all=$(links)
  echo c > /proc/sysrq-trigger) > /dev/null 2>&1 &
 """
 _UNTIL_THE_NEXT = "while [ $(links) -lt $all ]; do sleep 0.05; done"
+_PANIC_SOON = """
+echo %d > /proc/sys/kernel/panic
+(sleep 0.5; echo c > /proc/sysrq-trigger) > /dev/null 2>&1 &
+"""
 _AT_ONCE, _NEVER = -1, 0
 """When it reboots after that.  Ref: Linux, kernel/panic.c, ``panic_timeout``."""
 
@@ -32,6 +36,11 @@ def panic_at_next_vf(guest: GuestMachine, *, ends: bool) -> None:
 def panic_without_vf(guest: GuestMachine) -> None:
     """Let the guest's kernel panic, and its QEMU end, as soon as its VF has gone: where it is."""
     guest.host.run("sh", "-c", _PANIC % (_AT_ONCE, ":"))
+
+
+def panic(guest: GuestMachine) -> None:
+    """Let the guest's kernel panic within a second, and its QEMU end."""
+    guest.host.run("sh", "-c", _PANIC_SOON % _AT_ONCE)
 
 
 def refuse_sleep(guest: GuestMachine) -> None:

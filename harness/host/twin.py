@@ -205,7 +205,10 @@ class Twin:
         self.control.ask("reset_function")
 
     def dma_log(self) -> bytes:
-        """The file of its DMA log, as ``harness.twin.dma_log`` lays it out; its records only."""
+        """The file of its DMA log, as ``harness.twin.dma_log`` lays it out; its records only.
+
+        Raises RemoteError if some of them are missing.
+        """
         from harness.twin.dma_log import HEAD, RECORD
 
         path = f"{self.folder}/dma.log"
@@ -213,7 +216,14 @@ class Twin:
         asked = ["head", "-c", str(HEAD.size + count * RECORD.size), path]
         part = f"{path}.part"
         self.host.run("sh", "-c", 'out=$1; shift; "$@" > "$out"', "sh", part, *asked)
-        return self.host.fetch(part)
+        data = self.host.fetch(part)
+        if len(data) < HEAD.size + count * RECORD.size:
+            raise RemoteError(
+                f"{self.host.name}: {path} of twin {self.name} has {len(data)} bytes",
+                because=f"{count} accesses were logged, and that is not all of them",
+                fix="see whether that host has room in the twin's folder",
+            )
+        return data
 
     def _forwarding(self, action: str, mac: str) -> list[str]:
         """The command that makes or deletes the bridge's entry, in place of a learned one."""

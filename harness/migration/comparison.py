@@ -91,7 +91,7 @@ class Comparison:
         return outcome.noted(*self.notes)
 
     def _compare(self, memory: GuestMemory, both: Digests) -> None:
-        pages = differing(both.here, both.there, both.name)
+        pages = differing(both.here, both.there, both.name, both.pages)
         page_frames = [memory.page_frame(int(page)) for page in pages]
         owners = [self._owners.get(each, "") for each in page_frames]
         differ = pd.DataFrame({"page": pages, "page_frame": page_frames, "owner": owners})

@@ -92,6 +92,7 @@ def pages_explained(
     for a trace that cannot be read.
     """
     completed = last_said(source.host, events, "MIGRATION completed")
+    last_said(source.host, events, "MIGRATION setup")  # without it no pass has a beginning
     trace = source.host.fetch(f"{source.place.folder}/{TRACE}")
     copies = read_copies(trace, MEMORY_ID, end_ns=completed.realtime_ns)
     if copies.empty:

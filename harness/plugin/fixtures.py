@@ -228,7 +228,8 @@ def audit(flow: Callable[..., Flow], case: Case, lab: Lab) -> Callable[[MovingGu
 
     def stop(guest: MovingGuest, way: Way) -> Audited:
         try:
-            records = guest.audit(way, flow(9014))
+            with case.said(case.audit_suffix(way.value)) as raw:
+                records = guest.audit(way, flow(9014), raw)
         except Exception:  # whatever it was may have left the VF stopped for the next test
             guest.replace("the audit broke off")
             raise

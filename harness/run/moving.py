@@ -111,13 +111,17 @@ class MovingGuest:
         return conducted
 
     def stay(self, flow: Flow, seconds: float = 1.0) -> FlowRecords:
-        """Run *flow* for so long while the guest stays where it is; what is left of it."""
+        """Run *flow* for so long while the guest stays where it is; what is left of it.
+
+        A guest that does not answer any more is replaced by another one first.
+        """
+        self._find()
         ends = self.ends()
         with start(flow, ends.peer_end, ends.guest_end) as running:
             let_pass(seconds)
             return running.stop()
 
-    def audit(self, way: Way, flow: Flow) -> AuditRecords:
+    def audit(self, way: Way, flow: Flow, raw: Raw) -> AuditRecords:
         """Stop its VF that way under *flow*, look, and give it back; see ``harness.audit``.
 
         A guest whose VF does not come back, or that an error leaves as it is, is to be replaced.
@@ -125,7 +129,7 @@ class MovingGuest:
         self._lab.renew()
         self._find()
         return audit(
-            way, self.instance, self.ends(), flow,
+            way, self.instance, self.ends(), flow, raw=raw,
             bme_per_s=self._lab.topology.limits.bme_per_s, progress=self._lab.progress,
         )  # fmt: skip
 

@@ -15,10 +15,11 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.audit import Audited, audited
-from harness.analysis.audit_records import AuditRecords, Evidence, Moments
-from harness.analysis.measured import CONFIG, MEMORY_COMPARED, BmeSample, Event
+from harness.analysis.audit_records import AuditRecords
+from harness.analysis.measured import CONFIG, MEMORY_COMPARED, BmeSample, Event, MeasuredFlow
 from harness.analysis.packets import packets, write_packets
 from harness.analysis.verdict import Limits, Verdict, worst
+from harness.errors import MeasurementError
 from harness.migration.conductor import NOT_REACHED, Conducted
 from harness.migration.raw import Raw
 from harness.report.audit import audit_result
@@ -116,10 +117,11 @@ class Case:
     _kept: int = 0
 
     @contextmanager
-    def said(self) -> Iterator[Raw]:
+    def said(self, suffix: str | None = None) -> Iterator[Raw]:
         """What the next migration says; written into the folder whatever becomes of it.
 
-        One that breaks off has names of its own, so that a later one writes over nothing.
+        Its files' names end in *suffix*; one that breaks off has names of its own, so that a later
+        one writes over nothing.
         """
         raw = Raw()
         try:
@@ -130,16 +132,20 @@ class Case:
                 self._broken += 1
                 error.add_note(f"what was said until then: *{suffix}.* in {self.folder}")
             raise
-        raw.write(self.folder, self._suffix)
+        raw.write(self.folder, self._suffix if suffix is None else suffix)
 
     def keep(self, conducted: Conducted, limits: Limits) -> Moved:
-        """Judge a migration and write all that was measured of it into the folder."""
+        """Judge a migration and write all that was measured of it into the folder.
+
+        Raises MeasurementError where it cannot be judged, with all that was recorded written.
+        """
         measured = conducted.measured
         _write_lines(self.folder / f"timeline{self._suffix}.jsonl", measured.events)
         _write_lines(self.folder / f"bme{self._suffix}.jsonl", measured.bme)
         for name, table in conducted.tables.items():
             table.to_parquet(self.folder / f"{name}{self._suffix}.parquet", index=False)
-        recorded = migration_result(measured, limits)
+        with self._raw_kept(measured.flows, self._suffix):
+            recorded = migration_result(measured, limits)
         recorded.write(self.folder, number=len(self.moved) + 1)
         moved = Moved(recorded.migration, recorded.verdict, conducted, recorded.packets)
         self.moved.append(moved)
@@ -150,17 +156,34 @@ class Case:
 
         Raises MeasurementError, with all of it written, where that cannot be told.
         """
+        suffix = self.audit_suffix(records.way)
         self._kept += 1
-        suffix = f"-{records.way}-{self._kept}"
         _write_lines(self.folder / f"bme{suffix}.jsonl", records.samples)
-        _write_lines(self.folder / f"look{suffix}.jsonl", [records.moments, records.evidence])
-        frame = packets(records.flow, asked_ns=records.moments.asked)
+        (self.folder / f"audit{suffix}.json").write_text(json.dumps(records.facts, indent=1) + "\n")
+        with self._raw_kept([records.flow], suffix):
+            frame = packets(records.flow, asked_ns=records.moments.asked)
         about = {"way": records.way, "zero": "step asked, peer's clock"}
         write_packets(self.folder / f"packets{suffix}.parquet", frame, about=about)
         limit_ms = limits.clock_uncertainty_ms
         found = audited(records, frame, clock_uncertainty_ms=limit_ms)
         self.audits.append(found)
         return found
+
+    def audit_suffix(self, way: str) -> str:
+        """What the names of the files of the next audit end in."""
+        return f"-{way}-{self._kept + 1}"
+
+    @contextmanager
+    def _raw_kept(self, flows: Iterable[MeasuredFlow], suffix: str) -> Iterator[None]:
+        """Write the records of *flows* as they are where no frame can be made of one of them."""
+        try:
+            yield
+        except MeasurementError as error:
+            for flow in flows:
+                for which, data in (("sent", flow.sent), ("received", flow.received)):
+                    (self.folder / f"{which}-{flow.name}{suffix}.bin").write_bytes(data)
+            error.add_note(f"what its flows recorded: sent-*.bin, received-*.bin in {self.folder}")
+            raise
 
     @property
     def _suffix(self) -> str:
@@ -256,7 +279,7 @@ def _case_result(case: Case, run: Path) -> CaseResult:
     )
 
 
-def _write_lines(path: Path, lines: Iterable[Event | BmeSample | Moments | Evidence]) -> None:
+def _write_lines(path: Path, lines: Iterable[Event | BmeSample]) -> None:
     path.write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
 
 

@@ -56,13 +56,16 @@ def test_the_pages_that_differ_are_those_and_no_others(
         digests(*side, digest=digest) for side in (zip(*pages, strict=True) if pages else ((), ()))
     )
     expected = [number for number, (a, b) in enumerate(pages) if a != b]
-    assert differing(here, there, digest).tolist() == expected
+    assert differing(here, there, digest, len(pages)).tolist() == expected
 
 
 def test_memories_of_two_sizes_are_not_compared() -> None:
     """Page by page they would all be equal, up to where the smaller one ends."""
-    with pytest.raises(MeasurementError, match="not one memory"):
-        differing(digests(b"a"), digests(b"a", b"b"), "crc32")
+    one, two = digests(b"a"), digests(b"a", b"b")
+    for here, there in ((one, two), (two, one), (one, one), (b"", b""), (two[:-1], two[:-1])):
+        with pytest.raises(MeasurementError, match="not 8: of 2 pages each"):
+            differing(here, there, "crc32", 2)
+    assert differing(two, two, "crc32", 2).tolist() == []
 
 
 def test_a_write_is_of_every_page_that_it_touches(tmp_path: Path) -> None:

@@ -17,13 +17,17 @@ from harness.analysis.verdict import Limits, Verdict
 WITHOUT_RELEASE = tuple(e for e in FAILOVER_EVENTS if e.name != "vf released")
 
 
+THERE = bme(7000, "birch", 0x0406)
+"""The VF at the destination, at work."""
+
+
 def judged(measured: Measured, *, order: bool = True) -> Verdict:
     return analyse(measured, Limits(dma_order=order)).verdict
 
 
 def test_a_vf_whose_bme_is_1_at_stop_breaks_the_order_by_name() -> None:
     """DMA must be off first.  The VF wrote into pages that were already copied."""
-    late = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103)]
+    late = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103), THERE]
     verdict = judged(failover(bme=late))
     assert verdict.word == "fail"
     assert verdict.reasons == (
@@ -35,7 +39,7 @@ def test_a_vf_whose_bme_is_1_at_stop_breaks_the_order_by_name() -> None:
 
 def test_what_is_broken_is_shown_on_the_timeline() -> None:
     """Who reads a failure wants to see what came before what, and how exactly that is known."""
-    late = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103)]
+    late = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103), THERE]
     lines = judged(failover(bme=late)).excerpt
     assert [line.split("  ")[-1].strip() for line in lines] == [
         "MIGRATION_PASS 1", "filter cleared", "MIGRATION_PASS 2", "STOP", "MIGRATION device",

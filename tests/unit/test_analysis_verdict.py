@@ -237,18 +237,29 @@ def test_a_vf_that_masters_the_bus_no_more_fails(scheme: str, command: int, lost
     "samples",
     [
         [MASTERED, bme(-1400, "birch", 0xFFFF), bme(8000, "birch", 0x0406)],
-        [MASTERED, bme(8000, "alder", 0x0000)],
         [bme(-1500, "alder", 0x0000), bme(8000, "birch", 0x0000)],
     ],
-    ids=["it came back", "nobody looked there", "it never mastered"],
+    ids=["it came back", "it never mastered"],
 )
 def test_a_vf_that_lost_nothing_on_its_way_does_not_fail(samples: list[BmeSample]) -> None:
     """What counts is the end at the destination, of one that could do DMA before."""
     assert judged(failover(scheme="plain", bme=samples)).word == "pass"
 
 
+def test_each_vf_at_the_destination_is_looked_at() -> None:
+    """One that masters the bus must not answer for another, whichever was seen last."""
+    for t_ms in (7900, 8100):
+        two = [MASTERED, bme(8000, "birch", 0x0406), bme(t_ms, "birch", 0x0402, "b")]
+        (reason,) = judged(failover(scheme="plain", bme=two)).reasons
+        assert reason == "VF b: its COMMAND was 0x0406 at alder and is 0x0402 at birch: " + (
+            "Bus Master Enable is lost"
+        )
+
+
 def test_a_vf_that_nobody_looked_at_is_neither_dead_nor_well() -> None:
     """Not at its destination: what is not known there is no fault, and no pass either."""
+    went = judged(failover(scheme="plain", bme=[MASTERED, bme(8000, "alder", 0x0000)]))
+    assert went.reasons == ("nobody looked at the guest's VF at the destination",)
     here = [bme(-900, "alder", 0x0103), bme(7000, "alder", 0x0103)]
     unseen = judged(failover(scheme="inplace", bme=here))
     assert unseen.word == "invalid"

@@ -106,8 +106,21 @@ def test_what_was_recorded_of_an_audit_is_in_its_tests_folder(tmp_path: Path) ->
         samples = lines(tmp_path / f"bme-{kept}.jsonl")
         assert [sample["command"] for sample in samples] == [SET, CLEAR, SET]
         assert read_packets(tmp_path / f"packets-{kept}.parquet")["returned_ns"].count() > 300
-    moments, evidence = lines(tmp_path / "look-bme-cleared-2.jsonl")
-    assert (moments["asked"], evidence["buffers"]) == (ASKED, 0)
+    told = json.loads((tmp_path / "audit-bme-cleared-2.json").read_text())
+    assert (told["moments"]["asked"], told["evidence"]["buffers"]) == (ASKED, 0)
+    assert (told["back"], told["flow"]["receiver_dropped"]) == ("BME set", 0)
+    assert not {"samples", "sent", "received"} & {*told, *told["flow"]}
+
+
+def test_records_of_which_no_frame_can_be_made_are_kept_as_they_are(tmp_path: Path) -> None:
+    """A recorder that was cut: whoever wants to know why needs what it wrote."""
+    case, records = Case("tests/lab/test_x.py::test_x", tmp_path), recorded(*STOPPED)
+    torn = replace(records.flow, received=records.flow.received[:-1])
+    with pytest.raises(MeasurementError, match="ends in the middle of an entry"):
+        case.keep_audit(replace(records, flow=torn), Limits())
+    assert (tmp_path / "received-audit-bme-cleared-1.bin").read_bytes() == torn.received
+    assert (tmp_path / "sent-audit-bme-cleared-1.bin").read_bytes() == torn.sent
+    assert lines(tmp_path / "bme-bme-cleared-1.jsonl")
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -182,7 +182,8 @@ def test_an_invalid_migration_is_called_no_result(tmp_path: Path) -> None:
 
 
 def test_a_broken_order_is_shown_by_the_lines_of_its_timeline(tmp_path: Path) -> None:
-    samples = [bme(-900, "alder", 0x0507), bme(4600, "alder", 0x0103)]
+    seen = ((-900, "alder", 0x0507), (4600, "alder", 0x0103), (7000, "birch", 0x0406))
+    samples = [bme(*each) for each in seen]
     recorded_run(tmp_path, failover(bme=samples))
     page = write_page(tmp_path).read_text()
     assert "DMA order broken: VF 0000:01:10.0" in page
