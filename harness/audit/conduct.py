@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from harness.analysis.audit_records import NOT_BACK, AuditRecords, Evidence, Moments
-from harness.analysis.measured import BmeSample
+from harness.analysis.measured import BmeSample, MeasuredFlow
 from harness.audit.evidence import RingPages, as_given
 from harness.audit.ways import Subject, Way
 from harness.errors import HarnessError
@@ -90,17 +90,29 @@ def audit(
         _give_back(way, subject, running, notes)
         records = running.stop()
     clock = SharedClock(before, {m.name: read_clocks(m) for m in machines}, ends.peer.name)
-    assert notes.evidence is not None
+    return _records(way, subject, notes, clock, seen[0], measured_flow(records))
+
+
+def _records(
+    way: Way,
+    subject: Subject,
+    notes: _Notes,
+    clock: SharedClock,
+    seen: Observed,
+    flow: MeasuredFlow,
+) -> AuditRecords:
+    assert notes.evidence is not None  # it is there once the VF was looked at
+    trigger = subject.instance.spec.trigger.value
     return AuditRecords(
-        host=host.name,
+        host=subject.vf.host.name,
         vf=subject.vf.name,
         way=way.value,
-        trigger=instance.spec.trigger.value if way is Way.UNPLUG else None,
+        trigger=trigger if way is Way.UNPLUG else None,
         driver=subject.inside.driver,
         own_memory_enable=subject.vf.has_memory_enable,
         moments=_moments(clock, notes),
-        samples=_samples(clock, seen[0]),
-        flow=measured_flow(records),
+        samples=_samples(clock, seen),
+        flow=flow,
         evidence=notes.evidence,
         back=notes.back,
         trouble=notes.trouble,

@@ -51,6 +51,8 @@ class Machine(AgentClient):
     started   the recorders that were started, and what they were told
     registers what VFs have in BAR 0, by offset; 0 elsewhere
     msrs      what its processor has in MSRs, by their number; 0 elsewhere
+    speeds    how many bytes a second each digest takes in, by its name
+    digest_seconds  how long a guest's memory took
     has_bme   whether a VF that is waited for has BME set in time
     ahead_ns  how far its monotonic and its wall clock are ahead of our monotonic one
     """
@@ -86,6 +88,8 @@ class Machine(AgentClient):
         self.changes: list[str] = []
         self.registers: dict[int, int] = {}
         self.msrs: dict[int, int] = {}
+        self.speeds = {"crc32": 2e9, "blake2b": 1e9}
+        self.digest_seconds = 1.0
         self.started: list[tuple[str, dict[str, Any]]] = []
         self.euid = 0
         self.holder = ""
@@ -116,8 +120,10 @@ class Machine(AgentClient):
             "clock": self._clock,
             "bme.wait": lambda: self.has_bme,
             "vf.registers": lambda: [self.registers.get(each, 0) for each in args["offsets"]],
-            "memory.digest": lambda: {"pages": 65_536, "untouched": 0, "seconds": 1.0},
-            "memory.speeds": lambda: {"crc32": 2e9, "blake2b": 1e9},
+            "memory.digest": lambda: {
+                "pages": 65_536, "untouched": 0, "seconds": self.digest_seconds,
+            },
+            "memory.speeds": lambda: self.speeds,
             "msr.read": lambda: [self.msrs.get(args["register"], 0)],
             "start": lambda: self._start(args["program"], args["spec"]),
             "read": lambda: self._of(self.files, args["path"]),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 from made_up_host import Machine, made_up_host
 from qmp_server import Arguments
@@ -80,6 +82,50 @@ def test_a_page_of_kvm_is_excused_and_its_neighbour_is_lost(
     table = comparison.tables["memory"]
     assert table["page_frame"].tolist() == [0x1234, 0x1235]
     assert table["owner"].tolist() == [owner, ""]
+
+
+def test_a_page_above_the_hole_is_named_by_the_guests_own_number(ends: tuple[End, End]) -> None:
+    """Its place in the file would name another page, or none."""
+    for end, changed in zip(ends, (0, 1), strict=True):
+        end.instance.spec = replace(end.instance.spec, memory_mib=4096)
+        end.monitor.reacts["human-monitor-command"] = tells_split
+        pages = np.zeros(4096 << 20 >> 12, dtype="<u4")
+        pages[0xC0001] = changed
+        path = Path(end.instance.host.scratch("memory-1.digests"))
+        path.parent.mkdir()
+        path.write_bytes(pages.tobytes())
+    comparison = prepared(Comparison(), ends)
+    compared = comparison.conclude(outcome_of("completed")).notes[-1]
+    assert compared.data["page_frames"] == [0x100001]
+
+
+def tells_split(asked: Arguments) -> str:
+    """Say where memory is, for a guest that has 3 GiB of it below 4 GiB."""
+    address = str(asked["command-line"]).split()[1]
+    return f"(ram) is {0x7F0C5BE00000 + (0 if address == '0x0' else 3 << 30):#x}"
+
+
+def prepared(comparison: Comparison, ends: tuple[End, End]) -> Comparison:
+    """One that has digested, of a guest without KVM."""
+    guest = made_up_host(Machine(Path(ends[0].instance.host.scratch("guest"))), "guest")
+    comparison.prepare(
+        ends[0].instance, ends[1].instance, cast("GuestMachine", SimpleNamespace(host=guest))
+    )
+    comparison.digest(ends[0].instance, ends[1].instance)
+    return comparison
+
+
+def test_the_digest_and_its_speed_are_those_of_the_slower_host(ends: tuple[End, End]) -> None:
+    """Both have to make the same one; the source alone would choose the other."""
+    ends[1].machine.speeds = {"crc32": 0.5e9, "blake2b": 0.8e9}
+    ends[1].machine.digest_seconds = 2.0
+    for end in ends:
+        end.monitor.reacts["human-monitor-command"] = tells
+        path = Path(end.instance.host.scratch("memory-1.digests"))
+        path.parent.mkdir()
+        path.write_bytes(bytes(8 * 65_536))
+    compared = prepared(Comparison(), ends).conclude(outcome_of("completed")).notes[-1]
+    assert (compared.data["digest"], compared.data["bytes_per_s"]) == ("blake2b", 128 << 20)
 
 
 @pytest.mark.parametrize(("status", "told"), [("completed", [NOT_COMPARED]), ("refused", [])])

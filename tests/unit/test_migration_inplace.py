@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -14,7 +15,7 @@ from qmp_server import Arguments, connected
 from test_migration_scheme import ADDRESS, End
 from test_migration_scheme import ends as ends
 
-from harness.errors import LabError, MeasurementError
+from harness.errors import LabError, MeasurementError, RemoteError
 from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
 from harness.host.twin import Twin
@@ -26,7 +27,7 @@ from harness.migration.scheme import GONE, Outcome
 from harness.migration.schemes.inplace import Inplace
 from harness.twin.control import Control, ControlConnection
 from harness.twin.device import Device
-from harness.twin.dma_log import DmaLog, Kind
+from harness.twin.dma_log import HEAD, RECORD, DmaLog, Kind
 from harness.twin.port import Port
 
 TRACKED = Plan(when=When.BEFORE, marking=Marking.AS_WRITTEN)
@@ -42,7 +43,7 @@ def devices(tmp_path: Path) -> Iterator[list[Device]]:
 
 
 @contextmanager
-def twin_of(end: End, device: Device) -> Iterator[Twin]:
+def twin_of(end: End, device: Device, folder: str = "/run/vf0") -> Iterator[Twin]:
     near, far = socket.socketpair()
     connection = ControlConnection(far, Control(device, lambda: False))
 
@@ -53,7 +54,7 @@ def twin_of(end: End, device: Device) -> Iterator[Twin]:
     serving = threading.Thread(target=serve)
     serving.start()
     try:
-        yield Twin(end.instance.host, "vf0", "/run/vf0", "vfh0-vf0", TwinControl("vf0", near))
+        yield Twin(end.instance.host, "vf0", folder, "vfh0-vf0", TwinControl("vf0", near))
     finally:
         near.close()
         serving.join(5)
@@ -81,6 +82,28 @@ def test_an_access_that_found_the_log_full_was_made(ends: tuple[End, End], tmp_p
             for _ in range(3):
                 log.add(0x1000, 16, Kind.RX_DATA, 0)
             assert (twin.log_position, twin.accesses) == (1, 3)
+
+
+def test_a_log_that_is_shorter_than_its_twin_says_is_none(
+    ends: tuple[End, End], tmp_path: Path
+) -> None:
+    """What is cut off would pass for a device that was silent by then."""
+    ends[0].machine.programs["sh"] = lambda argv: (subprocess.run(argv, check=False).returncode, "")
+    file = tmp_path / "dma.log"
+    with closing(DmaLog(str(file), 8)) as log:
+        device = Device(port=Port(mtu=9000), send=lambda _: True, log=log)
+        with twin_of(ends[0], device, str(tmp_path)) as twin:
+            for _ in range(3):
+                log.add(0x1000, 16, Kind.RX_DATA, 0)
+            whole = HEAD.size + 3 * RECORD.size
+            assert len(twin.dma_log()) == whole
+            (tmp_path / "vf0").mkdir()
+            (tmp_path / "vf0" / "dma.log").write_bytes(file.read_bytes()[: whole - 1])
+            with (
+                twin_of(ends[0], device, str(tmp_path / "vf0")) as cut,
+                pytest.raises(RemoteError, match=f"of twin vf0 has {whole - 1} bytes"),
+            ):
+                cut.dma_log()
 
 
 def test_the_last_pass_is_the_last_that_qemu_announced(ends: tuple[End, End]) -> None:

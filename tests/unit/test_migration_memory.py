@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from harness.guest.command_line import TRACE
 from harness.guest.qmp import QmpEvent
 from harness.migration.comparison import Digests
 from harness.migration.memory import LoggedComparison
-from harness.twin.dma_log import HEAD, RECORD, Kind
+from harness.twin.dma_log import HEAD, MISBEHAVED, RECORD, Kind
 
 MS, PAGE = 1_000_000, 4096
 START, AHEAD = 1000 * 1000 * MS, 1_700_000_000 * 1000 * MS
@@ -37,19 +38,26 @@ class Source:
     """The source's QEMU and its twin: *copied* and *written* have the ms of each page's last."""
 
     def __init__(
-        self, folder: Path, *, copied: Mapping[int, float], written: Mapping[int, float]
+        self,
+        folder: Path,
+        *,
+        copied: Mapping[int, float],
+        written: Mapping[int, float],
+        kind: int = Kind.RX_DATA,
+        dropped: int = 0,
     ) -> None:
         self.machine = Machine(folder / "journal")
         self.machine.ahead_ns = (0, AHEAD)
         (folder / TRACE).write_text("".join(_traced(*each) for each in copied.items()))
         events = [QmpEvent(*_named(title), AHEAD + START + ms * MS) for title, ms in EVENTS.items()]
-        qmp = SimpleNamespace(events=[], execute=lambda *_: None)
+        earlier = [replace(each, realtime_ns=each.realtime_ns - 1000 * MS) for each in events]
+        qmp = SimpleNamespace(events=earlier, execute=lambda *_: None)
         instance = SimpleNamespace(
             host=made_up_host(self.machine), place=SimpleNamespace(folder=str(folder)), qmp=qmp
         )
         self._memory = cast("Any", SimpleNamespace(instance=instance))
-        log = HEAD.pack(len(written), 0, 0) + b"".join(
-            RECORD.pack(START + round(ms * MS), page * PAGE, 16, Kind.RX_DATA, 0)
+        log = HEAD.pack(len(written), dropped, 0) + b"".join(
+            RECORD.pack(START + round(ms * MS), page * PAGE, 16, kind, 0)
             for page, ms in written.items()
         )
         status = {"memory": [{"address": 0, "size": 8 * PAGE, "offset": 0}]}
@@ -57,6 +65,11 @@ class Source:
         self.comparison = LoggedComparison(cast("Any", device))
         self.comparison.trace_copies(instance)  # type: ignore[arg-type]
         qmp.events += events
+
+    def forget(self, *titles: str) -> None:
+        """Let QEMU not have said that."""
+        events = self._memory.instance.qmp.events
+        events[:] = [each for each in events if each.title not in titles]
 
     def explained(self, differ: Sequence[int] = (), owned: Sequence[int] = ()) -> dict[str, Any]:
         """What there is to say, where pages *differ* and KVM has some of these."""
@@ -86,6 +99,33 @@ def test_a_page_that_kvm_owns_needs_no_write_and_is_never_lost(tmp_path: Path) -
     assert (told["not_lost"], told["unexplained"], told["must_differ"]) == (0, [5], 2)
     owners = source.comparison.tables["memory"].set_index("page")["owner"]
     assert owners.to_dict() == {2: "kvmclock", 3: "kvmclock", 4: "", 5: ""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "late", "misbehaved"),
+    [
+        (Kind.RX_DATA, 1, 0),
+        (Kind.RX_DATA | MISBEHAVED, 1, 1),
+        (Kind.RX_WRITEBACK | MISBEHAVED, 1, 1),
+        (Kind.TX_DATA, 0, 0),
+    ],
+)
+def test_what_the_device_did_late_is_told_by_its_kind(
+    tmp_path: Path, kind: int, late: int, misbehaved: int
+) -> None:
+    """That it read is no matter; that it wrote without the right to is told beside."""
+    source = Source(tmp_path, copied=QUIET, written={1: LATE}, kind=kind, dropped=3)
+    told = source.explained()
+    assert source.comparison.tables["dma"]["kind"].tolist() == [kind & ~MISBEHAVED]
+    assert (told["late_writes"], told["writes"]) == (late, late)
+    assert (told["misbehaved"], told["not_logged"]) == (misbehaved, 3)
+
+
+def test_what_was_before_this_migration_is_not_in_its_table(tmp_path: Path) -> None:
+    """The same QEMU may have been asked before: that one's passes are none of this one's."""
+    source = Source(tmp_path, copied=QUIET, written={1: -200.0, 2: 50.0})
+    source.explained()
+    assert source.comparison.tables["memory"]["page"].tolist() == [2]
 
 
 def test_a_page_that_arrived_though_it_was_written_last_is_told(tmp_path: Path) -> None:
@@ -121,6 +161,14 @@ def test_the_devices_log_is_kept_where_qemus_trace_cannot_be_read(tmp_path: Path
 def test_a_wall_clock_that_was_moved_meanwhile_puts_nothing_in_order(tmp_path: Path) -> None:
     """QEMU stamps by it: a second forwards, and what was written late came in time."""
     source = Source(tmp_path, copied=QUIET, written={1: LATE})
-    source.machine.ahead_ns = (0, AHEAD + 3 * MS)
-    with pytest.raises(MeasurementError, match="alder: its wall clock was moved by 3 ms"):
+    for moved_ms in (3, -3):
+        source.machine.ahead_ns = (0, AHEAD + moved_ms * MS)
+        with pytest.raises(MeasurementError, match=f"wall clock was moved by {moved_ms} ms"):
+            source.explained()
+
+
+def test_a_migration_without_a_beginning_has_no_passes(tmp_path: Path) -> None:
+    source = Source(tmp_path, copied=QUIET, written={1: LATE})
+    source.forget("MIGRATION setup", "MIGRATION_PASS")
+    with pytest.raises(MeasurementError, match="alder: QEMU did not say 'MIGRATION setup'"):
         source.explained()
