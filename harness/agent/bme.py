@@ -29,6 +29,11 @@ LOOK_EVERY_NS = 40_000_000
 
 Also how often a VF is looked at that is only waited for."""
 
+HOLE_NS = 250_000_000
+"""Samples that are further apart leave a time for which nobody looked.
+
+A kernel that resets a function holds its configuration space for 0.1 s, which is none."""
+
 _AT, _BYTES = int(Register.COMMAND), 2
 _MASTER = int(Command.MASTER)  # an IntFlag's own `&` costs more than reading the register
 

@@ -6,7 +6,7 @@ Spec::
 
     host, vf     names for the record; vf is a PCI address ("0000:01:10.0")
     path         where the record goes, one JSON line for each change, for the first and the last
-                 sample, and for each that came more than ``records.HOLE_NS`` after the one before
+                 sample, and for each that came more than ``bme.HOLE_NS`` after the one before
     qemu_pid     the process that owns the VF, or will; without it only sysfs is read
     rate_per_s   how often COMMAND is sampled (500), once somebody has opened the VF
     on_release   what to do when BME first falls, or the VF goes: a list of actions
@@ -31,10 +31,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from harness.agent.bme import LOOK_EVERY_NS, CommandRegister, Sample, SysfsConfig
+from harness.agent.bme import HOLE_NS, LOOK_EVERY_NS, CommandRegister, Sample, SysfsConfig
 from harness.agent.device import VfioDevice
 from harness.agent.errors import AgentError
-from harness.agent.records import HOLE_NS
 from harness.agent.registers import Registers
 from harness.agent.vf_filter import PortFilters
 from harness.agent.vfio_owner import SYSFS, Owner
@@ -189,7 +188,7 @@ class Record:
         }
 
     def _write(self, sample: Sample, gap_ns: int) -> None:
-        """Write a line; *gap_ns* is the time since the sample before, within which it changed."""
+        """Write a line; *gap_ns* is the time since the sample before: a change came within it."""
         line = {"t_ns": sample.t_ns, "command": sample.command, "bme": sample.bme}
         self.write_line({**line, "via": sample.via, "gap_ns": gap_ns})
         self._written = sample

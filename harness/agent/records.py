@@ -23,12 +23,6 @@ SENT_FIELDS = ("sequence", "scheduled_ns", "sent_ns")
 RECEIVED = struct.Struct("<IIQQ")
 RECEIVED_FIELDS = ("sequence", "flags", "sent_ns", "received_ns")
 
-HOLE_NS = 250_000_000
-"""Samples that are further apart leave a time for which nobody looked.
-
-A kernel that resets a function holds its configuration space for 0.1 s, which is none.
-"""
-
 _CHUNK_RECORDS = 2048
 
 

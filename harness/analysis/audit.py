@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.agent.records import HOLE_NS
+from harness.agent.bme import HOLE_NS
 from harness.analysis.audit_records import NOT_BACK, AuditRecords, Evidence
 from harness.analysis.mastery import Stretch, stretches
 from harness.analysis.measured import BmeSample
@@ -102,12 +102,12 @@ class Audited:
     def faults(self) -> list[str]:
         """What no VF may do: write, or let frames in, when it must not master the bus.
 
-        A frame has its time, and counts while BME was surely clear; a page has none, and counts if
-        BME surely was clear all through the look.
+        A frame counts that was sent and came back while BME was surely clear.  Where that was so
+        all through the look, so does whatever came back in it, and whatever else shows in it.
         """
         signs = self._frame_signs + ([] if self._may_master else self._memory_signs)
-        told = "gone" if self.is_gone else "not allowed to master the bus"
-        still = f"was {told}, and still {', '.join(signs)}"
+        told = "gone or not allowed" if self.is_gone else "not allowed"
+        still = f"was {told} to master the bus, and still {', '.join(signs)}"
         return [f"VF {self.vf} of {self.host} {still}"] if signs else []
 
     @property
@@ -182,8 +182,7 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
     newest = frame[frame["sequence"] == evidence.newest]
     if missing := _missing(records, meanwhile, newest, clock_uncertainty_ms):
         raise _not_told(records, missing, "without that, silence says nothing of the VF")
-    arrived = arrivals(records.flow) - moments.asked
-    ends = [0, *arrived[(arrived > 0) & (arrived < looked_again)], looked_again]
+    arrived, uncertainty_ms = arrivals(records.flow) - moments.asked, _uncertainty_ms(records)
     again = arrived[arrived > taking_back]
     came_back = len(again) and records.back != NOT_BACK
     command = tuple(((sample.t_ns - moments.asked) / 1e6, sample) for sample in samples)
@@ -194,15 +193,15 @@ def audited(records: AuditRecords, frame: pd.DataFrame, *, clock_uncertainty_ms:
         vf=records.vf,
         driver=records.driver,
         own_memory_enable=records.own_memory_enable,
-        uncertainty_ms=_uncertainty_ms(records),
+        uncertainty_ms=uncertainty_ms,
         step_ms=(moments.taken - moments.asked) / 1e6,
         looked_ms=(looked / 1e6, looked_again / 1e6),
         command=command,
         sent=len(meanwhile),
         returned=int(((arrived >= surely[0]) & (arrived <= surely[1])).sum()),
-        let_in=_let_in(frame, stretches(command, 2 * _uncertainty_ms(records)), looked_again / 1e6),
+        let_in=_let_in(frame, stretches(command, 2 * uncertainty_ms), looked_again / 1e6),
         newest_ms=float(newest["sent_ns"].iloc[0]) / 1e6,
-        paused_ms=float(np.diff(ends).max()) / 1e6,
+        paused_ms=_paused_ms(arrived, looked_again),
         evidence=evidence,
         back=records.back,
         back_ms=float(again.min() - taking_back) / 1e6 if came_back else None,
@@ -223,12 +222,17 @@ def _let_in(frame: pd.DataFrame, seen: Sequence[Stretch], end_ms: float) -> int:
     )
 
 
+def _paused_ms(arrived: np.ndarray, looked_again: int) -> float:
+    """The longest time without an arrival, from the step on."""
+    ends = [0, *arrived[(arrived > 0) & (arrived < looked_again)], looked_again]
+    return float(np.diff(ends).max()) / 1e6
+
+
 def _missing(
     records: AuditRecords, meanwhile: pd.DataFrame, newest: pd.DataFrame, limit_ms: float
 ) -> list[str]:
     """What keeps silence from being told, a few words each; *newest* is that frame, if sent."""
     flow = records.flow
-    dropped = flow.receiver_dropped + flow.backlog_dropped
     moved_ms, by_clocks_ms = abs(flow.clock_moved_ns) / 1e6, _uncertainty_ms(records)
     hole_ms = _hole_ns(records) / 1e6
     missing = {
@@ -239,7 +243,9 @@ def _missing(
             by_clocks_ms > limit_ms,
         f"the receiver's wall clock moved by {moved_ms:.3g} ms, more than {limit_ms:g}":
             moved_ms > limit_ms,
-        f"our own receiver dropped {dropped} frames": dropped,
+        f"our own receiver dropped {flow.receiver_dropped} frames": flow.receiver_dropped,
+        f"its kernel dropped {flow.backlog_dropped} packets that may be frames":
+            flow.backlog_dropped,
         "no frame was sent while the VF was looked at": meanwhile.empty,
         "no buffer in the VF's receive rings was watched": not records.evidence.buffers,
         "no frame that the flow sent was found in the guest's memory": newest.empty,

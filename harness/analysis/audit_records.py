@@ -54,7 +54,8 @@ class AuditRecords:
     way, trigger    how; for a hot-unplug also what told the guest
     driver          the guest's, of the VF
     own_memory_enable  whether the VF has a Memory Enable of its own
-    samples         of COMMAND, in order of time: its changes, the first and the last
+    samples         of COMMAND, in order of time: its changes, the first and the last, and each
+                    after a hole
     back            what gave the VF back, or NOT_BACK
     trouble         what went wrong as it was given back; empty for nothing
     """

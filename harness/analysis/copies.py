@@ -31,10 +31,11 @@ def read_copies(trace: bytes, block: str, *, end_ns: int) -> pd.DataFrame:
     whole = trace.split(b"\n")[:-1]
     saved = [line.split() for line in whole if b" ram_save_page " in line]
     try:
+        _check_shape(saved)
         t_ns = _stamps_ns(saved)
         ours = np.array([line[2] == f"{block}:".encode() for line in saved], dtype=bool)
         pages = np.array([int(line[4], 16) // PAGE for line in saved], dtype="int64")
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise MeasurementError(
             f"QEMU's trace of the pages that it copied cannot be read: {error}",
             because="a line of it is cut, or this QEMU writes it in another way",
@@ -43,6 +44,13 @@ def read_copies(trace: bytes, block: str, *, end_ns: int) -> pd.DataFrame:
     last_ns = np.full(min(IN_ONE_GO, len(saved)), end_ns, dtype="int64")
     done_ns = np.concatenate([t_ns[IN_ONE_GO:], last_ns])
     return pd.DataFrame({"page": pages[ours], "t_ns": t_ns[ours], "done_ns": done_ns[ours]})
+
+
+def _check_shape(saved: list[list[bytes]]) -> None:
+    """Raise ValueError or IndexError for a line without offset and host address."""
+    for line in saved:
+        if line[5] != b"host:" or not line[6] or not line[4].startswith(b"0x"):
+            raise ValueError(f"no offset and host address in {b' '.join(line).decode()!r}")
 
 
 def _stamps_ns(saved: list[list[bytes]]) -> npt.NDArray[np.int64]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from harness.agent.records import HOLE_NS
+from harness.agent.bme import HOLE_NS
 from harness.analysis.measured import BmeSample
 
 

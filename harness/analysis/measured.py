@@ -130,7 +130,7 @@ class BmeSample:
     """A VF's command register, read on *host*; *t_ns* is the peer's monotonic clock.
 
     Only changes are kept, plus the first and the last sample of each observer, and one that came
-    more than ``harness.agent.records.HOLE_NS`` after the one before.  A change happened
+    more than ``harness.agent.bme.HOLE_NS`` after the one before.  A change happened
     before it was seen: *uncertainty_ns* covers the time since the sample before, which is *gap_ns*,
     and the clocks.  *via* says who told: VFIO or sysfs of the host, the device itself where it is
     a twin, or the monitor of the QEMU that emulates it.

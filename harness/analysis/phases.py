@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -92,8 +92,22 @@ def attribute(outages: pd.DataFrame, phases: pd.DataFrame) -> pd.DataFrame:
 
 
 def stopped(measured: Measured) -> Event | None:
-    """When the source's QEMU had stopped the guest for the last pass; None if it never did."""
-    return _first(measured.events, ("STOP",), _qmp(measured.source), since_ns=measured.asked_ns)
+    """When the source's QEMU had stopped the guest for its last pages; None if it never did.
+
+    Of several, the last before it said that it completed: after the others the guest ran on.
+    """
+    said = list(said_by_source(measured))
+    ends = [event.t_ns for event in said if event.name == "MIGRATION completed"]
+    stops = (e for e in said if e.name == "STOP" and not (ends and e.t_ns > min(ends)))
+    return max(stops, key=lambda event: event.t_ns, default=None)
+
+
+def said_by_source(measured: Measured) -> Iterator[Event]:
+    """What the source's QEMU said from when the migration was asked for, by the clocks."""
+    for event in measured.events:
+        is_of_then = event.t_ns + event.uncertainty_ns >= measured.asked_ns
+        if event.source == _qmp(measured.source) and is_of_then:
+            yield event
 
 
 def _stopping(measured: Measured, stop: Event) -> Event:

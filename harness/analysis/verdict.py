@@ -156,7 +156,7 @@ def _log_doubts(measured: Measured) -> Iterable[str]:
 
 
 def _sight_doubts(measured: Measured) -> Iterable[str]:
-    """A VF that went with its guest must have been looked at where it went."""
+    """A VF that went with its guest, or follows one that mastered, must have been looked at."""
     there = [sample for sample in measured.bme if sample.host == measured.destination]
     mastered = any(each.masters for each in measured.bme if each.host == measured.source)
     if measured.status == "completed" and (measured.keeps_vf or mastered) and not there:

@@ -123,7 +123,7 @@ def last_said(host: Host, events: Sequence[QmpEvent], title: str) -> QmpEvent:
             return event
     raise MeasurementError(
         f"{host.name}: QEMU did not say {title!r}",
-        because="without it nobody knows when its last pages were copied",
+        because="without it nobody knows when it copied which pages",
         fix="see the source's QMP log among the artifacts",
     )
 

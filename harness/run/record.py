@@ -114,6 +114,7 @@ class Case:
     audits: list[Audited] = field(default_factory=list)
     outcome: str = "not run"
     _broken: int = 0
+    _unjudged: int = 0
     _kept: int = 0
 
     @contextmanager
@@ -144,9 +145,14 @@ class Case:
         _write_lines(self.folder / f"bme{self._suffix}.jsonl", measured.bme)
         for name, table in conducted.tables.items():
             table.to_parquet(self.folder / f"{name}{self._suffix}.parquet", index=False)
-        with self._raw_kept(measured.flows, self._suffix):
+        try:
             recorded = migration_result(measured, limits)
-        recorded.write(self.folder, number=len(self.moved) + 1)
+        except MeasurementError as error:
+            self._write_raw(measured.flows, self._suffix)
+            self._unjudged += 1
+            error.add_note(f"what its flows recorded: sent-*.bin, received-*.bin in {self.folder}")
+            raise
+        recorded.write(self.folder, number=self._number)
         moved = Moved(recorded.migration, recorded.verdict, conducted, recorded.packets)
         self.moved.append(moved)
         return moved
@@ -160,8 +166,8 @@ class Case:
         self._kept += 1
         _write_lines(self.folder / f"bme{suffix}.jsonl", records.samples)
         (self.folder / f"audit{suffix}.json").write_text(json.dumps(records.facts, indent=1) + "\n")
-        with self._raw_kept([records.flow], suffix):
-            frame = packets(records.flow, asked_ns=records.moments.asked)
+        self._write_raw([records.flow], suffix)  # what came twice, or changed, has no row
+        frame = packets(records.flow, asked_ns=records.moments.asked)
         about = {"way": records.way, "zero": "step asked, peer's clock"}
         write_packets(self.folder / f"packets{suffix}.parquet", frame, about=about)
         limit_ms = limits.clock_uncertainty_ms
@@ -173,22 +179,21 @@ class Case:
         """What the names of the files of the next audit end in."""
         return f"-{way}-{self._kept + 1}"
 
-    @contextmanager
-    def _raw_kept(self, flows: Iterable[MeasuredFlow], suffix: str) -> Iterator[None]:
-        """Write the records of *flows* as they are where no frame can be made of one of them."""
-        try:
-            yield
-        except MeasurementError as error:
-            for flow in flows:
-                for which, data in (("sent", flow.sent), ("received", flow.received)):
-                    (self.folder / f"{which}-{flow.name}{suffix}.bin").write_bytes(data)
-            error.add_note(f"what its flows recorded: sent-*.bin, received-*.bin in {self.folder}")
-            raise
+    def _write_raw(self, flows: Iterable[MeasuredFlow], suffix: str) -> None:
+        """Write the records of *flows* as their ends made them."""
+        for flow in flows:
+            for which, data in (("sent", flow.sent), ("received", flow.received)):
+                (self.folder / f"{which}-{flow.name}{suffix}.bin").write_bytes(data)
+
+    @property
+    def _number(self) -> int:
+        """Of the next migration, those that could not be judged counted."""
+        return len(self.moved) + self._unjudged + 1
 
     @property
     def _suffix(self) -> str:
         """Of the next migration's files: a test's second one must not write over its first."""
-        return f"-{len(self.moved) + 1}" if self.moved else ""
+        return f"-{self._number}" if self._number > 1 else ""
 
 
 class Record:

@@ -121,6 +121,10 @@ def test_a_line_that_is_still_being_written_is_none_yet() -> None:
     [
         "2026-11-27T05:31:09.757942Z ram_save_page ram: offset:",
         "2026-11-27T05:31:09.757942Z ram_save_page ram: offset: 0x10zz host: 0x7f",
+        "2026-11-27T05:31:09.757942Z ram_save_page ram: offset: 0x1",
+        "2026-11-27T05:31:09.757942Z ram_save_page ram: offset: -0x1000 host: 0x7f",
+        "2026-11-27T05:31:09.757942Z ram_save_page ram: offset: 0x11111111111111111111 host: 0x7f",
+        "2026-11-27T05:31:09.757942Z ram_save_page ram: offset: 0x1000 size: 0x7f",
         "warning: x 2026-11-27T05:31:09.757942Z ram_save_page ram: offset: 0x1000 host: 0",
     ],
 )

@@ -8,17 +8,20 @@ import pytest
 from synthetic import FAILOVER_BME, FAILOVER_EVENTS, bme, event, failover, refused
 
 from harness.analysis.excerpt import LEFT_OUT
-from harness.analysis.measured import Measured
+from harness.analysis.measured import BmeSample, Measured
 from harness.analysis.migration import analyse
 from harness.analysis.order import dma_order
 from harness.analysis.order.copying import surely_before
 from harness.analysis.verdict import Limits, Verdict
 
-WITHOUT_RELEASE = tuple(e for e in FAILOVER_EVENTS if e.name != "vf released")
-
-
 THERE = bme(7000, "birch", 0x0406)
 """The VF at the destination, at work."""
+
+
+def after_hole(t_ms: float, gap_ms: float, command: int) -> BmeSample:
+    """A sample that came so long after the one before it."""
+    sample = bme(t_ms, "alder", command, uncertainty_ms=gap_ms + 0.4)
+    return replace(sample, gap_ns=round(gap_ms * 1e6))
 
 
 def judged(measured: Measured, *, order: bool = True) -> Verdict:
@@ -157,7 +160,7 @@ def test_an_observer_that_ended_before_all_is_copied_does_not_know_of_zero_eithe
 def test_a_change_that_may_be_before_the_pass_makes_the_order_unknown() -> None:
     """Though another change is nearer to it by the middle of what is known of both."""
     surely = bme(3890, "alder", 0x0507, uncertainty_ms=0.4)
-    maybe = bme(3990, "alder", 0x0103, uncertainty_ms=100.4)
+    maybe = after_hole(3990, 100, 0x0103)
     samples = [bme(-900, "alder", 0x0103), surely, maybe, bme(9000, "alder", 0x0103)]
     (order,) = dma_order(failover(bme=samples))
     assert order.outcome == "unknown"
@@ -193,12 +196,33 @@ def test_a_time_for_which_nobody_looked_tells_nothing_of_what_was_copied_in_it(
     t_ms: float, gap_ms: float, outcome: str
 ) -> None:
     """BME read 0 before and after; what it was between is known to nobody.  A VF gone stays so."""
-    hole = replace(bme(t_ms, "alder", 0x0103), gap_ns=round(gap_ms * 1e6))
+    hole = after_hole(t_ms, gap_ms, 0x0103)
     samples = [bme(-900, "alder", 0x0103), hole, bme(9000, "alder", 0x0103)]
     (order,) = dma_order(failover(bme=samples))
     assert order.outcome == outcome, order
     gone = [bme(-900, "alder", 0xFFFF), replace(hole, command=0xFFFF), bme(9000, "alder", 0xFFFF)]
     assert [o.outcome for o in dma_order(failover(bme=gone))] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("t_ms", "gap_ms", "outcome"),
+    [(4760, 900, "unknown"), (4700, 900, "broken"), (4760, 800, "broken"), (4760, 200, "broken")],
+)
+def test_a_bme_that_was_1_before_a_hole_and_after_it_may_have_been_0_in_it(
+    t_ms: float, gap_ms: float, outcome: str
+) -> None:
+    """If that hole is all of the copying; at its end, or with its beginning, it was 1 for sure."""
+    hole = after_hole(t_ms, gap_ms, 0x0507)
+    samples = [bme(-900, "alder", 0x0507), hole, bme(9000, "alder", 0x0507)]
+    assert [o.outcome for o in dma_order(failover(bme=samples))] == [outcome]
+
+
+@pytest.mark.parametrize(("t_ms", "outcome"), [(3899.1, "kept"), (3899.3, "unknown")])
+def test_what_a_sample_shows_had_come_by_then(t_ms: float, outcome: str) -> None:
+    """The time since the sample before it lies before it: it makes no doubt of what came after."""
+    cleared = after_hole(t_ms, 100, 0x0103)
+    samples = [bme(-900, "alder", 0x0507), cleared, bme(9000, "alder", 0x0103)]
+    assert [o.outcome for o in dma_order(failover(bme=samples))] == [outcome]
 
 
 def test_a_migration_whose_end_nobody_saw_has_an_order_that_nobody_knows() -> None:
@@ -237,18 +261,9 @@ def test_a_vf_that_is_gone_has_stopped() -> None:
     assert [o.outcome for o in dma_order(failover(bme=gone))] == ["kept"]
 
 
-def test_without_an_observer_the_release_is_the_evidence() -> None:
-    assert [o.outcome for o in dma_order(failover(bme=()))] == ["kept"]
-    for t_ms, outcome in ((4700, "broken"), (3900.3, "unknown"), (3899.7, "unknown")):
-        released = [*WITHOUT_RELEASE, event(t_ms, "conductor", "vf released")]
-        assert [o.outcome for o in dma_order(failover(bme=(), events=released))] == [outcome]
-    twice = [*FAILOVER_EVENTS, event(4700, "conductor", "vf released")]
-    assert [o.outcome for o in dma_order(failover(bme=(), events=twice))] == ["kept"]
-
-
 def test_without_any_evidence_nothing_is_claimed() -> None:
     """A migration whose VF nobody watched must not pass as one whose DMA stopped in time."""
-    (order,) = dma_order(failover(bme=(), events=WITHOUT_RELEASE))
+    (order,) = dma_order(failover(bme=()))
     assert order.outcome == "unknown"
     assert dma_order(failover(scheme="plain")) == []
 

@@ -234,7 +234,7 @@ def flow_with(**changes: Any) -> dict[str, Any]:
         ({"samples": (seen(700, SET), seen(4000, SET))}, "from the look's beginning to its end"),
         ({"moments": replace(MOMENTS, uncertainty_ns=6 * MS)}, "agree to 6 ms only, worse than 5"),
         (flow_with(receiver_dropped=3), "our own receiver dropped 3 frames"),
-        (flow_with(backlog_dropped=2), "our own receiver dropped 2 frames"),
+        (flow_with(backlog_dropped=2), "its kernel dropped 2 packets"),
         (flow_with(clock_moved_ns=-6 * MS), "wall clock moved by 6 ms, more than 5"),
         ({"clock_uncertainty_ms": 0.01}, "agree to 0.02 ms only, worse than 0.01"),
         ({"samples": tuple(seen(t, SET, uncertainty_ns=7 * MS) for t in (0, 4000))}, "7 ms only"),

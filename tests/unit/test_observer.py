@@ -17,10 +17,9 @@ from observed_vf import ADDRESS, OFF, ON, Script, Vf, nothing, run
 from observed_vf import sysfs as sysfs
 
 from harness.agent import bme, observer
-from harness.agent.bme import Sample
+from harness.agent.bme import HOLE_NS, Sample
 from harness.agent.channel import Channel
 from harness.agent.errors import AgentError
-from harness.agent.records import HOLE_NS
 
 
 def test_an_owned_vf_is_read_through_its_owner(sysfs: Path) -> None:

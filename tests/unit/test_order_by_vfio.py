@@ -12,15 +12,13 @@ from harness.analysis.migration import analyse
 from harness.analysis.order import dma_order
 from harness.analysis.verdict import Limits
 
-WITHOUT_RELEASE = tuple(e for e in FAILOVER_EVENTS if e.name != "vf released")
-
 
 def driven(*states: tuple[float, str], doubt_ms: float = 2.4) -> Measured:
     """A VF that QEMU drives; its driver never clears BME, since it knows of no migration."""
     events = [event(t, "vfio:alder", f"vfio state {s}", doubt_ms, vf=VF) for t, s in states]
     return failover(
         scheme="inplace",
-        events=[*WITHOUT_RELEASE, *events, event(6000, "vfio:birch", "vfio state STOP", vf=VF)],
+        events=[*FAILOVER_EVENTS, *events, event(6000, "vfio:birch", "vfio state STOP", vf=VF)],
         bme=[bme(-900, "alder", 0x0507), bme(7000, "alder", 0x0507), bme(6500, "birch", 0x0507)],
     )
 
@@ -75,6 +73,9 @@ def test_a_state_that_nobody_could_read_in_time_is_unknown() -> None:
         ([(4521, "STOP_COPY"), (4600, "9")], "unknown", "was in VFIO's state 9"),
         ([(4521, "STOP_COPY"), (4600, "RESUMING")], "kept", "had stopped"),
         ([(4521, "STOP_COPY"), (4600, "PRE_COPY_P2P")], "broken", "run again"),
+        ([(4521, "STOP_COPY"), (4600, "ERROR"), (4650, "RUNNING")], "broken", "run again"),
+        ([(100, "ERROR"), (4600, "STOP_COPY")], "unknown", "was in VFIO's state ERROR"),
+        ([(100, "RUNNING"), (300, "PRE_COPY"), (4521, "STOP_COPY")], "kept", "had stopped"),
     ],
 )
 def test_what_a_device_did_in_a_state_without_a_promise_nobody_knows(

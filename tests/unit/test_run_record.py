@@ -13,7 +13,7 @@ import pytest
 from synthetic import ASKED_NS, FAILOVER_BME, MS, Cut, bme, event, failover, flow
 
 from harness.analysis.verdict import Limits
-from harness.errors import MigrationError
+from harness.errors import MeasurementError, MigrationError
 from harness.migration.conductor import Conducted
 from harness.migration.raw import Raw
 from harness.migration.scheme import Note, Outcome
@@ -254,6 +254,22 @@ def test_the_second_migration_of_a_test_writes_over_nothing(record: Record) -> N
         for suffix in ("", "-2")
     ]
     assert sizes[0] == sizes[1] > 0
+
+
+def test_a_migration_that_cannot_be_judged_leaves_its_records_and_its_number(
+    record: Record,
+) -> None:
+    """A recorder that was cut; a test may go on after that, and has a second migration then."""
+    case, whole = record.case(TEST), flow()
+    torn = replace(whole, received=whole.received[:-1])
+    with pytest.raises(MeasurementError, match="ends in the middle of an entry"):
+        case.keep(conducted(flows=(torn,)), LIMITS)
+    assert (case.folder / f"received-{torn.name}.bin").read_bytes() == torn.received
+    assert (case.folder / f"sent-{torn.name}.bin").read_bytes() == torn.sent
+    before = (case.folder / "timeline.jsonl").read_text()
+    kept(case)
+    assert {"timeline-2.jsonl", f"packets-{torn.name}-2.parquet"} <= contents(case.folder)
+    assert (case.folder / "timeline.jsonl").read_text() == before
 
 
 def test_a_verdict_says_why_line_by_line(record: Record) -> None:

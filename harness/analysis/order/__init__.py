@@ -25,29 +25,22 @@ from harness.analysis.measured import (
 )
 from harness.analysis.order.by_bme import told_by_bme
 from harness.analysis.order.by_vfio import told_by_vfio
-from harness.analysis.order.copying import (
-    Copying,
-    copying,
-    doubt_ns,
-    in_ms,
-    last_stop,
-    surely_before,
-)
+from harness.analysis.order.copying import copying
 from harness.analysis.order.outcome import Order
-from harness.analysis.phases import RELEASED
+from harness.analysis.phases import stopped
 
 BROKEN = "DMA order broken"
 """The name of this failure; a verdict's reason begins with it."""
 
 
 def dma_order(measured: Measured) -> list[Order]:
-    """One entry per VF watched on the source; one where only its release, or nobody, tells of it.
+    """One entry per VF watched on the source, or one where nobody watched.
 
     None without a VF, nor of a migration that came to no STOP and did not complete.
     """
     if told := [e for e in measured.events if e.name == MEMORY_COMPARED and LATE_WRITES in e.data]:
         return [_told_by_log(measured, event) for event in told]
-    stop = last_stop(measured)
+    stop = stopped(measured)
     if not measured.has_vf or (stop is None and measured.status != "completed"):
         return []
     if stop is None:
@@ -65,8 +58,7 @@ def dma_order(measured: Measured) -> list[Order]:
         if vf not in by_vfio
     ]
     found += by_vfio.values()
-    nobody = Order("unknown", "nobody looked at BME of the source's VF, nor at its release")
-    return found or _told_by_release(measured, how) or [nobody]
+    return found or [Order("unknown", "nobody looked at BME of the source's VF")]
 
 
 def reasons(orders: Iterable[Order], outcome: Literal["broken", "unknown"]) -> Iterable[str]:
@@ -87,20 +79,3 @@ def _told_by_log(measured: Measured, compared: Event) -> Order:
     if not compared.data[WRITES]:
         return Order("unknown", "the device's own log has no write at all", shown)
     return Order("kept", "the device's last write came before the stopped pass, by its own log")
-
-
-def _told_by_release(measured: Measured, how: Copying) -> list[Order]:
-    """Without an observer the conductor's own event still says whether the VF was gone."""
-    gone = [event for event in measured.events if event.name == RELEASED]
-    if not gone:
-        return []
-    first, last_pass = min(gone, key=lambda event: event.t_ns), how.last_pass
-    shown = excerpt(measured, [first.t_ns, last_pass.t_ns, how.stop.t_ns])
-    if surely_before(first, last_pass):
-        return [Order("kept", f"the VF was released before {how.limit}")]
-    if surely_before(last_pass, first):
-        late = in_ms(first.t_ns - last_pass.t_ns)
-        return [Order("broken", f"the VF was released {late} ms after {how.limit}", shown)]
-    doubt = in_ms(doubt_ns(first, last_pass))
-    why = f"the VF was released within {doubt} ms of {how.limit}, too close for the clocks to tell"
-    return [Order("unknown", f"{why} which came first", shown)]

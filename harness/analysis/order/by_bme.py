@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from harness.agent.records import HOLE_NS
+from harness.agent.bme import HOLE_NS
 from harness.analysis.excerpt import excerpt
 from harness.analysis.measured import BmeSample, Measured
 from harness.analysis.order.copying import Copying, doubt_ns, in_ms, surely_before
 from harness.analysis.order.outcome import Order, Outcome
+
+Found = tuple[Outcome, str, BmeSample | None]
+"""What came out, why, and the sample that shows it."""
 
 
 def told_by_bme(measured: Measured, samples: Sequence[BmeSample], copying: Copying) -> Order:
@@ -17,37 +20,57 @@ def told_by_bme(measured: Measured, samples: Sequence[BmeSample], copying: Copyi
 
     BME must read 0 from before the last pass until the last page is copied.
     """
-    last_pass, copied, limit = copying.last_pass, copying.copied, copying.limit
+    outcome, why, sample = _found(samples, copying)
+    told = f"VF {samples[0].vf} of {samples[0].host}: {why}"
+    if outcome == "kept":
+        return Order(outcome, told)
+    moments = [each.t_ns for each in (copying.last_pass, copying.stop, sample) if each]
+    return Order(outcome, told, excerpt(measured, moments))
 
-    def order(outcome: Outcome, why: str, *others: BmeSample | None) -> Order:
-        told = f"VF {samples[0].vf} of {samples[0].host}: {why}"
-        moments = [last_pass.t_ns, copying.stop.t_ns, *(other.t_ns for other in others if other)]
-        return Order(outcome, told, () if outcome == "kept" else excerpt(measured, moments))
 
+def _found(samples: Sequence[BmeSample], copying: Copying) -> Found:
+    last_pass, limit = copying.last_pass, copying.limit
     if change := _change_about(samples, copying):
         doubt = in_ms(doubt_ns(change, last_pass))
         why = f"its BME changed within {doubt} ms of {limit}, too close for the clocks to tell"
-        return order("unknown", f"{why} which came first", change)
+        return "unknown", f"{why} which came first", change
     earlier = [sample for sample in samples if surely_before(sample, last_pass)]
     later = [sample for sample in samples if surely_before(last_pass, sample)]
     if not earlier:
-        return order("unknown", f"nobody looked at its BME before {limit}")
-    if earlier[-1].masters and not later:
-        return order("unknown", f"its BME was 1 when last seen, before {limit}")
+        return "unknown", f"nobody looked at its BME before {limit}", None
     if earlier[-1].masters:
-        cleared = next((sample for sample in later if not sample.masters), None)
-        late = f"first seen 0 {in_ms(cleared.t_ns - last_pass.t_ns)} ms later" if cleared else ""
-        return order("broken", f"BME was still 1 at {limit}, {late or 'to the end'}", cleared)
+        return _found_set(samples, later, copying)
+    return _found_clear(samples, later, copying)
+
+
+def _found_set(samples: Sequence[BmeSample], later: Sequence[BmeSample], copying: Copying) -> Found:
+    """Where BME was 1 when it was last seen before the last pass."""
+    if not later:
+        return "unknown", f"its BME was 1 when last seen, before {copying.limit}", None
+    hole = _hole(samples, copying)
+    if hole and _begins_before_pass(hole, copying) and not surely_before(hole, copying.copied):
+        return "unknown", _unseen(hole), hole
+    cleared = next((sample for sample in later if not sample.masters), None)
+    late = in_ms(cleared.t_ns - copying.last_pass.t_ns) if cleared else ""
+    until = f"first seen 0 {late} ms later" if cleared else "to the end"
+    return "broken", f"BME was still 1 at {copying.limit}, {until}", cleared
+
+
+def _found_clear(
+    samples: Sequence[BmeSample], later: Sequence[BmeSample], copying: Copying
+) -> Found:
+    """Where it was 0, or the VF gone."""
+    copied = copying.copied
     risen = next((s for s in later if s.masters and not surely_before(copied, s)), None)
     if risen and surely_before(risen, copied):
-        return order("broken", f"BME was 1 again by {copied.name}", risen)
+        return "broken", f"BME was 1 again by {copied.name}", risen
     if risen:
-        return order("unknown", f"BME was 1 again about {copied.name}", risen)
+        return "unknown", f"BME was 1 again about {copied.name}", risen
     if not (samples[-1].gone or surely_before(copied, samples[-1])):
-        return order("unknown", f"nobody looked at its BME as far as {copied.name}")
+        return "unknown", f"nobody looked at its BME as far as {copied.name}", None
     if hole := _hole(samples, copying):
-        return order("unknown", f"nobody looked at its BME for {in_ms(hole.gap_ns)} ms", hole)
-    return order("kept", f"BME was 0 or the VF gone before {limit}")
+        return "unknown", _unseen(hole), hole
+    return "kept", f"BME was 0 or the VF gone before {copying.limit}", None
 
 
 def _change_about(samples: Sequence[BmeSample], copying: Copying) -> BmeSample | None:
@@ -70,3 +93,11 @@ def _hole(samples: Sequence[BmeSample], copying: Copying) -> BmeSample | None:
         if now.gap_ns > HOLE_NS and is_of_then and not was.gone:
             return now
     return None
+
+
+def _begins_before_pass(hole: BmeSample, copying: Copying) -> bool:
+    return hole.t_ns - hole.gap_ns <= copying.last_pass.t_ns
+
+
+def _unseen(hole: BmeSample) -> str:
+    return f"nobody looked at its BME for {in_ms(hole.gap_ns)} ms"

@@ -8,7 +8,7 @@ late.  Ref: QEMU, system/cpus.c, do_vm_stop(), and hw/vfio/migration.c, vfio_vms
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from harness.analysis.excerpt import excerpt
 from harness.analysis.measured import VFIO_RUNS, VFIO_STATE, VFIO_STOPPED, Event, Measured
@@ -17,6 +17,10 @@ from harness.analysis.order.outcome import Order, Outcome
 
 TOLD_TO_NS = 20_000_000
 """How exactly it must be known when VFIO stopped a device: reading its state waits for it."""
+
+
+Stretch = tuple[Event | None, Event | None]
+"""From when to when a device was not stopped; None: from before it was seen, or to no end."""
 
 
 def told_by_vfio(measured: Measured, copying: Copying) -> dict[str, Order]:
@@ -35,58 +39,69 @@ def told_by_vfio(measured: Measured, copying: Copying) -> dict[str, Order]:
 
 def _told(measured: Measured, vf: str, states: Sequence[Event], copying: Copying) -> Order:
     """By the stretches in which it was not stopped: none may lie between STOP and *copied*."""
-    stop, copied = copying.stop, copying.copied
-    for began, halted in _stretches(states):
-        outcome = _reaches(began, halted, copying)
-        if outcome == "kept":
-            continue
-        why = f"VFIO had {vf} run again before its last pages were copied"
-        if began is None and halted:
-            why = f"VFIO stopped {vf} {in_ms(halted.t_ns - stop.t_ns)} ms after the guest"
-        if outcome == "unknown":
-            is_of_before = began is None or surely_before(began, stop)
-            what, edge = ("stopped", halted) if is_of_before else ("started", began)
-            assert edge is not None
-            why = f"when VFIO {what} {vf} is known to {in_ms(doubt_ns(edge, stop))} ms only"
-        elif began and began.name not in VFIO_RUNS:
-            state = began.name.removeprefix(VFIO_STATE)
-            outcome, why = "unknown", f"{vf} was in VFIO's state {state}, in which it may do DMA"
-        moments = [each.t_ns for each in (began, halted, stop, copied) if each]
-        return Order(outcome, why, excerpt(measured, moments))
-    if not _was_seen(measured, vf, copied):
-        moments = [stop.t_ns, copied.t_ns]
-        why = f"nobody looked at {vf} as far as {copied.name}"
+    found = [_told_of(measured, vf, stretch, copying) for stretch in _stretches(states)]
+    for outcome in ("broken", "unknown"):
+        for order in found:
+            if order.outcome == outcome:
+                return order
+    if not _was_seen(measured, vf, copying.copied):
+        moments = [copying.stop.t_ns, copying.copied.t_ns]
+        why = f"nobody looked at {vf} as far as {copying.copied.name}"
         return Order("unknown", why, excerpt(measured, moments))
     return Order("kept", f"VFIO had stopped {vf} by STOP")
 
 
-def _reaches(began: Event | None, halted: Event | None, copying: Copying) -> Outcome:
-    """Whether a device that ran from *began* to *halted* may have written after STOP.
+def _told_of(measured: Measured, vf: str, stretch: Stretch, copying: Copying) -> Order:
+    began, ended = stretch
+    stop, copied = copying.stop, copying.copied
+    outcome = _reaches(began, ended, copying)
+    why = f"VFIO had {vf} run again before its last pages were copied"
+    if began is None and ended:
+        why = f"VFIO stopped {vf} {in_ms(ended.t_ns - stop.t_ns)} ms after the guest"
+    if outcome == "unknown":
+        is_of_before = began is None or surely_before(began, stop)
+        what, edge = ("stopped", ended) if is_of_before else ("started", began)
+        assert edge is not None
+        why = f"when VFIO {what} {vf} is known to {in_ms(doubt_ns(edge, stop))} ms only"
+    elif outcome == "broken" and began and began.name not in VFIO_RUNS:
+        state = began.name.removeprefix(VFIO_STATE)
+        outcome, why = "unknown", f"{vf} was in VFIO's state {state}, in which it may do DMA"
+    moments = [each.t_ns for each in (began, ended, stop, copied) if each]
+    return Order(outcome, why, () if outcome == "kept" else excerpt(measured, moments))
+
+
+def _reaches(began: Event | None, ended: Event | None, copying: Copying) -> Outcome:
+    """Whether a device that ran from *began* to *ended* may have written after STOP.
 
     After *copied* it may.  QEMU stops it just before it says STOP, which makes up for TOLD_TO_NS.
     """
     stop, copied = copying.stop, copying.copied
-    if (halted and surely_before(halted, stop)) or (began and surely_before(copied, began)):
+    if (ended and surely_before(ended, stop)) or (began and surely_before(copied, began)):
         return "kept"
     is_of_before = began is None or surely_before(began, stop)
     began_surely = is_of_before or (began is not None and surely_before(began, copied))
-    if began_surely and (halted is None or surely_before(stop, halted)):
+    if began_surely and (ended is None or surely_before(stop, ended)):
         return "broken"
-    is_near = halted is not None and doubt_ns(halted, stop) <= TOLD_TO_NS
+    is_near = ended is not None and doubt_ns(ended, stop) <= TOLD_TO_NS
     return "kept" if is_of_before and is_near else "unknown"
 
 
-def _stretches(states: Sequence[Event]) -> Iterator[tuple[Event | None, Event | None]]:
-    """From when to when it was not stopped; None: from before the first of *states*, to no end."""
-    began: Event | None = None
-    for is_stopped, alike in groupby(states, key=lambda state: state.name in VFIO_STOPPED):
-        first = next(alike)
-        if is_stopped:
-            yield began, first
-        elif first is not states[0]:
-            began = first
-    if states[-1].name not in VFIO_STOPPED:
-        yield began, None
+def _stretches(states: Sequence[Event]) -> Iterator[Stretch]:
+    """From when to when it was not stopped, those in which it runs apart from all others.
+
+    Of one that ran in the first of *states* nobody knows the beginning.
+    """
+    kinds = [next(alike) for _, alike in groupby(states, key=lambda state: _kind_of(state.name))]
+    if kinds[0].name in VFIO_STOPPED:
+        yield None, kinds[0]
+    for began, ended in pairwise([*kinds, None]):
+        if began and began.name not in VFIO_STOPPED:
+            is_first = began is kinds[0] and began.name in VFIO_RUNS
+            yield None if is_first else began, ended
+
+
+def _kind_of(state: str) -> tuple[bool, bool]:
+    return state in VFIO_STOPPED, state in VFIO_RUNS
 
 
 def _was_seen(measured: Measured, vf: str, copied: Event) -> bool:

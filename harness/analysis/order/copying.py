@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.analysis.measured import BmeSample, Event, Measured
+from harness.analysis.phases import said_by_source
 
 _PASS, _FIRST_PASS = "MIGRATION_PASS", "MIGRATION active"
-_COMPLETED = "MIGRATION completed"
 _ENDS = {
-    *(_COMPLETED, "MIGRATION failed", "MIGRATION cancelling", "MIGRATION cancelled"),
+    *("MIGRATION completed", "MIGRATION failed", "MIGRATION cancelling", "MIGRATION cancelled"),
     "RESUME",
 }
 """What the source says once it copies no more, whatever came of it."""
@@ -35,23 +34,12 @@ class Copying:
         return "STOP" if self.last_pass is self.stop else "the last pass before STOP"
 
 
-def last_stop(measured: Measured) -> Event | None:
-    """When the guest had stopped for its last pages; None if it never did.
-
-    Of several, the last before QEMU said that it completed: after the others the guest ran on.
-    """
-    said = list(_said(measured))
-    ends = [event.t_ns for event in said if event.name == _COMPLETED]
-    stops = (e for e in said if e.name == "STOP" and not (ends and e.t_ns > min(ends)))
-    return max(stops, key=lambda event: event.t_ns, default=None)
-
-
 def copying(measured: Measured, stop: Event) -> Copying | None:
     """How pages were copied before *stop* and after; None if nobody knows until when.
 
     A migration that did not complete, and does not say how it ended, copied nothing after *stop*.
     """
-    said = list(_said(measured))
+    said = list(said_by_source(measured))
     before = [event for event in said if event.t_ns <= stop.t_ns]
     passes = [event for event in before if event.name.startswith(_PASS)]
     passes = passes or [event for event in before if event.name == _FIRST_PASS]
@@ -66,8 +54,12 @@ def copying(measured: Measured, stop: Event) -> Copying | None:
 
 
 def surely_before(one: BmeSample | Event, other: BmeSample | Event) -> bool:
-    """Whether *one* came first, whatever the clocks and the time between two looks make of it."""
-    return other.t_ns - one.t_ns > doubt_ns(one, other)
+    """Whether *one* came first, whatever the clocks and the time between two looks make of it.
+
+    What a sample shows had come by then: the time since the sample before it lies before it.
+    """
+    late_ns = one.uncertainty_ns - (one.gap_ns if isinstance(one, BmeSample) else 0)
+    return other.t_ns - one.t_ns > late_ns + other.uncertainty_ns
 
 
 def doubt_ns(one: BmeSample | Event, other: BmeSample | Event) -> int:
@@ -78,11 +70,3 @@ def doubt_ns(one: BmeSample | Event, other: BmeSample | Event) -> int:
 def in_ms(ns: int) -> str:
     """A time for a sentence."""
     return f"{ns / 1e6:.3g}" if abs(ns) < 100_000_000 else f"{ns / 1e6:.0f}"
-
-
-def _said(measured: Measured) -> Iterator[Event]:
-    """What the source's QEMU said in this migration, asked for included."""
-    for event in measured.events:
-        since_ns = measured.asked_ns - event.uncertainty_ns
-        if event.source == f"qmp:{measured.source}" and event.t_ns >= since_ns:
-            yield event
