@@ -115,18 +115,21 @@ def explained(
     *,
     zeroes: np.ndarray,
     passes_ns: Sequence[int],
+    digested_ns: int,
 ) -> pd.DataFrame:
     """The pages frame: those that differ, and those that the device wrote during the migration.
 
     *copies* are those that QEMU made (see `read_copies`), *passes_ns* when each of its passes
     began, *zeroes* the numbers of the pages that are all zeroes at the end: these were copied, if
-    they were, without a trace.  All times are of one clock.
+    they were, without a trace.  What the device wrote after *digested_ns*, when digests began to be
+    made, may not be in them.  All times are of one clock.
     """
     pages = np.union1d(differs, written.index[written > passes_ns[0]])
     last = written.reindex(pages).fillna(0).astype("int64").to_numpy()
     copy = copies.groupby("page").last().reindex(pages).fillna(0).astype("int64")
     meanwhile, about = last > passes_ns[0], last > passes_ns[0] - DOUBT_NS
     begun, done = copy["t_ns"].to_numpy(), copy["done_ns"].to_numpy()
+    surely = (last > done + DOUBT_NS) & (last < digested_ns - DOUBT_NS)
     return pd.DataFrame(
         {
             "page": pages,
@@ -136,6 +139,6 @@ def explained(
             "copied_ns": begun,
             "copied_pass": np.searchsorted(passes_ns, begun, side="right"),
             "may_differ": about & (last > begun - DOUBT_NS),
-            "must_differ": meanwhile & (last > done + DOUBT_NS) & ~np.isin(pages, zeroes),
+            "must_differ": meanwhile & surely & ~np.isin(pages, zeroes),
         }
     )

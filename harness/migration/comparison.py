@@ -29,13 +29,15 @@ SECONDS_PER_GIB = 60
 class Digests:
     """A number for each page at the source, *here*, and at the destination, made as *name* says.
 
-    The guest stood still for *took_ms*; *bytes_per_s* is that of the slower host.
+    They began to be made at *began_ns* of our monotonic clock, and the guest stood still for
+    *took_ms*; *bytes_per_s* is that of the slower host.
     """
 
     name: str
     here: bytes
     there: bytes
     pages: int
+    began_ns: int
     took_ms: float
     bytes_per_s: float
 
@@ -55,7 +57,7 @@ class Comparison:
         self._name = ""
         self._owners: Mapping[int, str] = {}
         self._taken: tuple[GuestMemory, GuestMemory, list[Digested]] | None = None
-        self._took_ms = 0.0
+        self._began_ns, self._took_ms = 0, 0.0
 
     def prepare(self, source: Instance, successor: Instance, guest: GuestMachine) -> None:
         """Ask what has to be known before: which digest is fastest, and whose pages there are."""
@@ -65,7 +67,7 @@ class Comparison:
     def digest(self, source: Instance, successor: Instance) -> None:
         """Digest both memories side by side; the guest waits for that."""
         seconds = 60 + SECONDS_PER_GIB * source.spec.memory_mib / 1024
-        began = time.monotonic()
+        self._began_ns = time.monotonic_ns()
         try:
             memories = GuestMemory.of(source), GuestMemory.of(successor)
             with ThreadPoolExecutor() as pool:
@@ -75,7 +77,7 @@ class Comparison:
         except HarnessError as failed:
             self._note(NOT_COMPARED, f"{failed.what}; {failed.because}", {})
             return
-        self._took_ms = (time.monotonic() - began) * 1e3
+        self._took_ms = (time.monotonic_ns() - self._began_ns) / 1e6
         self._taken = (*memories, made)
         self._note(DIGESTED, f"in {self._took_ms:.0f} ms", {"took_ms": self._took_ms})
 
@@ -116,7 +118,8 @@ class Comparison:
             for memory, each in zip((here, there), made, strict=True)
         )
         bytes_per_s = here.size / max(each.seconds for each in made)
-        return Digests(self._name, of_source, of_successor, here.pages, self._took_ms, bytes_per_s)
+        times = self._began_ns, self._took_ms
+        return Digests(self._name, of_source, of_successor, here.pages, *times, bytes_per_s)
 
     def _note(self, name: str, text: str, data: Mapping[str, Any]) -> None:
         self.notes.append(Note(time.monotonic_ns(), name, text, data))

@@ -1,6 +1,6 @@
 """Pages that a guest lost with its twin: each held against the device's own log, and QEMU's.
 
-Twin and source are on one machine, so one clock serves them both.
+A lab's twins are on this machine, and so are their hosts: one monotonic clock serves all.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ def pages_explained(
         copies,
         zeroes=all_zero(both.here, both.name),
         passes_ns=[e.realtime_ns - ahead_ns for e in events if e.title in _PASS_BEGINS],
+        digested_ns=both.began_ns,
     )
     owners = dict(zip(differ["page"], differ["owner"], strict=True))
     return pages.assign(owner=[owners.get(page, "") for page in pages["page"]])

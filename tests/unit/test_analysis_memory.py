@@ -150,6 +150,7 @@ def row_of(page: int, written_ms: int, *, differs: bool = False, zero: bool = Fa
         COPIES,
         zeroes=np.array([page] if zero else [], dtype="int64"),
         passes_ns=PASSES_NS,
+        digested_ns=400 * MS,
     )
     return pages[pages["page"] == page].iloc[0]
 
@@ -162,6 +163,9 @@ def row_of(page: int, written_ms: int, *, differs: bool = False, zero: bool = Fa
         pytest.param(1, 309, True, False, id="logged, but not yet made"),
         pytest.param(1, 330, True, True, id="after its last copy"),
         pytest.param(1, 321, True, False, id="about when it was over"),
+        pytest.param(1, 397, True, True, id="just before digests were made"),
+        pytest.param(1, 399, True, False, id="about when digests were made"),
+        pytest.param(1, 500, True, False, id="while they were"),
         pytest.param(3, 99, True, False, id="about when it all began"),
         pytest.param(3, 97, False, False, id="before it all began"),
         pytest.param(2, 200, True, True, id="copied in the first pass alone"),
