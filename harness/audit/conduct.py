@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from harness.analysis.audit_records import NOT_BACK, AuditRecords, Evidence, Moments
 from harness.analysis.measured import BmeSample, MeasuredFlow
 from harness.audit.evidence import RingPages, as_given
-from harness.audit.ways import Subject, Way
+from harness.audit.ways import SUSPENDED_S, Subject, Way
 from harness.errors import HarnessError
 from harness.guest.instance import Instance
 from harness.guest.memory import GuestMemory
@@ -33,7 +33,7 @@ APART_S = 0.1
 """Between the look and what gives the VF back: so much more than clocks and samples are off."""
 
 BACK_S = {
-    Way.DEVICE_SUSPEND: 12.0, Way.ACPI_SUSPEND: 15.0,
+    Way.DEVICE_SUSPEND: SUSPENDED_S + 7.0, Way.ACPI_SUSPEND: 15.0,
     Way.VFIO_RESET: 15.0, Way.SYSFS_RESET: 15.0,
 }  # fmt: skip
 """How long frames are waited for: ixgbevf resets a VF that is wrong once in 10 s at most.

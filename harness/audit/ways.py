@@ -14,6 +14,9 @@ from harness.host.sriov import VirtualFunction
 from harness.host.vf import Vf
 from harness.migration.quiescing import fall_asleep
 
+SUSPENDED_S = 10
+"""Longer than a VF is looked at: on a slow emulated host that took more than 6 s."""
+
 
 class Way(Enum):
     """How a VF is stopped."""
@@ -25,7 +28,7 @@ class Way(Enum):
     UNPLUG = "unplug"
     """Hot-unplug: by ACPI or by native PCIe, as the guest's machine was built."""
     DEVICE_SUSPEND = "device-suspend"
-    """The driver's suspend alone, through ``pm_test``; it resumes by itself 5 s later."""
+    """The driver's suspend alone, through ``pm_test``; it resumes by itself, SUSPENDED_S later."""
     ACPI_SUSPEND = "acpi-suspend"
     """The guest suspends to RAM (S3), and is woken."""
     REMOVED = "removed"
@@ -72,7 +75,7 @@ class Subject:
             Way.NOTHING: lambda: None,
             Way.LINK_DOWN: lambda: inside.set_link("down"),
             Way.UNBIND: inside.unbind,
-            Way.DEVICE_SUSPEND: inside.suspend_devices,
+            Way.DEVICE_SUSPEND: lambda: inside.suspend_devices(SUSPENDED_S),
             Way.ACPI_SUSPEND: lambda: fall_asleep(self.guest, self.instance),
             Way.REMOVED: inside.remove,
             Way.UNPLUG: self.instance.unplug,

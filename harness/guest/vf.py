@@ -65,12 +65,13 @@ class GuestVf:
         """Its kernel resets the function, with its driver told before and after."""
         self._write(f"{_DEVICES}/{self.pci}/reset", "1")
 
-    def suspend_devices(self) -> None:
-        """The driver's suspend alone: it resumes 5 s later.  Returns before that begins.
+    def suspend_devices(self, seconds: int = 5) -> None:
+        """The driver's suspend alone: it resumes so much later.  Returns before that begins.
 
-        Ref: Linux, Documentation/power/basic-pm-debugging.rst, ``pm_test``.
+        Ref: Linux, Documentation/power/basic-pm-debugging.rst, ``pm_test``, and
+        Documentation/admin-guide/kernel-parameters.txt, ``suspend.pm_test_delay``.
         """
-        self._run("sh", "-c", _SUSPEND_DEVICES)
+        self._run("sh", "-c", _SUSPEND_DEVICES, "sh", str(seconds))
 
     def take_up(self, address: str, mtu: int) -> None:
         """Give a new interface of it what the old one had: MTU, address, link."""
@@ -92,6 +93,7 @@ class GuestVf:
 
 
 _SUSPEND_DEVICES = (
+    'echo "$1" > /sys/module/suspend/parameters/pm_test_delay; '
     "echo devices > /sys/power/pm_test; (sleep 0.2; "
     "echo mem > /sys/power/state; echo none > /sys/power/pm_test) >&- 2>&- <&- &"
 )
