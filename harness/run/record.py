@@ -170,8 +170,7 @@ class Case:
         frame = packets(records.flow, asked_ns=records.moments.asked)
         about = {"way": records.way, "zero": "step asked, peer's clock"}
         write_packets(self.folder / f"packets{suffix}.parquet", frame, about=about)
-        limit_ms = limits.clock_uncertainty_ms
-        found = audited(records, frame, clock_uncertainty_ms=limit_ms)
+        found = audited(records, frame, clock_uncertainty_ms=limits.clock_uncertainty_ms)
         self.audits.append(found)
         return found
 

@@ -18,8 +18,7 @@ from harness.analysis.order.outcome import Order, Outcome
 TOLD_TO_NS = 20_000_000
 """How exactly it must be known when VFIO stopped a device: reading its state waits for it."""
 
-
-Stretch = tuple[Event | None, Event | None]
+Unstopped = tuple[Event | None, Event | None]
 """From when to when a device was not stopped; None: from before it was seen, or to no end."""
 
 
@@ -51,7 +50,7 @@ def _told(measured: Measured, vf: str, states: Sequence[Event], copying: Copying
     return Order("kept", f"VFIO had stopped {vf} by STOP")
 
 
-def _told_of(measured: Measured, vf: str, stretch: Stretch, copying: Copying) -> Order:
+def _told_of(measured: Measured, vf: str, stretch: Unstopped, copying: Copying) -> Order:
     began, ended = stretch
     stop, copied = copying.stop, copying.copied
     outcome = _reaches(began, ended, copying)
@@ -86,7 +85,7 @@ def _reaches(began: Event | None, ended: Event | None, copying: Copying) -> Outc
     return "kept" if is_of_before and is_near else "unknown"
 
 
-def _stretches(states: Sequence[Event]) -> Iterator[Stretch]:
+def _stretches(states: Sequence[Event]) -> Iterator[Unstopped]:
     """From when to when it was not stopped, those in which it runs apart from all others.
 
     Of one that ran in the first of *states* nobody knows the beginning.

@@ -46,10 +46,8 @@ def copying(measured: Measured, stop: Event) -> Copying | None:
     ends = [event for event in said if event.name in _ENDS and event.t_ns >= stop.t_ns]
     if not ends and measured.status == "completed":
         return None
-    last_pass, copied = (
-        max(passes, key=lambda event: event.t_ns, default=stop),
-        min(ends, key=lambda event: event.t_ns, default=stop),
-    )
+    last_pass = max(passes, key=lambda event: event.t_ns, default=stop)
+    copied = min(ends, key=lambda event: event.t_ns, default=stop)
     return Copying(last_pass, stop, copied)
 
 
