@@ -93,8 +93,8 @@ class GuestVf:
 
 
 _SUSPEND_DEVICES = (
-    'echo "$1" > /sys/module/suspend/parameters/pm_test_delay; '
-    "echo devices > /sys/power/pm_test; (sleep 0.2; "
+    'set -e; echo "$1" > /sys/module/suspend/parameters/pm_test_delay; '
+    "echo devices > /sys/power/pm_test; (set +e; sleep 0.2; "
     "echo mem > /sys/power/state; echo none > /sys/power/pm_test) >&- 2>&- <&- &"
 )
 
