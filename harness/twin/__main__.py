@@ -102,7 +102,7 @@ class EventLoop:
             frame = self._tap.read()
             if frame is None:
                 return
-            self._device.receiver.take(frame)
+            self._device.receive(frame)
 
     def _answer(self, channel: Channel) -> None:
         try:

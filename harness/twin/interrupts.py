@@ -6,41 +6,36 @@ cause as its message goes out, VTEIAM masks it, and the driver unmasks it when i
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 
 from harness.twin.memory import Gate
+from harness.twin.vectors import Vectors
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_vf import Register
 
 _ALL = (1 << ixgbe_vf.VECTORS) - 1
-_ONE = (1).to_bytes(8, "little")
 
 
-class Interrupts:
+class Interrupts(Vectors):
     """The vectors of a VF; a *cause* is the bit of its vector.
 
     A message is a write to memory as well: none is sent while the *gate* is shut, and what is due
     then is sent once it is open again and `deliver` is called.  Ref: PCI Local Bus 3.0, 6.8.3.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, queues: int = ixgbe_vf.QUEUES) -> None:
+        super().__init__(ixgbe_vf.VECTORS)
+        self._queues = queues
         self._gate = gate
-        self._eventfds: list[int | None] = [None] * ixgbe_vf.VECTORS
-        self._masked = [False] * ixgbe_vf.VECTORS  # by the client
-        self._pending = [False] * ixgbe_vf.VECTORS  # held back by that
         self._fired_ns = [0] * ixgbe_vf.VECTORS
-        self.lost = 0
-        """How many of the next interrupts get lost: what a twin that misbehaves does."""
         self.clear()
 
     def clear(self) -> None:
         """What a reset of the VF does; vectors stay where they lead, and masked as they are."""
-        self._pending = [False] * ixgbe_vf.VECTORS
+        self.forget_pending()
         self._causes = self._unsent = 0  # a message goes out for each time that a cause is set
         self._enabled = self._auto_clear = self._auto_mask = 0
-        self._allocated = [0] * (ixgbe_vf.QUEUES // 2)
+        self._allocated = [0] * (self._queues // 2)
         self._misc = 0
         self._intervals = [0] * ixgbe_vf.VECTORS
 
@@ -114,35 +109,6 @@ class Interrupts:
             self._enabled &= ~(bit & self._auto_mask)
             self.trigger(vector)
         return wait_ns / 1e9
-
-    def trigger(self, vector: int) -> None:
-        """Send a vector's message, whatever the device's own registers say."""
-        if self._masked[vector]:
-            self._pending[vector] = True
-        elif self.lost:
-            self.lost -= 1
-        elif (eventfd := self._eventfds[vector]) is not None:
-            with contextlib.suppress(BlockingIOError):  # its count is full: it is signalled
-                os.write(eventfd, _ONE)
-
-    def connect(self, vector: int, eventfd: int | None) -> None:
-        """Let *vector* lead to *eventfd*, which is ours from now on; None lets it lead nowhere."""
-        old, self._eventfds[vector] = self._eventfds[vector], eventfd
-        if old is not None:
-            os.close(old)
-
-    def mask(self, vector: int, masked: bool) -> None:
-        """Hold a vector's messages back, or let them go; one that was held back goes then."""
-        self._masked[vector] = masked
-        if self._pending[vector] and not masked:
-            self._pending[vector] = False
-            self.trigger(vector)
-
-    def disconnect(self) -> None:
-        """Let no vector lead anywhere."""
-        for vector in range(ixgbe_vf.VECTORS):
-            self.connect(vector, None)
-            self._masked[vector] = self._pending[vector] = False
 
     def _cause(self, entry: int) -> None:
         vector = entry & ixgbe_vf.IVAR_VECTOR

@@ -7,9 +7,25 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Callable
+from typing import Callable, Protocol
 
 from harness.uapi.ixgbe_vf import MAILBOX_WORDS, READ_TO_CLEAR, Mailbox
+
+
+class Words(Protocol):
+    """The VF's end of a mailbox: VFMBMEM, word by word, and VFMAILBOX."""
+
+    def read_word(self, index: int) -> int:
+        """Read word *index*, 0 to 15."""
+
+    def write_word(self, index: int, value: int) -> None:
+        """Write word *index*."""
+
+    def read_status(self) -> int:
+        """Read VFMAILBOX; what is cleared by being read is cleared now."""
+
+    def write_status(self, value: int) -> None:
+        """Write VFMAILBOX."""
 
 
 class MailboxRegisters:

@@ -64,6 +64,20 @@ class Port:
         """Whether its MTU is above the standard one."""
         return self._mtu + _HEADER_BYTES > LEGACY_FRAME_BYTES
 
+    @property
+    def inserted_vlan(self) -> int:
+        """The VLAN of the port's own (VMVIR), which every frame of the VF gets."""
+        return self.administered.vlan
+
+    @property
+    def hides_vlan(self) -> bool:
+        """Whether the VF is in a VLAN that it does not see."""
+        return bool(self.administered.vlan)
+
+    @property
+    def has_late_replies(self) -> bool:
+        return self.mailbox.has_late_replies
+
     def links(self) -> int:
         """What the VF's VFLINKS reads."""
         if not (self._link_up and self.administered.enabled):
@@ -123,6 +137,10 @@ class Port:
         self._ping()
 
     # What the VF does.
+
+    def choose_queue(self, hashed: int) -> int:
+        """Entry by entry of the table, the VF's queues take turns (ixgbe_setup_reta)."""
+        return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.QUEUES
 
     def vf_was_reset(self) -> None:
         """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet."""

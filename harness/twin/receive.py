@@ -11,7 +11,7 @@ from harness.twin.dma_log import Kind
 from harness.twin.interrupts import Interrupts
 from harness.twin.memory import Bytes, DmaFault, GuestMemory
 from harness.twin.misbehaviour import Misbehaviour
-from harness.twin.port import Port
+from harness.twin.port_side import PortSide
 from harness.twin.queue import Queue
 from harness.twin.statistics import Statistics
 from harness.uapi import ixgbe_vf
@@ -38,12 +38,13 @@ class Receiver:
     def __init__(
         self,
         memory: GuestMemory,
-        port: Port,
+        port: PortSide,
         interrupts: Interrupts,
         statistics: Statistics,
         misbehaviour: Misbehaviour,
+        queues: int = ixgbe_vf.QUEUES,
     ) -> None:
-        self.queues = [Queue(number) for number in range(ixgbe_vf.QUEUES)]
+        self.queues = [Queue(number) for number in range(queues)]
         self._memory = memory
         self._port = port
         self._interrupts = interrupts
@@ -61,24 +62,21 @@ class Receiver:
             queue.clear()
 
     def take(self, frame: memoryview) -> None:
-        """Receive one frame, without its checksum; what no filter wants is dropped.
+        """Receive one frame that is for this function, without its checksum.
 
         The interrupt comes with `settle`, once for all frames of a batch.
         """
         length = len(frame)
-        if not self._port.accepts(frame):
-            self._statistics.filtered += 1
-            return
         parsed = checksum.parse(frame)
         hashed, kind = self._spread.hash(frame, parsed)
-        number = self._spread.queue(hashed) if self.queues[1].enabled else 0
+        number = self._port.choose_queue(hashed) if self.queues[1].enabled else 0
         queue = self.queues[number]
         tag = 0
         status = _checked(frame, parsed)
         if self._strips(queue) and length >= 18 and frame[12] == 0x81 and frame[13] == 0x00:
             tag = frame[14] << 8 | frame[15]
             frame = memoryview(bytes(frame[:12]) + bytes(frame[16:]))
-            status |= 0 if self._port.administered.vlan else RxStatus.VP
+            status |= 0 if self._port.hides_vlan else RxStatus.VP
         first_word = _packet_type(parsed) | kind
         try:
             if not self._put(queue, frame, first_word, hashed, status, tag):
@@ -110,7 +108,7 @@ class Receiver:
 
     def _strips(self, queue: Queue) -> bool:
         strip = queue.read(QueueRegister.DCTL) & QueueControl.VME
-        return bool(strip or self._port.administered.vlan)
+        return bool(strip or self._port.hides_vlan)
 
     def _put(
         self, queue: Queue, frame: memoryview, first_word: int, hashed: int, status: int, tag: int

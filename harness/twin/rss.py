@@ -53,8 +53,3 @@ class Spread:
                 self._known.clear()
             known = self._known[flow] = toeplitz(flow)
         return known, kind
-
-    @staticmethod
-    def queue(hashed: int) -> int:
-        """The queue for a hash: entry by entry of the table, queues take turns."""
-        return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.QUEUES

@@ -1,4 +1,4 @@
-"""The commands of vfio-user, done on a device; whatever is wrong with one is its reply's errno.
+"""The commands of vfio-user, done on a function; whatever is wrong with one is its reply's errno.
 
 Ref: QEMU 11.1, docs/interop/vfio-user.rst.
 """
@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from harness.twin.channel import MAX_DESCRIPTORS, Channel, ClientGone, Message
-from harness.twin.config_space import BYTES as CONFIG_BYTES
-from harness.twin.config_space import MSIX_BAR
-from harness.twin.device import Device
+from harness.twin.function import Function
 from harness.twin.memory import MOST_REGIONS, Refused
-from harness.uapi import ixgbe_vf, vfio_user
+from harness.uapi import vfio_user
 from harness.uapi.vfio import (
     DeviceFlag,
     DeviceInfo,
@@ -35,11 +33,6 @@ from harness.uapi.vfio_user import Command
 
 S = TypeVar("S", bound=ctypes.Structure)
 
-_REGION_BYTES = {
-    PciRegion.BAR0: ixgbe_vf.BAR_BYTES,
-    PciRegion(MSIX_BAR): ixgbe_vf.BAR_BYTES,
-    PciRegion.CONFIG: CONFIG_BYTES,
-}
 _DEVICE_INFO_BYTES = DeviceInfo.cap_offset.offset  # vfio-user ends before the capabilities
 _ACTIONS = IrqSetFlag.ACTION_MASK | IrqSetFlag.ACTION_UNMASK | IrqSetFlag.ACTION_TRIGGER
 _DATA = IrqSetFlag.DATA_NONE | IrqSetFlag.DATA_BOOL | IrqSetFlag.DATA_EVENTFD
@@ -49,8 +42,8 @@ _SINGLE_BYTES = 8  # the most that one of many writes carries
 class Server:
     """One client's commands, answered in the order in which they come."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    def __init__(self, function: Function) -> None:
+        self._function = function
         self._negotiated = False
         self._handlers: dict[int, Callable[[Message], bytes]] = {
             Command.DMA_MAP: self._map,
@@ -88,9 +81,9 @@ class Server:
     def client_gone(self) -> None:
         """Let go of the client's memory and interrupts; the device keeps its state."""
         self._negotiated = False
-        self._device.memory.unmap_all()
-        self._device.memory.channel = None
-        self._device.interrupts.disconnect()
+        self._function.memory.unmap_all()
+        self._function.memory.channel = None
+        self._function.vectors.disconnect()
 
     def _version(self, message: Message) -> bytes:
         _expect(not self._negotiated and not message.descriptors)
@@ -124,20 +117,20 @@ class Server:
         if offered.get("write_multiple") is True:
             agreed["write_multiple"] = True
         transfer = agreed.get("max_data_xfer_size", vfio_user.MAX_TRANSFER)
-        self._device.memory.largest_transfer = transfer
+        self._function.memory.largest_transfer = transfer
         return agreed
 
     def _map(self, message: Message) -> bytes:
         room, flags, offset, address, size = _unpack(vfio_user.DMA_MAP, message)
         _expect(room >= vfio_user.DMA_MAP.size and len(message.descriptors) <= 1)
         descriptor = message.descriptors[0] if message.descriptors else None
-        self._device.memory.map(address, size, flags, offset, descriptor)
+        self._function.memory.map(address, size, flags, offset, descriptor)
         return b""
 
     def _unmap(self, message: Message) -> bytes:
         room, flags, address, size = _unpack(vfio_user.DMA_UNMAP, message)
         _expect(room >= vfio_user.DMA_UNMAP.size and not message.descriptors and not flags)
-        self._device.memory.unmap(address, size)
+        self._function.memory.unmap(address, size)
         return bytes(message.payload)
 
     def _device_info(self, message: Message) -> bytes:
@@ -154,7 +147,7 @@ class Server:
     def _region_info(self, message: Message) -> bytes:
         asked = _structure(RegionInfo, message)
         _expect(asked.index <= max(PciRegion))
-        size = _REGION_BYTES.get(PciRegion(asked.index), 0)
+        size = self._function.regions.get(asked.index, 0)
         flags = RegionFlag.READ | RegionFlag.WRITE if size else 0
         return bytes(
             RegionInfo(argsz=ctypes.sizeof(RegionInfo), flags=flags, index=asked.index, size=size)
@@ -168,7 +161,7 @@ class Server:
         return bytes(
             IrqInfo(
                 argsz=ctypes.sizeof(IrqInfo), flags=flags, index=asked.index,
-                count=ixgbe_vf.VECTORS if has else 0,
+                count=self._function.vectors.count if has else 0,
             )
         )  # fmt: skip
 
@@ -180,7 +173,7 @@ class Server:
         data, action = asked.flags & _DATA, asked.flags & _ACTIONS
         _expect(_is_one(data) and _is_one(action) and asked.flags == data | action)
         _expect(asked.index <= max(PciIrq))
-        count = ixgbe_vf.VECTORS if asked.index == PciIrq.MSIX else 0
+        count = self._function.vectors.count if asked.index == PciIrq.MSIX else 0
         _expect(asked.start + asked.count <= count)
         values = message.payload[head:]
         if data == IrqSetFlag.DATA_BOOL:
@@ -194,7 +187,7 @@ class Server:
             return b""
         if not asked.count:
             if action == IrqSetFlag.ACTION_TRIGGER and asked.index == PciIrq.MSIX:
-                self._device.interrupts.disconnect()
+                self._function.vectors.disconnect()
             return b""
         for place in range(asked.count):
             if data == IrqSetFlag.DATA_NONE or values[place]:
@@ -208,25 +201,25 @@ class Server:
             eventfd = message.descriptors.pop(0) if message.descriptors else None
             if eventfd is not None:
                 os.set_blocking(eventfd, False)
-            self._device.interrupts.connect(vector, eventfd)
+            self._function.vectors.connect(vector, eventfd)
 
     def _act(self, vector: int, action: int) -> None:
         if action == IrqSetFlag.ACTION_TRIGGER:
-            self._device.interrupts.trigger(vector)
+            self._function.vectors.trigger(vector)
         else:
-            self._device.interrupts.mask(vector, action == IrqSetFlag.ACTION_MASK)
+            self._function.vectors.mask(vector, action == IrqSetFlag.ACTION_MASK)
 
     def _region_read(self, message: Message) -> bytes:
         offset, region, count = _unpack(vfio_user.REGION_ACCESS, message)
         _expect(not message.descriptors)
-        _check_access(region, offset, count)
+        self._check_access(region, offset, count)
         head = bytes(message.payload)
         if region == PciRegion.BAR0:
             _expect(count in (4, 8) and not offset % 4)
             words = range(offset, offset + count, 4)
-            return head + b"".join(self._device.read(at).to_bytes(4, "little") for at in words)
+            return head + b"".join(self._function.read(at).to_bytes(4, "little") for at in words)
         if region == PciRegion.CONFIG:
-            return head + self._device.config.read(offset, count)
+            return head + self._function.config.read(offset, count)
         return head + bytes(count)  # MSI-X table and pending bits: the client has its own
 
     def _region_write(self, message: Message) -> bytes:
@@ -246,17 +239,22 @@ class Server:
         return head.pack(writes)
 
     def _write(self, region: int, offset: int, data: bytes) -> None:
-        _check_access(region, offset, len(data))
+        self._check_access(region, offset, len(data))
         if region == PciRegion.BAR0:
             _expect(len(data) in (4, 8) and not offset % 4)
             for at in range(0, len(data), 4):
-                self._device.write(offset + at, int.from_bytes(data[at : at + 4], "little"))
+                self._function.write(offset + at, int.from_bytes(data[at : at + 4], "little"))
         elif region == PciRegion.CONFIG:
-            self._device.config.write(offset, data)
+            self._function.config.write(offset, data)
+
+    def _check_access(self, region: int, offset: int, count: int) -> None:
+        """Refuse what does not lie within its region, the largest of which fits one transfer."""
+        _expect(region <= max(PciRegion) and count > 0)
+        _expect(offset + count <= self._function.regions.get(region, 0))
 
     def _reset(self, message: Message) -> bytes:
         _expect(not message.payload and not message.descriptors)
-        self._device.reset()
+        self._function.reset()
         return b""
 
 
@@ -292,9 +290,3 @@ def _structure(kind: type[S], message: Message) -> S:
     _expect(len(message.payload) == size and not message.descriptors)
     _expect(int.from_bytes(message.payload[:4], "little") >= size)
     return kind.from_buffer_copy(message.payload)
-
-
-def _check_access(region: int, offset: int, count: int) -> None:
-    """An access lies within its region, the largest of which fits into one transfer."""
-    _expect(region <= max(PciRegion) and count > 0)
-    _expect(offset + count <= _REGION_BYTES.get(PciRegion(region), 0))

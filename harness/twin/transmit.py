@@ -9,7 +9,7 @@ from harness.twin.dma_log import Kind
 from harness.twin.interrupts import Interrupts
 from harness.twin.memory import DmaFault, GuestMemory
 from harness.twin.offload import Context
-from harness.twin.port import Port
+from harness.twin.port_side import PortSide
 from harness.twin.queue import Queue
 from harness.twin.statistics import Statistics
 from harness.uapi import ixgbe_vf
@@ -44,12 +44,13 @@ class Transmitter:
     def __init__(
         self,
         memory: GuestMemory,
-        port: Port,
+        port: PortSide,
         interrupts: Interrupts,
         statistics: Statistics,
         send: Send,
+        queues: int = ixgbe_vf.QUEUES,
     ) -> None:
-        self.queues = [Queue(number) for number in range(ixgbe_vf.QUEUES)]
+        self.queues = [Queue(number) for number in range(queues)]
         self._contexts = [Context() for _ in self.queues]
         self._memory = memory
         self._port = port
@@ -133,7 +134,7 @@ class Transmitter:
 
     def _emit(self, parts: list[Part], command: int, options: int, context: Context) -> None:
         """Put one frame onto the wire, or what it becomes: a frame for each segment."""
-        tag = self._port.administered.vlan  # VMVIR: the port's own, whatever the driver asks for
+        tag = self._port.inserted_vlan  # VMVIR: the port's own, whatever the driver asks for
         if not tag and command & TxCommand.VLE:
             tag = context.vlan
         if not (options & _OFFLOADED or command & TxCommand.TSE or tag):

@@ -203,7 +203,7 @@ class Run:
         for _ in range(self._chance.randrange(1, 8)):
             head = self._chance.choice(HEADS) + bytes(6) + self._chance.choice(TYPES)
             size = self._chance.choice((14, 60, 1514, 9014, 9728, self._chance.randrange(14, 9729)))
-            self._twin.device.receiver.take(memoryview(head.ljust(size, b"\x11")[:size]))
+            self._twin.device.receive(memoryview(head.ljust(size, b"\x11")[:size]))
             self.counted.frames += 1
 
     def _tell(self) -> None:

@@ -135,7 +135,7 @@ def test_the_number_of_entries_is_written_once_a_turn(guest: Guest, tmp_path: Pa
     """The entries are there before: whoever reads the file meanwhile sees whole batches."""
     log = tmp_path / "dma.log"
     guest.turn()
-    guest.device.receiver.take(memoryview(frame_of(60)))
+    guest.device.receive(memoryview(frame_of(60)))
     assert HEAD.unpack_from(log.read_bytes())[0] == 0
     guest.turn()
     assert HEAD.unpack_from(log.read_bytes())[0] == 3

@@ -65,7 +65,7 @@ def tell(guest: Guest) -> Iterator[Tell]:
 def take(guest: Guest, *frames: bytes) -> None:
     """Frames from the wire, before the program's loop does anything else."""
     for frame in frames:
-        guest.device.receiver.take(memoryview(frame))
+        guest.device.receive(memoryview(frame))
 
 
 def until_nothing_is_late(guest: Guest) -> None:

@@ -117,7 +117,7 @@ class Guest:
     def hear(self, *frames: bytes) -> None:
         """Frames come from the wire, all in one go."""
         for frame in frames:
-            self.device.receiver.take(memoryview(frame))
+            self.device.receive(memoryview(frame))
         self.turn()
 
     def turn(self) -> float:

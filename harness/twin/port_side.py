@@ -1,0 +1,42 @@
+"""What a VF needs of the port that lends it, be that a model of the port's driver or a chip."""
+
+from __future__ import annotations
+
+from typing import Callable, Protocol
+
+from harness.twin.mailbox import Words
+
+
+class PortSide(Protocol):
+    """The port as its VF meets it: the other end of the mailbox, the link, and what is let pass."""
+
+    ring: Callable[[], None]
+    """What interrupts the VF for its mailbox; the VF sets it."""
+
+    @property
+    def mailbox(self) -> Words:
+        """The VF's end of the mailbox."""
+
+    @property
+    def has_late_replies(self) -> bool:
+        """Whether a message to the VF waits for its time."""
+
+    @property
+    def inserted_vlan(self) -> int:
+        """The tag that each frame of the VF gets, whatever its driver asks for; 0 for none."""
+
+    @property
+    def hides_vlan(self) -> bool:
+        """Whether a received frame's tag is taken out and not told to the VF's driver."""
+
+    def links(self) -> int:
+        """Return what VFLINKS reads."""
+
+    def vf_was_reset(self) -> None:
+        """Forget what the VF asked for, as far as its reset undoes it."""
+
+    def lets_out(self, source: bytes) -> bool:
+        """Say whether the VF may send a frame with this source address."""
+
+    def choose_queue(self, hashed: int) -> int:
+        """Return the VF's receive queue for a frame with this RSS hash."""

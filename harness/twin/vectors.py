@@ -1,0 +1,56 @@
+"""MSI-X vectors of a function: the eventfds that stand for them, and what their client masks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+_ONE = (1).to_bytes(8, "little")
+
+
+class Vectors:
+    """*count* vectors, each of which leads to an eventfd or nowhere."""
+
+    def __init__(self, count: int) -> None:
+        self._eventfds: list[int | None] = [None] * count
+        self._masked = [False] * count  # by the client
+        self._pending = [False] * count  # held back by that
+        self.lost = 0
+        """How many of the next interrupts get lost: what a twin that misbehaves does."""
+
+    @property
+    def count(self) -> int:
+        return len(self._eventfds)
+
+    def forget_pending(self) -> None:
+        """Drop every message that a mask holds back; a reset of the function does that."""
+        self._pending = [False] * self.count
+
+    def trigger(self, vector: int) -> None:
+        """Send a vector's message, whatever the device's own registers say."""
+        if self._masked[vector]:
+            self._pending[vector] = True
+        elif self.lost:
+            self.lost -= 1
+        elif (eventfd := self._eventfds[vector]) is not None:
+            with contextlib.suppress(BlockingIOError):  # its count is full: it is signalled
+                os.write(eventfd, _ONE)
+
+    def connect(self, vector: int, eventfd: int | None) -> None:
+        """Let *vector* lead to *eventfd*, which is ours from now on; None lets it lead nowhere."""
+        old, self._eventfds[vector] = self._eventfds[vector], eventfd
+        if old is not None:
+            os.close(old)
+
+    def mask(self, vector: int, masked: bool) -> None:
+        """Hold a vector's messages back, or let them go; one that was held back goes then."""
+        self._masked[vector] = masked
+        if self._pending[vector] and not masked:
+            self._pending[vector] = False
+            self.trigger(vector)
+
+    def disconnect(self) -> None:
+        """Let no vector lead anywhere."""
+        for vector in range(self.count):
+            self.connect(vector, None)
+            self._masked[vector] = self._pending[vector] = False
