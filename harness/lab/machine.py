@@ -17,13 +17,13 @@ from pathlib import Path
 from harness.errors import LabError
 from harness.guest.qmp import Qmp
 from harness.lab.accelerator import ACCEL, CPU, VIOMMU
+from harness.lab.card import Card, start_chip
 from harness.lab.chroot import in_tree
 from harness.lab.image import Image
 from harness.waiting import Deadline, WaitError, wait_for
 
 BOOT_SECONDS = 120
 MANAGEMENT_MAC = "52:54:00:82:57:fe"
-PORT_MAC = "52:54:00:82:58"
 MIGRATION_MAC = "52:54:00:82:59"
 MIGRATION_MTU = 16000
 """Large, since an emulated processor pays by the packet."""
@@ -31,12 +31,12 @@ MIGRATION_MTU = 16000
 
 @dataclass(frozen=True, slots=True)
 class Cables:
-    """Descriptors that a machine inherits: its tap on the wire, and its end of the other cable.
+    """Descriptors that a machine inherits: a tap for each port, and its end of the other cable.
 
     That one leads to the other host and carries nothing but migrations.
     """
 
-    wire: int
+    wires: tuple[int, ...]
     migration: int
 
 
@@ -54,12 +54,18 @@ class MachineSpec:
     memory_mib: int
     cpus: int
     accelerator: str
+    card: Card
     forwards: tuple[tuple[int, int], ...]
 
     @property
     def process_name(self) -> str:
         """How the process is found again, by whoever comes later."""
         return process_name(self.lab, self.host)
+
+    @property
+    def chip_name(self) -> str:
+        """How the process of its chip is found again."""
+        return chip_name(self.lab, self.host)
 
     def argv(self, cables: Cables) -> list[str]:
         """QEMU's arguments."""
@@ -74,7 +80,7 @@ class MachineSpec:
             "qemu-system-x86_64", "-name", self.process_name,
             "-nodefaults", "-display", "none", "-no-reboot",
             "-M", "q35", "-accel", ACCEL[self.accelerator], "-cpu", CPU[self.accelerator],
-            "-smp", str(self.cpus), "-m", str(self.memory_mib),
+            "-smp", str(self.cpus), *self.card.memory(self.memory_mib),
             # The vIOMMU must come before every device that it is to translate for.
             "-device", VIOMMU,
             "-kernel", "/lab/vmlinuz", "-initrd", "/lab/host-initramfs", "-append", append,
@@ -87,16 +93,14 @@ class MachineSpec:
             f"mac={MIGRATION_MAC}:{self.number:02x}",
             "-object", "rng-random,id=random,filename=/dev/urandom",
             "-device", "virtio-rng-pci,rng=random",
-            "-device", "pcie-root-port,id=slot1,chassis=1,slot=1,bus-reserve=1",
-            "-netdev", f"tap,id=wire,fd={cables.wire}",
-            "-device", f"igb,netdev=wire,bus=slot1,romfile=,mac={PORT_MAC}:{self.number:02x}",
+            *self.card.arguments(self.host, self.number, cables.wires),
             "-serial", f"file:/run/{self.host}.console",
             "-qmp", f"unix:/run/{self.host}.qmp,server=on,wait=off",
         ]  # fmt: skip
 
     def state_name(self, image: Image) -> str:
         """The file of a saved state: it belongs to one image and one command line."""
-        content = json.dumps([image.hash, self.argv(Cables(0, 0))])
+        content = json.dumps([image.hash, self.argv(Cables((0,) * self.card.ports, 0))])
         return f"state-{self.host}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
@@ -110,9 +114,18 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
         self.state = image.folder / spec.state_name(image)
 
-    def start(self, cables: Cables, *, resume: bool, dies_with_us: bool) -> None:
-        """Start QEMU; with *resume* it waits for a saved state instead of booting."""
+    def start(
+        self, cables: Cables, deadline: Deadline, *, resume: bool, dies_with_us: bool
+    ) -> None:
+        """Start QEMU, and first its chip; with *resume* it waits for a state, and does not boot."""
         incoming = ["-incoming", "defer"] if resume else []
+        if self.spec.card.is_software_chip:
+            chip = start_chip(
+                self.spec.card, name=self.spec.chip_name, host=self.spec.host,
+                number=self.spec.number, run=self._run, wires=cables.wires,
+                dies_with_us=dies_with_us, deadline=deadline,
+            )  # fmt: skip
+            _children[chip.pid] = chip
         with (self._run / f"{self.spec.host}.log").open("wb") as log:
             process = subprocess.Popen(
                 in_tree(
@@ -120,10 +133,15 @@ class Machine:
                     binds={"/lab": self._image.folder, "/run": self._run},
                     dies_with_us=dies_with_us,
                 ),
-                pass_fds=[cables.wire, cables.migration], start_new_session=True,
+                pass_fds=self._inherited(cables), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self._process = _children[process.pid] = process
+
+    def _inherited(self, cables: Cables) -> list[int]:
+        """What QEMU gets; the wires of a chip are the chip's."""
+        wires = () if self.spec.card.is_software_chip else cables.wires
+        return [*wires, cables.migration]
 
     def resume(self, deadline: Deadline) -> None:
         """Load the saved state and run on."""
@@ -226,14 +244,28 @@ def process_name(lab: str, host: str) -> str:
     return f"vf-harness-lab-{lab}-{host}"
 
 
+def chip_name(lab: str, host: str) -> str:
+    """The ``--name`` of the chip of a machine."""
+    return f"{process_name(lab, host)}-chip"
+
+
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Machines that this very process started: whoever ends one of them has to reap it too."""
 
 
 def machines_of(lab: str, hosts: tuple[str, ...]) -> dict[str, int]:
     """Process ids of the machines of *lab* on this machine, by host, whoever started them."""
+    return _processes("-name", {process_name(lab, host): host for host in hosts})
+
+
+def chips_of(lab: str, hosts: tuple[str, ...]) -> dict[str, int]:
+    """Process ids of the chips of those machines, by host."""
+    return _processes("--name", {chip_name(lab, host): host for host in hosts})
+
+
+def _processes(option: str, names: dict[str, str]) -> dict[str, int]:
+    """Whoever has a name of *names* after *option* in its command line, by what that leads to."""
     found = {}
-    names = {process_name(lab, host): host for host in hosts}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -241,16 +273,16 @@ def machines_of(lab: str, hosts: tuple[str, ...]) -> dict[str, int]:
             argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
-        if "-name" in argv[:-1]:  # whatever the program: what enters the tree becomes QEMU
-            name = argv[argv.index("-name") + 1]
+        if option in argv[:-1]:  # whatever the program: what enters the tree becomes QEMU
+            name = argv[argv.index(option) + 1]
             if name in names:
                 found[names[name]] = int(entry.name)
     return found
 
 
 def end_machines(lab: str, hosts: tuple[str, ...]) -> None:
-    """Kill every machine of *lab* on this machine, and return when they are gone."""
-    for name, process in machines_of(lab, hosts).items():
+    """Kill every machine of *lab* on this machine and its chip; return when they are gone."""
+    for name, process in (*machines_of(lab, hosts).items(), *chips_of(lab, hosts).items()):
         try:
             descriptor = os.pidfd_open(process)
         except ProcessLookupError:

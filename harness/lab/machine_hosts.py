@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.errors import LabError
 from harness.lab.accelerator import accelerator
+from harness.lab.card import Card
 from harness.lab.clocks import set_clock
 from harness.lab.image import Image
 from harness.lab.keys import CLIENT, known_hosts
@@ -20,6 +21,7 @@ from harness.lab.machine import (
     end_machines,
     machines_of,
 )
+from harness.lab.port_slot import plug_ports
 from harness.lab.tree import Progress
 from harness.lab.wire import Wire
 from harness.topology import Emulation, Topology
@@ -64,10 +66,12 @@ class MachineHosts:
             for number, name in enumerate(self._topology.hosts, start=1)
         ]
         resumed = all(machine.state.exists() for machine in machines)
-        _start(machines, wire, progress, resume=resumed, dies_with_us=dies_with_us)
         self._write_known_hosts(built)
+        reached = self.reached(built)
+        _start(machines, wire, progress, resume=resumed, dies_with_us=dies_with_us)
         if resumed:
-            set_clock(self.reached(built))
+            set_clock(reached)
+        plug_ports(reached)
 
     def end(self) -> None:
         """End their QEMUs."""
@@ -87,8 +91,14 @@ class MachineHosts:
             memory_mib=self._emulation.host_memory_mib,
             cpus=self._emulation.host_cpus,
             accelerator=fast,
+            card=self._card(name),
             forwards=((self._topology.hosts[name].port, 22),),
         )
+
+    def _card(self, name: str) -> Card:
+        ports = self._topology.hosts[name].ports
+        device = next(iter(ports.values())).device
+        return Card(device, len(ports), self._emulation.vfs)
 
     def _write_known_hosts(self, built: Image) -> None:
         """The keys that the machines must show."""
@@ -107,10 +117,8 @@ def _start(
     with ExitStack() as ours:
         ends = [ours.enter_context(end) for end in socket.socketpair(type=socket.SOCK_DGRAM)]
         for machine, end in zip(machines, ends, strict=True):
-            tap = wire.tap(machine.spec.host)
-            ours.callback(os.close, tap)
-            cables = Cables(tap, end.fileno())
-            machine.start(cables, resume=resume, dies_with_us=dies_with_us)
+            cables = Cables(_taps(machine.spec, wire, ours), end.fileno())
+            machine.start(cables, deadline, resume=resume, dies_with_us=dies_with_us)
     for machine in machines:
         if resume:
             machine.resume(deadline)
@@ -120,3 +128,13 @@ def _start(
         progress(f"saving the state of {names} for the next start")
         for machine in machines:
             machine.save(deadline)
+
+
+def _taps(spec: MachineSpec, wire: Wire, ours: ExitStack) -> tuple[int, ...]:
+    """A tap on the wire for each port of a machine; closed with *ours*."""
+    taps = []
+    for port in range(spec.card.ports):
+        name = spec.host if not port else f"{spec.host}-{port}"
+        taps.append(wire.tap(name, vnet_header=not spec.card.is_software_chip))
+        ours.callback(os.close, taps[-1])
+    return tuple(taps)

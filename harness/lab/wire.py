@@ -51,13 +51,17 @@ class Wire:
         )  # fmt: skip
         self._attach(name, bridge)
 
-    def tap(self, name: str) -> int:
-        """A new tap on the bridge; its descriptor is the caller's, and closing it ends the tap."""
+    def tap(self, name: str, *, vnet_header: bool = True) -> int:
+        """A new tap on the bridge; its descriptor is the caller's, and closing it ends the tap.
+
+        With *vnet_header* each frame has the header before it that QEMU's own cards expect.
+        """
         with ExitStack() as undo:
             with inside(self.namespace):
                 descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
                 undo.callback(os.close, descriptor)
-                flags = if_tun.Flag.TAP | if_tun.Flag.NO_PI | if_tun.Flag.VNET_HDR
+                flags = if_tun.Flag.TAP | if_tun.Flag.NO_PI
+                flags |= if_tun.Flag.VNET_HDR if vnet_header else 0
                 request = struct.pack("16sH22x", name.encode(), flags)
                 fcntl.ioctl(descriptor, if_tun.Ioctl.SETIFF, request)
             ip("-n", self.namespace, "link", "set", name, "mtu", str(self.mtu))

@@ -214,6 +214,11 @@ class Emulation(Entry):
     host_cpus: values.Count = Field(
         default=2, description="CPUs of each machine, 1 or more", examples=[2]
     )
+    vfs: Annotated[int, Field(strict=True, ge=1, le=63)] = Field(
+        default=8,
+        description="how many VFs each port of a software 82599 has, 1 to 63",
+        examples=[8],
+    )
     wire_mtu: values.Mtu = Field(
         default=9216, description="MTU of the wire between them, 68 to 65535", examples=[9216]
     )

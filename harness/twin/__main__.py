@@ -35,7 +35,7 @@ class EventLoop:
             stack.callback(self._log.close)
         self._changes = os.open(options.bme, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         stack.callback(os.close, self._changes)
-        self._tap = Tap(options.tap)
+        self._tap = Tap.named(options.tap)
         stack.callback(self._tap.close)
         self._device = Device(
             port=Port(mtu=options.port_mtu, link_mbit=options.link_mbit),

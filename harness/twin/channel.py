@@ -127,6 +127,12 @@ class Channel:
             self._awaited.discard(number)
             self._replies.pop(number, None)
 
+    def tell(self, command: Command, *payload: bytes) -> None:
+        """Ask the client for something and never look at its reply.  Raises ClientGone."""
+        number = self._next_number
+        self._next_number = (number + 1) & 0xFFFF
+        self._send(number, command, 0, 0, *payload)
+
     def close(self) -> None:
         """Close the socket, and the descriptors that nobody took."""
         for message in self._whole:

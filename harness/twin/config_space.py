@@ -6,11 +6,11 @@ What is served here is what VFIO would serve.  Ref: Linux, drivers/vfio/pci/vfio
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Callable
 
 from harness.twin.capability import Capability
+from harness.twin.config_bytes import COMMAND_WRITABLE, ConfigBytes
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_vf import EXPRESS, MSIX
 from harness.uapi.pci_regs import (
@@ -20,11 +20,9 @@ from harness.uapi.pci_regs import (
     Express,
     Msix,
     Register,
-    Size,
     Status,
 )
 
-BYTES = int(Size.CFG_SPACE_EXP_SIZE)
 MSIX_BAR = 3
 PBA_OFFSET = 0x2000
 
@@ -32,12 +30,9 @@ _ETHERNET = 0x020000
 _REVISION = 0x01
 _EXPRESS_ENDPOINT_V2 = 0x0002
 _LINK_X8_5GT = 0x82
-_COMMAND_WRITABLE = (
-    Command.MEMORY | Command.MASTER | Command.PARITY | Command.SERR | Command.INTX_DISABLE
-)
 
 
-class ConfigSpace:
+class ConfigSpace(ConfigBytes):
     """4096 bytes, some of which can be written.
 
     With *erratum_35* the PCI Express capability has version 0 and zeros for what the device can,
@@ -55,8 +50,7 @@ class ConfigSpace:
         changed: Callable[[str, bytes], None] = lambda _name, _now: None,
         reset: Callable[[], None] = lambda: None,
     ) -> None:
-        self._bytes = bytearray(BYTES)
-        self._writable = bytearray(BYTES)
+        super().__init__()
         self._capabilities = capabilities
         self._commanded = commanded
         self._changed = changed
@@ -71,19 +65,12 @@ class ConfigSpace:
         self.registers = {each.name: self._registers_of(each) for each in capabilities}
         """Those of each capability, as they are now."""
 
-    @property
-    def command(self) -> int:
-        """The COMMAND register."""
-        return int.from_bytes(self._bytes[Register.COMMAND : Register.COMMAND + 2], "little")
-
     def read(self, offset: int, count: int) -> bytes:
         return bytes(self._bytes[offset : offset + count])
 
     def write(self, offset: int, data: bytes) -> None:
         """Write what can be written there; the rest is ignored, as the device does."""
-        for at, value in enumerate(data, offset):
-            mask = self._writable[at]
-            self._bytes[at] = self._bytes[at] & ~mask & 0xFF | value & mask
+        self.take(offset, data)
         end = offset + len(data)
         if offset < Register.COMMAND + 2 and end > Register.COMMAND:
             self._note_command()
@@ -96,14 +83,14 @@ class ConfigSpace:
     def set_master(self, on: bool) -> None:
         """Set or clear Bus Master Enable as a host does through VFIO: the guest is told nothing."""
         others = self.command & ~Command.MASTER
-        self._put("<H", Register.COMMAND, others | (Command.MASTER if on else 0))
+        self.put("<H", Register.COMMAND, others | (Command.MASTER if on else 0))
         self._note_command()
         self._note_registers()
 
     def clear(self) -> None:
         """What a function level reset does here."""
-        self._put("<H", Register.COMMAND, 0)
-        self._put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1)
+        self.put("<H", Register.COMMAND, 0)
+        self.put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1)
         for each in self._capabilities:
             for at, count in each.writable:
                 self._bytes[at : at + count] = bytes(count)
@@ -125,48 +112,39 @@ class ConfigSpace:
         return self.read(capability.offset, capability.length)
 
     def _header(self) -> None:
-        self._put("<HH", Register.VENDOR_ID, ixgbe_vf.VENDOR, ixgbe_vf.DEVICE)
-        self._put("<H", Register.COMMAND, 0, writable=_COMMAND_WRITABLE)
-        self._put("<H", Register.STATUS, Status.CAP_LIST)
-        self._put("<I", Register.CLASS_REVISION, _ETHERNET << 8 | _REVISION)
-        self._put("<HH", Register.SUBSYSTEM_VENDOR_ID, ixgbe_vf.VENDOR, 0)
-        self._bar(Register.BASE_ADDRESS_0, BaseAddress.TYPE_64)
-        self._bar(Register.BASE_ADDRESS_3, BaseAddress.TYPE_64)
-        self._put("<B", Register.CAPABILITY_LIST, MSIX)
-
-    def _bar(self, offset: int, flags: int) -> None:
-        writable = -ixgbe_vf.BAR_BYTES & (1 << 64) - 1
-        self._put("<Q", offset, flags, writable=writable)
+        self.put("<HH", Register.VENDOR_ID, ixgbe_vf.VENDOR, ixgbe_vf.DEVICE)
+        self.put("<H", Register.COMMAND, 0, writable=COMMAND_WRITABLE)
+        self.put("<H", Register.STATUS, Status.CAP_LIST)
+        self.put("<I", Register.CLASS_REVISION, _ETHERNET << 8 | _REVISION)
+        self.put("<HH", Register.SUBSYSTEM_VENDOR_ID, ixgbe_vf.VENDOR, 0)
+        self.put_bar(Register.BASE_ADDRESS_0, BaseAddress.TYPE_64, ixgbe_vf.BAR_BYTES)
+        self.put_bar(Register.BASE_ADDRESS_3, BaseAddress.TYPE_64, ixgbe_vf.BAR_BYTES)
+        self.put("<B", Register.CAPABILITY_LIST, MSIX)
 
     def _msix(self) -> None:
-        self._put("<BB", MSIX, CapabilityId.MSIX, EXPRESS)
+        self.put("<BB", MSIX, CapabilityId.MSIX, EXPRESS)
         enable = Msix.FLAGS_ENABLE | Msix.FLAGS_MASKALL
-        self._put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1, writable=enable)
-        self._put("<I", MSIX + Msix.TABLE, MSIX_BAR)
-        self._put("<I", MSIX + Msix.PBA, PBA_OFFSET | MSIX_BAR)
+        self.put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1, writable=enable)
+        self.put("<I", MSIX + Msix.TABLE, MSIX_BAR)
+        self.put("<I", MSIX + Msix.PBA, PBA_OFFSET | MSIX_BAR)
 
     def _express(self, erratum_35: bool) -> None:
-        self._put("<BB", EXPRESS, CapabilityId.EXP, 0)
-        self._put("<H", EXPRESS + Express.DEVCTL, 0, writable=0x00FF)
+        self.put("<BB", EXPRESS, CapabilityId.EXP, 0)
+        self.put("<H", EXPRESS + Express.DEVCTL, 0, writable=0x00FF)
         if erratum_35:
             return
-        self._put("<H", EXPRESS + Express.FLAGS, _EXPRESS_ENDPOINT_V2)
-        self._put("<I", EXPRESS + Express.DEVCAP, Express.DEVCAP_FLR)
-        self._put("<I", EXPRESS + Express.LNKCAP, _LINK_X8_5GT)
-        self._put("<H", EXPRESS + Express.LNKSTA, _LINK_X8_5GT)
+        self.put("<H", EXPRESS + Express.FLAGS, _EXPRESS_ENDPOINT_V2)
+        self.put("<I", EXPRESS + Express.DEVCAP, Express.DEVCAP_FLR)
+        self.put("<I", EXPRESS + Express.LNKCAP, _LINK_X8_5GT)
+        self.put("<H", EXPRESS + Express.LNKSTA, _LINK_X8_5GT)
 
     def _invented(self) -> None:
         """Whatever is in no real VF, each at the end of the list: bytes that can be written."""
         link = EXPRESS + 1
         for each in self._capabilities:
             if each.id:
-                self._put("<B", link, each.at)
-                self._put("<BB", each.at, each.id, 0)
+                self.put("<B", link, each.at)
+                self.put("<BB", each.at, each.id, 0)
                 link = each.at + 1
             for at, count in each.writable:
                 self._writable[at : at + count] = b"\xff" * count
-
-    def _put(self, layout: str, offset: int, *values: int, writable: int = 0) -> None:
-        struct.pack_into(layout, self._bytes, offset, *values)
-        if writable:
-            struct.pack_into(layout, self._writable, offset, writable)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
-from harness.twin.config_space import ConfigSpace
 from harness.twin.dma_log import MISBEHAVED
+
+
+class Mastering(Protocol):
+    """A configuration space, as far as an access asks it."""
+
+    @property
+    def masters_bus(self) -> bool:
+        """Whether Bus Master Enable is set."""
 
 
 @dataclass
@@ -19,7 +27,7 @@ class Misbehaviour:
     *corrupts*: so many of the next frames have one wrong byte.
     """
 
-    config: ConfigSpace
+    config: Mastering
     ignores_bme: bool = False
     late_ns: int = 0
     corrupts: int = 0

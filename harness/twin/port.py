@@ -41,6 +41,7 @@ class Port:
 
     def __init__(self, *, mtu: int = ETH_DATA_LEN, link_mbit: int = 10_000) -> None:
         self.ring: Callable[[], None] = lambda: None
+        self.psrtype = 0
         self.mailbox = MailboxRegisters(self._message, self._acknowledged, lambda: self.ring())
         self.administered = Administered()
         self.link_mbit = link_mbit
@@ -140,7 +141,8 @@ class Port:
 
     def choose_queue(self, hashed: int) -> int:
         """Entry by entry of the table, the VF's queues take turns (ixgbe_setup_reta)."""
-        return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.QUEUES
+        queues = 1 << (self.psrtype >> ixgbe_vf.PSRTYPE_RQPL_SHIFT)
+        return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.QUEUES % queues
 
     def vf_was_reset(self) -> None:
         """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet."""

@@ -13,6 +13,9 @@ class PortSide(Protocol):
     ring: Callable[[], None]
     """What interrupts the VF for its mailbox; the VF sets it."""
 
+    psrtype: int
+    """VFPSRTYPE, whose upper three bits say how many queues frames are spread over."""
+
     @property
     def mailbox(self) -> Words:
         """The VF's end of the mailbox."""

@@ -8,12 +8,12 @@ from collections import deque
 
 from harness.twin import checksum, rss
 from harness.twin.dma_log import Kind
-from harness.twin.interrupts import Interrupts
 from harness.twin.memory import Bytes, DmaFault, GuestMemory
 from harness.twin.misbehaviour import Misbehaviour
 from harness.twin.port_side import PortSide
 from harness.twin.queue import Queue
-from harness.twin.statistics import Statistics
+from harness.twin.statistics import Counts
+from harness.twin.vectors import Causes
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_vf import (
     DESCRIPTOR_BYTES,
@@ -39,8 +39,8 @@ class Receiver:
         self,
         memory: GuestMemory,
         port: PortSide,
-        interrupts: Interrupts,
-        statistics: Statistics,
+        interrupts: Causes,
+        statistics: Counts,
         misbehaviour: Misbehaviour,
         queues: int = ixgbe_vf.QUEUES,
     ) -> None:
@@ -69,7 +69,7 @@ class Receiver:
         length = len(frame)
         parsed = checksum.parse(frame)
         hashed, kind = self._spread.hash(frame, parsed)
-        number = self._port.choose_queue(hashed) if self.queues[1].enabled else 0
+        number = self._port.choose_queue(hashed)
         queue = self.queues[number]
         tag = 0
         status = _checked(frame, parsed)

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from harness.uapi.ixgbe_vf import CHECKSUM_BYTES, Register
 
 _32_BITS, _36_BITS = (1 << 32) - 1, (1 << 36) - 1
+
+
+class Counts(Protocol):
+    """What a receiver and a transmitter count; lengths are in bytes, without the checksum."""
+
+    missed: int
+    spoofed: int
+    malformed: int
+    unsent: int
+
+    def receive(self, length: int, *, multicast: bool) -> None:
+        """Count a frame that got into memory."""
+
+    def send(self, length: int) -> None:
+        """Count a frame that was sent."""
 
 
 @dataclass

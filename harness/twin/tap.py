@@ -18,24 +18,33 @@ Part = Union[bytes, bytearray, memoryview]
 
 
 class Tap:
-    """The tap *name*, which is there already; ours alone, and closing it ends nothing but that."""
+    """A tap, of which *descriptor* is ours alone; closing it ends nothing but that."""
 
-    def __init__(self, name: str) -> None:
-        """Raises OSError: ENODEV for one that is not there, EBUSY for one that somebody has."""
-        if not Path("/sys/class/net", name, "tun_flags").exists():
-            raise OSError(errno.ENODEV, f"{name}: there is no such tap")  # it would be made
-        self._descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            flags = if_tun.Flag.TAP | if_tun.Flag.NO_PI
-            fcntl.ioctl(
-                self._descriptor, if_tun.Ioctl.SETIFF, struct.pack("16sH22x", name.encode(), flags)
-            )
-        except OSError:
-            os.close(self._descriptor)
-            raise
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
         largest = ixgbe_vf.MAX_FRAME_BYTES - ixgbe_vf.CHECKSUM_BYTES + ixgbe_vf.TAG_BYTES
         self._buffer = bytearray(largest + 1)  # what is longer is cut off, and still too long
         self._view = memoryview(self._buffer)
+
+    @classmethod
+    def named(cls, name: str) -> Tap:
+        """Open the tap *name*, which is there already.
+
+        Raises OSError: ENODEV for one that is not there, EBUSY for one that somebody has.
+        """
+        if not Path("/sys/class/net", name, "tun_flags").exists():
+            raise OSError(errno.ENODEV, f"{name}: there is no such tap")  # it would be made
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            flags = if_tun.Flag.TAP | if_tun.Flag.NO_PI
+            fcntl.ioctl(
+                descriptor, if_tun.Ioctl.SETIFF, struct.pack("16sH22x", name.encode(), flags)
+            )
+        except OSError:
+            os.close(descriptor)
+            raise
+        return cls(descriptor)
 
     def fileno(self) -> int:
         return self._descriptor

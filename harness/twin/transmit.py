@@ -6,12 +6,12 @@ from typing import Callable, Union
 
 from harness.twin import offload
 from harness.twin.dma_log import Kind
-from harness.twin.interrupts import Interrupts
 from harness.twin.memory import DmaFault, GuestMemory
 from harness.twin.offload import Context
 from harness.twin.port_side import PortSide
 from harness.twin.queue import Queue
-from harness.twin.statistics import Statistics
+from harness.twin.statistics import Counts
+from harness.twin.vectors import Causes
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_vf import (
     DESCRIPTOR_BYTES,
@@ -45,8 +45,8 @@ class Transmitter:
         self,
         memory: GuestMemory,
         port: PortSide,
-        interrupts: Interrupts,
-        statistics: Statistics,
+        interrupts: Causes,
+        statistics: Counts,
         send: Send,
         queues: int = ixgbe_vf.QUEUES,
     ) -> None:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import Protocol
 
 _ONE = (1).to_bytes(8, "little")
+
+
+class Causes(Protocol):
+    """What a queue tells that its driver has something to do."""
+
+    def cause(self, queue: int, *, transmit: bool) -> None:
+        """Queue number *queue* has something for its driver."""
 
 
 class Vectors:

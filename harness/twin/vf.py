@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Callable
 
 from harness.twin.capability import Capability
-from harness.twin.config_space import BYTES, MSIX_BAR, ConfigSpace
+from harness.twin.config_bytes import BYTES
+from harness.twin.config_space import MSIX_BAR, ConfigSpace
 from harness.twin.dma_log import DmaLog
 from harness.twin.interrupts import Interrupts
 from harness.twin.memory import GuestMemory
@@ -49,11 +50,12 @@ class Vf:
         log: DmaLog | None = None,
         erratum_35: bool = False,
         capabilities: Sequence[Capability] = (),
+        configuration: type[ConfigSpace] = ConfigSpace,
         queues: int = ixgbe_vf.QUEUES,
         commanded: Callable[[int], None] = lambda _: None,
         changed: Callable[[str, bytes], None] = lambda _name, _now: None,
     ) -> None:
-        self.config = ConfigSpace(
+        self.config = configuration(
             erratum_35=erratum_35, capabilities=capabilities, commanded=self._command_written,
             changed=changed, reset=self.reset,
         )  # fmt: skip
@@ -96,6 +98,8 @@ class Vf:
             return self._port.mailbox.read_status()
         if offset == Register.VFLINKS:
             return self._port.links()
+        if offset == Register.VFPSRTYPE:
+            return self._port.psrtype
         if offset == Register.VFFRTIMER:
             return time.monotonic_ns() // 1000 & 0xFFFFFFFF
         if (count := self.statistics.read(offset)) is not None:
@@ -111,6 +115,8 @@ class Vf:
             self._port.mailbox.write_word((offset - Register.VFMBMEM) >> 2, value)
         elif offset == Register.VFMAILBOX:
             self._port.mailbox.write_status(value)
+        elif offset == Register.VFPSRTYPE:
+            self._port.psrtype = value
         elif offset == Register.VFCTRL:
             if value & VfControl.RST:
                 self._reset_vf()

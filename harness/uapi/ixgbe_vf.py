@@ -122,6 +122,9 @@ class QueueControl(IntEnum):
 SRRCTL_BSIZEPKT_MASK, SRRCTL_BSIZEPKT_SHIFT = 0x7F, 10
 """Size of a receive buffer, in KiB."""
 
+PSRTYPE_RQPL_SHIFT = 29
+"""Above it VFPSRTYPE has the binary logarithm of the queues that frames are spread over."""
+
 IVAR_VALID, IVAR_VECTOR = 0x80, 0x7F
 EITR_INTERVAL_MASK = 0xFF8
 """Bits 11 to 3 of VTEITR: 2 microseconds each between two interrupts, in steps of 8 / 4."""

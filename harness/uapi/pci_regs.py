@@ -1,4 +1,4 @@
-"""<linux/pci_regs.h>, v6.1: PCI configuration space, as far as a VF has it."""
+"""<linux/pci_regs.h>, v6.1: PCI configuration space, as far as a VF or its port has it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Register(IntEnum):
     CLASS_REVISION = 0x08
     BASE_ADDRESS_0 = 0x10
     BASE_ADDRESS_3 = 0x1C
+    BASE_ADDRESS_4 = 0x20
     SUBSYSTEM_VENDOR_ID = 0x2C
     SUBSYSTEM_ID = 0x2E
     CAPABILITY_LIST = 0x34
@@ -100,6 +101,50 @@ class Express(IntEnum):
     DEVCAP_FLR = 0x10000000
     DEVCTL_BCR_FLR = 0x8000
 
+
+@numbers("linux/pci_regs.h", "PCI_EXT_CAP_ID_{}")
+class ExtendedId(IntEnum):
+    """The low 16 bits of an extended capability's header."""
+
+    ERR = 0x01
+    DSN = 0x03
+    VNDR = 0x0B
+    ARI = 0x0E
+    SRIOV = 0x10
+
+
+@numbers("linux/pci_regs.h", "PCI_ARI_{}")
+class Ari(IntEnum):
+    """Offsets in the capability of alternative routing ids."""
+
+    CAP = 0x04
+    CTRL = 0x06
+
+
+@numbers("linux/pci_regs.h", "PCI_SRIOV_{}")
+class Sriov(IntEnum):
+    """Offsets in the SR-IOV capability, and bits of its control register."""
+
+    CAP = 0x04
+    CTRL = 0x08
+    STATUS = 0x0A
+    INITIAL_VF = 0x0C
+    TOTAL_VF = 0x0E
+    NUM_VF = 0x10
+    FUNC_LINK = 0x12
+    VF_OFFSET = 0x14
+    VF_STRIDE = 0x16
+    VF_DID = 0x1A
+    SUP_PGSIZE = 0x1C
+    SYS_PGSIZE = 0x20
+    BAR = 0x24
+    CTRL_VFE = 0x01
+    CTRL_MSE = 0x08
+    CTRL_ARI = 0x10
+
+
+EXTENDED = 0x100
+"""Where extended capabilities begin."""
 
 NO_ANSWER = 0xFFFF
 """What a 16-bit read gives when no function answers; no COMMAND register holds it."""

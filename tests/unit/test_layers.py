@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lowest first: each part may import those before it.  analysis stands where it sees no host.
 ORDER = (
     *("errors", "waiting", "clock", "uapi", "agent"),
-    *("devices", "topology", "twin", "frames", "analysis"),
+    *("devices", "topology", "twin", "chip", "frames", "analysis"),
     *(
         "remote",
         "host",

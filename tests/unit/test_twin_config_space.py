@@ -9,7 +9,8 @@ import pytest
 from vfio_client import Client, Twin, first_client, served_twin
 
 from harness.twin.capability import Capability
-from harness.twin.config_space import BYTES, ConfigSpace
+from harness.twin.config_bytes import BYTES
+from harness.twin.config_space import ConfigSpace
 from harness.uapi.ixgbe_vf import EXPRESS, MSIX, VfControl
 from harness.uapi.ixgbe_vf import Register as Bar
 from harness.uapi.pci_regs import Command, Express, Msix, Register

@@ -35,6 +35,7 @@ class Guest:
 
     memory: GuestMemory
     misbehaviour: Misbehaviour
+    config: ConfigSpace
     client: Client
     shared: mmap.mmap
     kept: bytearray
@@ -49,7 +50,7 @@ class Guest:
         return [tuple(record[1:]) for record in RECORD.iter_unpack(content[HEAD.size : end])]
 
     def set_master(self, on: bool) -> None:
-        self.misbehaviour.config.write(Register.COMMAND, b"\4\0" if on else b"\0\0")
+        self.config.write(Register.COMMAND, b"\4\0" if on else b"\0\0")
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
     """Bus Master Enable is set; the client answers in a thread."""
     near, far = socket.socketpair()
     client, channel = Client(near), Channel(far, _no_command)
-    misbehaviour = Misbehaviour(ConfigSpace())
+    config = ConfigSpace()
+    misbehaviour = Misbehaviour(config)
     memory = GuestMemory(misbehaviour, DmaLog(str(path := tmp_path / "dma.log"), capacity=100))
     memory.channel = channel
     with ThreadPoolExecutor(1) as pool, memory_file(4 * PAGE) as file:
@@ -66,7 +68,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
         answering = pool.submit(client.answer_dma)
         with mmap.mmap(file, 4 * PAGE) as shared:
             kept, marked = client.keep(BY_MESSAGE, 4 * PAGE), client.keep(SHARED, 4 * PAGE)
-            guest = Guest(memory, misbehaviour, client, shared, kept, marked, path)
+            guest = Guest(memory, misbehaviour, config, client, shared, kept, marked, path)
             guest.set_master(True)
             yield guest
         memory.unmap_all()

@@ -1,0 +1,56 @@
+"""The program: one chip, from the sockets that it listens on to its end by SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from harness.chip.loop import Chip
+from harness.twin.tap import Tap
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="chip", description=__doc__)
+    parser.add_argument("--name", default="", help="by which others find this process")
+    parser.add_argument("--folder", type=Path, required=True, help="where its sockets are made")
+    parser.add_argument(
+        "--tap", type=int, action="append", required=True, metavar="DESCRIPTOR",
+        help="an inherited descriptor of a tap: the wire of a port, one for each port",
+    )  # fmt: skip
+    parser.add_argument("--vfs", type=int, default=8, help="VFs of each port, 63 at most")
+    parser.add_argument("--mac", type=_mac, required=True, help="address of the first port")
+    parser.add_argument("--bus", type=int, default=1, help="PCI bus of the chip in its machine")
+    parser.add_argument("--dma-logs", type=Path, help="folder for the DMA log of each VF")
+    return parser.parse_args(arguments)
+
+
+def _mac(text: str) -> bytes:
+    address = bytes.fromhex(text.replace(":", ""))
+    if len(address) != 6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no MAC address")
+    return address
+
+
+def main() -> int:
+    """Run one chip; its exit status: 1 if something that it needs is not there."""
+    options = _options(sys.argv[1:])
+    with ExitStack() as stack:
+        try:
+            taps = [Tap(descriptor) for descriptor in options.tap]
+            chip = Chip(
+                options.folder, taps, vfs=options.vfs, mac=options.mac, bus=options.bus,
+                logs=options.dma_logs, stack=stack,
+            )  # fmt: skip
+        except OSError as missing:
+            sys.stderr.write(f"chip: it cannot be started: {missing}\n")
+            return 1
+        signal.signal(signal.SIGTERM, chip.end)
+        chip.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Configuration space of a port, with SR-IOV, and of its VFs; and what QEMU must not see of it.
+
+QEMU hides ARI and SR-IOV of a device that is not its own (``vfio_add_ext_cap`` in hw/vfio/pci.c),
+but only as it realizes the device, from one read of the whole space.  So that one read shows
+vendor-specific capabilities in their places, and shows a VF's ids.  These read as all ones
+otherwise: no scan of the bus may find a VF, only the driver that enables it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from harness.twin.capability import Capability
+from harness.twin.config_bytes import BYTES, COMMAND_WRITABLE, ConfigBytes
+from harness.twin.config_space import ConfigSpace
+from harness.uapi import ixgbe_pf, ixgbe_vf
+from harness.uapi.ixgbe_vf import EXPRESS, MSIX
+from harness.uapi.pci_regs import (
+    NO_ANSWER_32,
+    Ari,
+    BaseAddress,
+    CapabilityId,
+    Command,
+    Express,
+    ExtendedId,
+    Msix,
+    Register,
+    Sriov,
+    Status,
+)
+
+MSIX_BAR = 4
+PBA_OFFSET = 0x2000
+ERRORS, SERIAL, ARI, SRIOV = 0x100, 0x140, 0x150, 0x160
+"""Where an 82599's extended capabilities are."""
+
+FIRST_VF_OFFSET, VF_STRIDE = 0x80, 2
+
+_ETHERNET, _REVISION = 0x020000, 0x01
+_EXPRESS_ENDPOINT_V2 = 0x0002
+_LINK_X8_5GT = 0x82
+_PAGE_SIZES, _PAGE_4K = 0x553, 0x1
+_SUBSYSTEM = 0x0003  # an Ethernet Server Adapter X520-2
+
+
+class PortConfig(ConfigBytes):
+    """A port's configuration space; *number* is the port's on its chip.
+
+    *enabled* is told how many VFs there are from now on, 0 for none; *reset* is called for a
+    function level reset; *mastered* when Bus Master Enable was written.
+    """
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        mac: bytes,
+        total_vfs: int,
+        enabled: Callable[[int], None],
+        reset: Callable[[], None],
+        mastered: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._enabled = enabled
+        self._reset = reset
+        self._mastered = mastered
+        self._vfs = 0
+        self.masters_bus = False
+        """Whether Bus Master Enable is set; each access asks."""
+        self._header()
+        self._capabilities()
+        self._extended(number, mac, total_vfs)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return *count* bytes; the whole space at once is what QEMU realizes the device from."""
+        shown = bytearray(self._bytes[offset : offset + count])
+        if count == BYTES:
+            for capability in (ARI, SRIOV):
+                shown[capability : capability + 2] = int(ExtendedId.VNDR).to_bytes(2, "little")
+        return bytes(shown)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write what can be written there, and do what that asks for."""
+        self.take(offset, data)
+        end = offset + len(data)
+        if offset < Register.COMMAND + 2 and end > Register.COMMAND:
+            self.masters_bus = bool(self.command & Command.MASTER)
+            self._mastered()
+        if offset < SRIOV + Sriov.CTRL + 2 and end > SRIOV + Sriov.CTRL:
+            self._note_vfs()
+        control = EXPRESS + Express.DEVCTL + 1
+        if offset <= control < end and data[control - offset] << 8 & Express.DEVCTL_BCR_FLR:
+            self._reset()
+
+    def clear(self) -> None:
+        """What a function level reset does here; it ends the VFs."""
+        self.put("<H", Register.COMMAND, 0)
+        self.put("<H", MSIX + Msix.FLAGS, ixgbe_pf.VECTORS - 1)
+        self.put("<H", SRIOV + Sriov.CTRL, 0)
+        self.put("<H", SRIOV + Sriov.NUM_VF, 0)
+        self.masters_bus = False
+        self._note_vfs()
+
+    def vf_bars(self, number: int) -> list[int]:
+        """Return where BAR 0 and BAR 3 of VF *number* are, by the SR-IOV capability."""
+        size = ixgbe_vf.BAR_BYTES
+        at = [SRIOV + Sriov.BAR + 4 * bar for bar in (0, 3)]
+        first = [int.from_bytes(self._bytes[place : place + 8], "little") & ~0xF for place in at]
+        return [base + number * size for base in first]
+
+    def _note_vfs(self) -> None:
+        control = self.word(SRIOV + Sriov.CTRL)
+        on = control & Sriov.CTRL_VFE and control & Sriov.CTRL_MSE
+        vfs = self.word(SRIOV + Sriov.NUM_VF) if on else 0
+        if vfs != self._vfs:
+            self._vfs = vfs
+            self._enabled(vfs)
+
+    def _header(self) -> None:
+        self.put("<HH", Register.VENDOR_ID, ixgbe_vf.VENDOR, ixgbe_pf.DEVICE)
+        self.put("<H", Register.COMMAND, 0, writable=COMMAND_WRITABLE)
+        self.put("<H", Register.STATUS, Status.CAP_LIST)
+        self.put("<I", Register.CLASS_REVISION, _ETHERNET << 8 | _REVISION)
+        self.put("<HH", Register.SUBSYSTEM_VENDOR_ID, ixgbe_vf.VENDOR, _SUBSYSTEM)
+        flags = BaseAddress.TYPE_64 | BaseAddress.PREFETCH
+        self.put_bar(Register.BASE_ADDRESS_0, flags, ixgbe_pf.BAR_BYTES)
+        self.put_bar(Register.BASE_ADDRESS_4, flags, ixgbe_vf.BAR_BYTES)
+        self.put("<B", Register.CAPABILITY_LIST, MSIX)
+
+    def _capabilities(self) -> None:
+        self.put("<BB", MSIX, CapabilityId.MSIX, EXPRESS)
+        enable = Msix.FLAGS_ENABLE | Msix.FLAGS_MASKALL
+        self.put("<H", MSIX + Msix.FLAGS, ixgbe_pf.VECTORS - 1, writable=enable)
+        self.put("<I", MSIX + Msix.TABLE, MSIX_BAR)
+        self.put("<I", MSIX + Msix.PBA, PBA_OFFSET | MSIX_BAR)
+        self.put("<BB", EXPRESS, CapabilityId.EXP, 0)
+        self.put("<H", EXPRESS + Express.FLAGS, _EXPRESS_ENDPOINT_V2)
+        self.put("<I", EXPRESS + Express.DEVCAP, Express.DEVCAP_FLR)
+        self.put("<H", EXPRESS + Express.DEVCTL, 0, writable=0x7FFF)
+        self.put("<I", EXPRESS + Express.LNKCAP, _LINK_X8_5GT)
+        self.put("<H", EXPRESS + Express.LNKSTA, _LINK_X8_5GT)
+
+    def _extended(self, number: int, mac: bytes, total_vfs: int) -> None:
+        for at, kind, version, after in (
+            (ERRORS, ExtendedId.ERR, 1, SERIAL), (SERIAL, ExtendedId.DSN, 1, ARI),
+            (ARI, ExtendedId.ARI, 1, SRIOV), (SRIOV, ExtendedId.SRIOV, 1, 0),
+        ):  # fmt: skip
+            self.put("<I", at, kind | version << 16 | after << 20)
+        serial = mac[:3] + b"\xff\xff" + mac[3:]
+        self.put("<Q", SERIAL + 4, int.from_bytes(serial, "big"))
+        self.put("<H", ARI + Ari.CAP, 0)
+        put = self.put
+        put("<H", SRIOV + Sriov.CTRL, 0,
+            writable=Sriov.CTRL_VFE | Sriov.CTRL_MSE | Sriov.CTRL_ARI)  # fmt: skip
+        put("<HH", SRIOV + Sriov.INITIAL_VF, total_vfs, total_vfs)
+        put("<H", SRIOV + Sriov.NUM_VF, 0, writable=0xFFFF)
+        put("<B", SRIOV + Sriov.FUNC_LINK, number)
+        put("<HH", SRIOV + Sriov.VF_OFFSET, FIRST_VF_OFFSET, VF_STRIDE)
+        put("<H", SRIOV + Sriov.VF_DID, ixgbe_vf.DEVICE)
+        put("<I", SRIOV + Sriov.SUP_PGSIZE, _PAGE_SIZES)
+        put("<I", SRIOV + Sriov.SYS_PGSIZE, _PAGE_4K, writable=_PAGE_SIZES)
+        for bar in (0, 3):
+            flags = BaseAddress.TYPE_64 | BaseAddress.PREFETCH
+            self.put_bar(SRIOV + Sriov.BAR + 4 * bar, flags, ixgbe_vf.BAR_BYTES)
+
+
+class VfConfig(ConfigSpace):
+    """A VF's configuration space as the chip has it, but for Memory Enable.
+
+    A real VF's Memory Enable reads as 0, since its port governs it.  QEMU maps a VF's BARs by that
+    bit, and Linux writes COMMAND back as it was read, so it is set here, and cannot be cleared.
+    """
+
+    def __init__(
+        self,
+        *,
+        erratum_35: bool = True,
+        capabilities: Sequence[Capability] = (),
+        commanded: Callable[[int], None] = lambda _: None,
+        changed: Callable[[str, bytes], None] = lambda _name, _now: None,
+        reset: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(
+            erratum_35=erratum_35, capabilities=capabilities, commanded=commanded,
+            changed=changed, reset=reset,
+        )  # fmt: skip
+        self._has_reset = True  # whatever its capability says; Linux knows (pci_dev_specific_reset)
+        writable = COMMAND_WRITABLE & ~Command.MEMORY
+        self.put("<H", Register.COMMAND, Command.MEMORY, writable=writable)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return *count* bytes; the ids are all ones but for QEMU's one read of the whole space."""
+        shown = super().read(offset, count)
+        if count == BYTES or offset >= 4:
+            return shown
+        hidden = NO_ANSWER_32.to_bytes(4, "little")[offset : offset + count]
+        return hidden + shown[len(hidden) :]
+
+    def clear(self) -> None:
+        """What a function level reset does here."""
+        super().clear()
+        self.put("<H", Register.COMMAND, Command.MEMORY)

@@ -1,0 +1,145 @@
+"""The port's interrupts: causes of its queues and of everything else, masks, throttling.
+
+Ref: 82599 datasheet, "Interrupts", MSI-X mode; as ixgbe uses them: ixgbe_set_ivar,
+ixgbe_configure_msix, ixgbe_irq_enable, ixgbe_msix_other.
+"""
+
+from __future__ import annotations
+
+import time
+
+from harness.chip.registers import Registers
+from harness.twin.memory import Gate
+from harness.twin.vectors import Vectors
+from harness.uapi.ixgbe_pf import VECTORS, Register, Row
+from harness.uapi.ixgbe_vf import EITR_INTERVAL_MASK, EITR_NS, IVAR_VALID, IVAR_VECTOR
+
+_QUEUE_CAUSES = 0xFFFF
+_OTHER_CAUSES = 0x7FFF0000
+_LOW = 0xFFFFFFFF
+
+
+class PortInterrupts(Vectors):
+    """The vectors of a port.
+
+    A queue's cause is the bit of the vector that IVAR gives to the queue, 64 of them (EIMS_EX);
+    EICR's low half shows the first 16.  Every other cause is a bit of EICR's upper half, and goes
+    out by the vector in IVAR_MISC.  No message is sent while the *gate* is shut.
+    """
+
+    def __init__(self, registers: Registers, gate: Gate) -> None:
+        super().__init__(VECTORS)
+        self._registers = registers
+        self._gate = gate
+        self._fired_ns = [0] * VECTORS
+        self.clear()
+        claim, row = registers.claim, registers.claim_row
+        claim(Register.EICR, self._read_and_clear, self._clear_causes)
+        claim(Register.EICS, self._causes_now, self.set_causes)
+        claim(Register.EIMS, lambda: self._mask_now(), self._enable)
+        claim(Register.EIMC, lambda: self._mask_now(), self._disable)
+        row(Row.EICS_EX, None, self._set_vectors)
+        row(Row.EIMS_EX, lambda half: self._enabled >> 32 * half & _LOW, self._enable_vectors)
+        row(Row.EIMC_EX, lambda half: self._enabled >> 32 * half & _LOW, self._disable_vectors)
+
+    def clear(self) -> None:
+        """What a reset of the port does; vectors stay where they lead, and masked as they are."""
+        self.forget_pending()
+        self._due = self._enabled = 0  # a bit for each vector
+        self._others = self._others_due = self._others_enabled = 0
+
+    def cause(self, queue: int, *, transmit: bool) -> None:
+        """Queue number *queue* of the chip has something for its driver."""
+        value = self._registers.held(Row.IVAR.at(queue >> 1))
+        entry = value >> (16 * (queue & 1) + 8 * transmit) & 0xFF
+        if entry & IVAR_VALID:
+            self._due |= 1 << (entry & IVAR_VECTOR)
+            self.deliver()
+
+    def set_causes(self, value: int) -> None:
+        """Set causes as EICS does: bits of `Eicr`, and of the first vectors."""
+        self._due |= value & _QUEUE_CAUSES
+        self._others |= value & _OTHER_CAUSES
+        self._others_due |= value & _OTHER_CAUSES
+        self.deliver()
+
+    def deliver(self) -> float:
+        """Send what is due; for how many seconds the next must wait, 0 if none does."""
+        due = self._due & self._enabled
+        other = self._other_vector
+        if self._others_due & self._others_enabled and other is not None:
+            due |= 1 << other
+        if not due or not self._gate.is_open:
+            return 0.0
+        now_ns, wait_ns = time.monotonic_ns(), 0
+        while due:
+            bit = due & -due
+            due ^= bit
+            vector = bit.bit_length() - 1
+            left_ns = self._fired_ns[vector] + self._interval_ns(vector) - now_ns
+            if left_ns > 0:
+                wait_ns = min(wait_ns or left_ns, left_ns)
+                continue
+            self._fired_ns[vector] = now_ns
+            self._send(vector, bit)
+        return wait_ns / 1e9
+
+    def _send(self, vector: int, bit: int) -> None:
+        held = self._registers.held
+        self._due &= ~bit
+        masks = held(Row.EIAM_EX.at(vector >> 5)) << 32 * (vector >> 5)
+        if (masks | held(Register.EIAM) & _QUEUE_CAUSES) & bit:
+            self._enabled &= ~bit
+        if vector == self._other_vector:
+            sent = self._others_due & self._others_enabled
+            self._others_due &= ~sent
+            self._others &= ~(sent & held(Register.EIAC))
+            self._others_enabled &= ~(sent & held(Register.EIAM))
+        self.trigger(vector)
+
+    @property
+    def _other_vector(self) -> int | None:
+        entry = self._registers.held(Register.IVAR_MISC) >> 8 & 0xFF
+        return entry & IVAR_VECTOR if entry & IVAR_VALID else None
+
+    def _interval_ns(self, vector: int) -> int:
+        low = Row.EITR.count
+        at = Row.EITR.at(vector) if vector < low else Row.EITR_HIGH.at(vector - low)
+        return (self._registers.held(at) & EITR_INTERVAL_MASK) * EITR_NS
+
+    def _causes_now(self) -> int:
+        return self._others | self._due & _QUEUE_CAUSES
+
+    def _read_and_clear(self) -> int:
+        value = self._causes_now()
+        self._clear_causes(value)
+        return value
+
+    def _clear_causes(self, value: int) -> None:
+        self._due &= ~(value & _QUEUE_CAUSES)
+        self._others &= ~value
+        self._others_due &= ~value
+
+    def _mask_now(self) -> int:
+        return self._others_enabled | self._enabled & _QUEUE_CAUSES
+
+    def _enable(self, value: int) -> None:
+        self._enabled |= value & _QUEUE_CAUSES
+        self._others_enabled |= value & _OTHER_CAUSES
+        self._others_due |= self._others & value  # what was set while it was masked goes out now
+        self.deliver()
+
+    def _disable(self, value: int) -> None:
+        self._enabled &= ~(value & _QUEUE_CAUSES)
+        self._others_enabled &= ~value
+
+    def _set_vectors(self, half: int, value: int) -> None:
+        self._due |= value << 32 * half
+        self.deliver()
+
+    def _enable_vectors(self, half: int, value: int) -> None:
+        self._enabled |= value << 32 * half
+        self.deliver()
+
+    def _disable_vectors(self, half: int, value: int) -> None:
+        self._enabled &= ~(value << 32 * half)

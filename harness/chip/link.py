@@ -1,0 +1,92 @@
+"""The link of a port: cable, laser, and the registers that say whether it is up.
+
+Ref: Linux, ixgbe_82599.c: ixgbe_setup_mac_link_82599, ixgbe_reset_pipeline_82599,
+ixgbe_disable_tx_laser_multispeed_fiber; ixgbe_common.c: ixgbe_check_mac_link_generic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from harness.chip.registers import Registers
+from harness.uapi.ixgbe_pf import Links, Register
+from harness.uapi.ixgbe_vf import LINK_OF_MBIT
+
+TRAINING_SECONDS = 0.1
+"""From a restart to the link; a real port takes seconds, which would only be waited for here."""
+
+_LMS_10G_SERIAL = 3 << 13  # IXGBE_AUTOC_LMS_10G_SERIAL
+_SERIAL_SFI = 2 << 16  # IXGBE_AUTOC2_10G_SFI
+_AN_RESTART = 0x1000  # IXGBE_AUTOC_AN_RESTART, clears itself
+_AN_STATE_IDLE = 0xF0000  # IXGBE_ANLP1_AN_STATE_MASK: what the driver waits for
+_MODULE_PRESENT = 0x4  # IXGBE_ESDP_SDP2
+_LASER_OFF = 0x8  # IXGBE_ESDP_SDP3
+
+
+class Link:
+    """LINKS, AUTOC and ESDP; *changed* is called when the link goes up or down."""
+
+    def __init__(self, registers: Registers, changed: Callable[[], None]) -> None:
+        self._registers = registers
+        self._changed = changed
+        self._cable, self.mbit = True, 10_000
+        self._trained_ns = 0
+        self._shown = True
+        registers.default(Register.AUTOC, _LMS_10G_SERIAL)
+        registers.default(Register.AUTOC2, _SERIAL_SFI)
+        registers.default(Register.ANLP1, _AN_STATE_IDLE)
+        registers.default(Register.ESDP, _MODULE_PRESENT)
+        registers.claim(Register.AUTOC, write=self._configure)
+        registers.claim(Register.ESDP, write=self._drive)
+        registers.claim(Register.LINKS, self.links)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a cable, light, and training is over."""
+        return self._has_light and time.monotonic_ns() >= self._trained_ns
+
+    @property
+    def cable_in(self) -> bool:
+        return self._cable
+
+    def links(self) -> int:
+        """Return what LINKS reads, and VFLINKS of every VF."""
+        return Links.UP | LINK_OF_MBIT[self.mbit] if self.is_up else 0
+
+    def plug(self, cable: bool, mbit: int) -> None:
+        """Put the cable in or out.  Raises ValueError for a speed that an 82599 has not."""
+        if mbit not in LINK_OF_MBIT:
+            raise ValueError(f"an 82599 has no link of {mbit} Mbit/s")
+        self._cable, self.mbit = cable, mbit
+        self.train()
+
+    def train(self) -> None:
+        """Begin anew: the link is down until training is over."""
+        self._trained_ns = time.monotonic_ns() + int(TRAINING_SECONDS * 1e9)
+        self.settle()
+
+    def settle(self) -> float:
+        """Tell of a change that time has brought; return in how many seconds to ask again."""
+        now = self.is_up
+        if now != self._shown:
+            self._shown = now
+            self._changed()
+        if now or not self._has_light:
+            return 0.0
+        return max(1e-3, (self._trained_ns - time.monotonic_ns()) / 1e9)
+
+    @property
+    def _has_light(self) -> bool:
+        return self._cable and not self._registers.held(Register.ESDP) & _LASER_OFF
+
+    def _configure(self, value: int) -> None:
+        self._registers.hold(Register.AUTOC, value & ~_AN_RESTART)
+        if value & _AN_RESTART:
+            self.train()
+
+    def _drive(self, value: int) -> None:
+        was = self._registers.held(Register.ESDP) & _LASER_OFF
+        self._registers.hold(Register.ESDP, value & ~_MODULE_PRESENT | _MODULE_PRESENT)
+        if value & _LASER_OFF != was:
+            self.train()

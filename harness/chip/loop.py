@@ -1,0 +1,204 @@
+"""The event loop of a chip: a vfio-user server for each function, and the wires of its ports."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from harness.chip.physical_function import PhysicalFunction
+from harness.chip.placing import place, vf_function
+from harness.twin.channel import Channel, ClientGone
+from harness.twin.dma_log import DmaLog
+from harness.twin.function import Function
+from harness.twin.server import Server
+from harness.twin.tap import Tap
+
+_FRAMES_AT_ONCE = 64
+_IDLE_SECONDS = 1.0
+
+
+class Served:
+    """One function, and the socket in *folder* by whose name QEMU finds it."""
+
+    def __init__(self, path: Path, function: Function) -> None:
+        self.path = path
+        self.function = function
+        self.server = Server(function)
+        self.channel: Channel | None = None
+        self.listener = _listening(str(path))
+
+    def accept(self) -> Channel | None:
+        """Take a client; None where the function has one already."""
+        connection = self.listener.accept()[0]
+        if self.channel:
+            _say(f"{self.path.name}: a second client was refused: it has one")
+            connection.close()
+            return None
+        self.channel = Channel(connection, self.server.answer)
+        self.function.memory.channel = self.channel
+        return self.channel
+
+    def let_go(self) -> None:
+        """Forget a client that is gone; the function keeps its state."""
+        assert self.channel is not None
+        self.server.client_gone()
+        self.channel.close()
+        self.channel = None
+
+    def close(self) -> None:
+        """Close every socket, and remove the one that has a name."""
+        if self.channel:
+            self.let_go()
+        self.listener.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Chip:
+    """Ports with their VFs, served in *folder*; *taps* are the wires, one for each port.
+
+    The sockets are called ``port<P>`` and ``port<P>-vf<N>``.  *bus* is the number of the PCI bus
+    that QEMU has the functions on.  With *logs*, a folder, every VF keeps a DMA log there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        taps: list[Tap],
+        *,
+        vfs: int,
+        mac: bytes,
+        bus: int,
+        logs: Path | None,
+        stack: ExitStack,
+    ) -> None:
+        self._bus = bus
+        self._taps = taps
+        self._logs = logs
+        self._stack = stack
+        self._open_logs: list[DmaLog] = []
+        self._poll = select.epoll()
+        self._work: dict[int, Callable[[], None]] = {}
+        self.ports = [self._port(number, mac, vfs) for number in range(len(taps))]
+        self._served = [
+            stack.enter_context(closing(Served(folder / name, function)))
+            for name, function in self._functions()
+        ]
+        for served in self._served:
+            self._register(served.listener.fileno(), self._accepting(served))
+        for port, tap in zip(self.ports, taps, strict=True):
+            self._register(tap.fileno(), self._receiving(port, tap))
+        self._ended, self._end = socket.socketpair()  # readable once it is to end
+        stack.callback(self._ended.close)
+        stack.callback(self._end.close)
+        self._poll.register(self._ended, select.EPOLLIN)
+
+    def end(self, *_: object) -> None:
+        """Let `run` come to its end, at once; for a signal."""
+        self._end.close()
+
+    def run(self) -> None:
+        """Serve until told to end."""
+        wait_s = _IDLE_SECONDS
+        while True:
+            select.select([self._poll], [], [], wait_s)
+            for descriptor, _ in self._poll.poll(0):
+                if descriptor == self._ended.fileno():
+                    return
+                if work := self._work.get(descriptor):
+                    work()
+            for port in self.ports:
+                port.settle()
+            waits = [port.deliver_interrupts() for port in self.ports]
+            wait_s = min((wait for wait in waits if wait), default=_IDLE_SECONDS)
+            for log in self._open_logs:
+                log.settle()
+
+    def _port(self, number: int, mac: bytes, vfs: int) -> PhysicalFunction:
+        own = mac[:5] + bytes([mac[5] + number & 0xFF])
+        return PhysicalFunction(
+            number=number, mac=own, vfs=vfs, to_wire=self._taps[number].write,
+            log_of=lambda vf: self._log(number, vf),
+            placed=lambda count: self._place(number, count),
+        )  # fmt: skip
+
+    def _log(self, port: int, vf: int) -> DmaLog | None:
+        if self._logs is None:
+            return None
+        log = DmaLog(str(self._logs / f"port{port}-vf{vf}.dma"))
+        self._stack.callback(log.close)
+        self._open_logs.append(log)
+        return log
+
+    def _functions(self) -> list[tuple[str, Function]]:
+        found: list[tuple[str, Function]] = []
+        for port in self.ports:
+            found.append((f"port{port.number}", port))
+            found += [(f"port{port.number}-vf{n}", vf) for n, vf in enumerate(port.vfs)]
+        return found
+
+    def _place(self, number: int, count: int) -> None:
+        """Tell QEMU where the BARs of the first *count* VFs of a port are."""
+        port = self.ports[number]
+        channel = port.memory.channel
+        if channel is None:
+            return
+        for vf in range(count):
+            place(
+                channel, bus=self._bus, function=vf_function(number, vf),
+                bars=port.config.vf_bars(vf),
+            )  # fmt: skip
+
+    def _register(self, descriptor: int, work: Callable[[], None]) -> None:
+        self._work[descriptor] = work
+        self._poll.register(descriptor, select.EPOLLIN)
+
+    def _accepting(self, served: Served) -> Callable[[], None]:
+        def accept() -> None:
+            if channel := served.accept():
+                self._register(channel.fileno(), self._answering(served, channel))
+
+        return accept
+
+    def _answering(self, served: Served, channel: Channel) -> Callable[[], None]:
+        def answer() -> None:
+            try:
+                channel.serve()
+            except ClientGone as gone:
+                _say(f"{served.path.name}: {gone}")
+                self._poll.unregister(channel.fileno())
+                del self._work[channel.fileno()]
+                served.let_go()
+
+        return answer
+
+    @staticmethod
+    def _receiving(port: PhysicalFunction, tap: Tap) -> Callable[[], None]:
+        def receive() -> None:
+            for _ in range(_FRAMES_AT_ONCE):
+                frame = tap.read()
+                if frame is None:
+                    return
+                port.receive(frame)
+
+        return receive
+
+
+def _listening(path: str) -> socket.socket:
+    """A socket for its owner alone.  Raises OSError where something is there already."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    mask = os.umask(0o077)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    listener.listen()
+    return listener
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"chip: {text}\n")

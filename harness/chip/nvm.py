@@ -1,0 +1,85 @@
+"""The EEPROM of a chip: its words, and the registers by which a port's driver reads them.
+
+Ref: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_common.c: ixgbe_init_eeprom_params_generic,
+ixgbe_read_eerd_buffer_generic, ixgbe_validate_eeprom_checksum_generic; ixgbe_type.h for the words.
+"""
+
+from __future__ import annotations
+
+from harness.chip.registers import Registers
+from harness.uapi.ixgbe_pf import (
+    EERD_ADDRESS_SHIFT,
+    EERD_DATA_SHIFT,
+    EERD_DONE,
+    EERD_START,
+    SWSM_SMBI,
+    Register,
+)
+
+WORDS = 0x2000
+_CHECKSUM_AT, _CHECKSUM = 0x3F, 0xBABA
+_POINTERS = range(0x03, 0x0F)
+_FIRMWARE = 0x0F
+_NOWHERE = 0xFFFF
+_PRESENT, _READ_DONE = 0x0100, 0x0200  # IXGBE_EEC_PRES, IXGBE_EEC_ARD
+_SIZE = 4 << 11  # IXGBE_EEC_SIZE: 2 to the power of 4 + 6 words... as an X520's EEC shows
+_SFP_TYPES = (0, 1, 2, 3, 4, 5, 6, 9, 10, 11, 12)
+"""ixgbe_sfp_type_* for which the EEPROM has an initialization sequence; an empty one here."""
+
+
+def image(mac: bytes) -> list[int]:
+    """The words of an X520's EEPROM with the address *mac*, and a right checksum."""
+    words = [0] * WORDS
+    for pointer in _POINTERS:
+        words[pointer] = _NOWHERE
+    words[_FIRMWARE] = 0x80
+    words[0x82], words[0x84], words[0x97] = _NOWHERE, 0x90, 0x9
+    """ixgbe_verify_fw_version_82599: older firmware than 5 is refused as pre-production."""
+    words[0x15], words[0x16] = 0xE687, 0x9306  # the part number: ixgbe_read_pba_string_generic
+    words[0x17] = _NOWHERE
+    words[0x27] = words[0x28] = words[0x37] = _NOWHERE
+    words[0x2C] = 0x81  # device capabilities: any SFP+ module; ixgbe_get_device_caps_generic
+    words[0x2D], words[0x2E] = 0x0001, 0x8000  # the version of the image (NVM_ETK_OFF_*)
+    words[0x29] = 0x1000  # NVM version
+    words[0x2B] = _write_sfp_list(words, at=0x100)
+    words[0x00:0x03] = [int.from_bytes(mac[at : at + 2], "little") for at in (0, 2, 4)]
+    words[_CHECKSUM_AT] = (_CHECKSUM - sum(words[:_CHECKSUM_AT])) & 0xFFFF
+    return words
+
+
+def _write_sfp_list(words: list[int], *, at: int) -> int:
+    """Write the list of modules and their sequences; ixgbe_get_sfp_init_sequence_offsets."""
+    sequence = at + 0x40
+    words[at] = 2 * len(_SFP_TYPES)
+    place = at + 1
+    for kind in _SFP_TYPES:
+        words[place], words[place + 1] = kind, sequence
+        place += 2
+    words[place] = _NOWHERE
+    words[sequence] = _NOWHERE  # nothing to be written to the core
+    return at
+
+
+class Nvm:
+    """The EEPROM that both ports of a chip share, as one port's registers show it."""
+
+    def __init__(self, registers: Registers, words: list[int]) -> None:
+        self._registers = registers
+        self._words = words
+        registers.default(Register.EEC_8259X, _PRESENT | _READ_DONE | _SIZE | 0x0400)
+        registers.default(Register.FWSM_8259X, 1 << 15)  # IXGBE_FWSM_FW_VAL_BIT
+        registers.claim(Register.EERD, write=self._start_read)
+        registers.claim(Register.SWSM_8259X, read=self._take_semaphore)
+
+    def _start_read(self, value: int) -> None:
+        if value & EERD_START:
+            address = value >> EERD_ADDRESS_SHIFT & 0x3FFF
+            data = self._words[address] if address < len(self._words) else _NOWHERE
+            value = data << EERD_DATA_SHIFT | address << EERD_ADDRESS_SHIFT | EERD_DONE
+        self._registers.hold(Register.EERD, value)
+
+    def _take_semaphore(self) -> int:
+        """Reading SWSM sets SMBI: who saw it clear has the semaphore."""
+        value = self._registers.held(Register.SWSM_8259X)
+        self._registers.hold(Register.SWSM_8259X, value | SWSM_SMBI)
+        return value

@@ -1,0 +1,298 @@
+"""A port (PF) of the chip as ``ixgbe`` sees it, put together from its rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from harness.chip.configuration import MSIX_BAR, PortConfig, VfConfig
+from harness.chip.interrupts import PortInterrupts
+from harness.chip.link import Link
+from harness.chip.mailbox import Mailboxes
+from harness.chip.nvm import Nvm, image
+from harness.chip.pool import OwnPool, Pool
+from harness.chip.queues import QueueRegisters
+from harness.chip.registers import Registers
+from harness.chip.sfp import I2cBus, Module
+from harness.chip.statistics import PortStatistics
+from harness.chip.switch import Switch
+from harness.twin.config_bytes import BYTES
+from harness.twin.dma_log import DmaLog
+from harness.twin.memory import GuestMemory
+from harness.twin.misbehaviour import Misbehaviour
+from harness.twin.receive import Receiver
+from harness.twin.transmit import Part, Transmitter
+from harness.twin.vectors import Vectors
+from harness.twin.vf import Vf
+from harness.uapi import ixgbe_pf, ixgbe_vf
+from harness.uapi.ixgbe_pf import (
+    DMATXCTL_TE,
+    HLREG0_LPBK,
+    MSCA_MDI_COMMAND,
+    RAH_AV,
+    RXCTRL_RXEN,
+    Ctrl,
+    CtrlExt,
+    Eicr,
+    Mrqe,
+    Register,
+    Row,
+)
+from harness.uapi.vfio import PciRegion
+
+VF_QUEUES = 4
+"""Queues of a VF where the port has 32 pools; with 64 pools only the first two are the VF's."""
+
+_REGIONS: Mapping[int, int] = {
+    PciRegion.BAR0: ixgbe_pf.BAR_BYTES,
+    PciRegion(MSIX_BAR): ixgbe_vf.BAR_BYTES,
+    PciRegion.CONFIG: BYTES,
+}
+_NO_PHY = 0xFFFF0000
+_VT_MODES = {1: 8, 2: 4, 3: 2}  # GCR_EXT_VT_MODE_*: queues of a pool
+_DEFAULTS = {
+    Register.SECTXSTAT: 3,
+    Register.SECRXSTAT: 3,
+    Register.FDIRCTRL: 8,  # IXGBE_FDIRCTRL_INIT_DONE
+    Register.MAXFRS: 1518 << 16,
+    Row.RXPBSIZE.at(0): 0x80000,
+}
+
+
+class PhysicalFunction:
+    """Port *number* of a chip, with *vfs* VFs that its driver may enable.
+
+    *to_wire* puts a frame, given in parts, onto the port's wire and says whether that took it.
+    *log_of* gives the DMA log of a VF by its number, or None.  *placed* is called when VFs were
+    enabled, for what else has to happen then; see ``harness.chip.placing``.
+    """
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        mac: bytes,
+        vfs: int,
+        to_wire: Callable[[list[Part]], bool],
+        log_of: Callable[[int], DmaLog | None] = lambda _: None,
+        placed: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.number = number
+        self._mac = mac
+        self._to_wire = to_wire
+        self._placed = placed
+        self.vfs_enabled = 0
+        self.registers = Registers()
+        self.config = PortConfig(
+            number=number, mac=mac, total_vfs=vfs, enabled=self._enable_vfs, reset=self.reset,
+            mastered=self._master_changed,
+        )  # fmt: skip
+        self.misbehaviour = Misbehaviour(self.config)
+        self.memory = GuestMemory(self.misbehaviour, None)
+        self.interrupts = PortInterrupts(self.registers, self.misbehaviour)
+        self.statistics = PortStatistics(self.registers)
+        self.switch = Switch(self.registers)
+        self.link = Link(self.registers, self._link_changed)
+        self.mailboxes = Mailboxes(
+            self.registers, lambda: self.interrupts.set_causes(Eicr.MAILBOX), self._ring
+        )
+        Nvm(self.registers, image(mac))
+        I2cBus(self.registers, Module())
+        own = OwnPool(self)
+        parts = (self.memory, own, self.interrupts, self.statistics)
+        self.receiver = Receiver(*parts, self.misbehaviour, ixgbe_pf.QUEUES)
+        self.transmitter = Transmitter(*parts, self._send_own, ixgbe_pf.QUEUES)
+        self._pools = [Pool(self, index) for index in range(vfs)]
+        self.vfs = [
+            Vf(
+                port=pool, send=self._sender_of(pool.number), log=log_of(pool.number),
+                erratum_35=True, configuration=VfConfig, queues=VF_QUEUES,
+            )
+            for pool in self._pools
+        ]  # fmt: skip
+        self._touched: set[int] = set()
+        QueueRegisters(self)
+        self._claim()
+        self._load_defaults()
+
+    @property
+    def regions(self) -> Mapping[int, int]:
+        return _REGIONS
+
+    @property
+    def vectors(self) -> Vectors:
+        return self.interrupts
+
+    @property
+    def is_transmitting(self) -> bool:
+        """Whether the port's transmit DMA is on."""
+        return bool(self.registers.held(Register.DMATXCTL) & DMATXCTL_TE)
+
+    @property
+    def queues_per_pool(self) -> int:
+        """How many queues each pool has; all where there are no pools."""
+        return _VT_MODES.get(self.registers.held(Register.GCR_EXT) & 3, ixgbe_pf.QUEUES)
+
+    @property
+    def spreads(self) -> bool:
+        """Whether frames are spread over queues by their hash (RSS)."""
+        mode = self.registers.held(Register.MRQC) & ixgbe_pf.MRQC_MRQE_MASK
+        return mode in (Mrqe.RSSEN, Mrqe.VMDQRSS32EN, Mrqe.VMDQRSS64EN)
+
+    def table_entry(self, hashed: int) -> int:
+        """Return the entry of RETA for a hash; 0 while frames are not spread."""
+        if not self.spreads:
+            return 0
+        index = hashed % ixgbe_vf.RETA_ENTRIES
+        return self.registers.held(Row.RETA.at(index >> 2)) >> 8 * (index & 3) & 0xF
+
+    def split_type(self, pool: int) -> int:
+        """Return PSRTYPE of *pool*."""
+        if pool < self.vfs_enabled:
+            return self._pools[pool].psrtype
+        return self.registers.held(Row.PSRTYPE.at(pool))
+
+    def read(self, offset: int) -> int:
+        return self.registers.read(offset)
+
+    def write(self, offset: int, value: int) -> None:
+        self.registers.write(offset, value)
+
+    def reset(self) -> None:
+        """A function level reset: the port begins anew, and its VFs are gone."""
+        self.config.clear()
+        self._reset_port()
+
+    def receive(self, frame: memoryview) -> None:
+        """Take a frame from the wire."""
+        if not (self.registers.held(Register.RXCTRL) & RXCTRL_RXEN and self.link.is_up):
+            return
+        if self.switch.is_too_long(frame):
+            self.statistics.oversized()
+            return
+        self._deliver(frame)
+
+    def settle(self) -> None:
+        """Interrupt the driver of each queue that got frames."""
+        self.receiver.settle()
+        while self._touched:
+            self.vfs[self._touched.pop()].receiver.settle()
+
+    def deliver_interrupts(self) -> float:
+        """Send interrupts that are due; return in how many seconds the next one is, 0 for none."""
+        waits = [self.interrupts.deliver(), self.link.settle()]
+        waits += [vf.interrupts.deliver() for vf in self.vfs[: self.vfs_enabled]]
+        return min((wait for wait in waits if wait), default=0.0)
+
+    def _deliver(self, frame: memoryview) -> None:
+        if not self.switch.has_pools:
+            if self.switch.wanted_by_port(frame):
+                self.statistics.received(frame)
+                self.receiver.take(frame)
+            else:
+                self.statistics.filtered += 1
+            return
+        pools = self.switch.pools_for(frame)
+        if not pools:
+            self.statistics.filtered += 1
+            return
+        self.statistics.received(frame)
+        self._give(pools, frame)
+
+    def _give(self, pools: int, frame: memoryview) -> None:
+        own = self.switch.own_pool
+        while pools:
+            bit = pools & -pools
+            pools ^= bit
+            pool = bit.bit_length() - 1
+            if pool < self.vfs_enabled:
+                self.vfs[pool].receiver.take(frame)
+                self._touched.add(pool)
+            elif pool == own:
+                self.receiver.take(frame)
+
+    def _sender_of(self, pool: int) -> Callable[[list[Part]], bool]:
+        return lambda parts: self._send(parts, pool)
+
+    def _send_own(self, parts: list[Part]) -> bool:
+        return self._send(parts, self.switch.own_pool)
+
+    def _send(self, parts: list[Part], pool: int) -> bool:
+        if self.registers.held(Register.HLREG0) & HLREG0_LPBK:
+            self._deliver(memoryview(b"".join(parts)))
+            return True
+        pools, to_wire = 0, True
+        if self.switch.has_pools:
+            frame = memoryview(b"".join(parts))
+            pools, to_wire = self.switch.pools_from(frame, pool)
+            parts = [frame]
+            if pools:
+                self._give(pools, frame)
+        if not to_wire:
+            return True
+        if not self.link.is_up or not self._to_wire(parts):
+            return False
+        self.statistics.sent(bytes(parts[0][:6]), sum(map(len, parts)))
+        return True
+
+    def _claim(self) -> None:
+        claim = self.registers.claim
+        claim(Register.CTRL, write=self._control)
+        claim(Register.CTRL_EXT, write=self._control_extended)
+        claim(Register.MSCA, write=self._ask_phy)
+        claim(Register.STATUS, lambda: 0)
+
+    def _load_defaults(self) -> None:
+        for offset, value in _DEFAULTS.items():
+            self.registers.default(offset, value)
+        self.registers.default(Row.RAL.at(0), int.from_bytes(self._mac[:4], "little"))
+        high = int.from_bytes(self._mac[4:], "little") | RAH_AV
+        self.registers.default(Row.RAH.at(0), high)
+
+    def _control(self, value: int) -> None:
+        """CTRL: a reset clears itself; ixgbe_reset_hw_82599 waits for that."""
+        resets = value & (Ctrl.RST | Ctrl.LNK_RST)
+        self.registers.hold(Register.CTRL, value & ~(Ctrl.RST | Ctrl.LNK_RST))
+        if not resets:
+            return
+        self._reset_port()
+        if value & Ctrl.LNK_RST:
+            self.link.train()
+
+    def _control_extended(self, value: int) -> None:
+        self.registers.hold(Register.CTRL_EXT, value & ~CtrlExt.PFRSTD)
+        if value & CtrlExt.PFRSTD:
+            self.mailboxes.port_is_up()
+
+    def _ask_phy(self, value: int) -> None:
+        """MSCA: no PHY answers on MDIO; mdio45_probe takes all ones for that."""
+        self.registers.hold(Register.MSCA, value & ~MSCA_MDI_COMMAND)
+        self.registers.hold(Register.MSRWD, _NO_PHY)
+
+    def _reset_port(self) -> None:
+        self.registers.reset()
+        self.switch.clear()
+        self.receiver.clear()
+        self.transmitter.clear()
+        self.interrupts.clear()
+        self.mailboxes.port_resets()
+        for vf in self.vfs[: self.vfs_enabled]:
+            vf.receiver.clear()
+            vf.transmitter.clear()
+
+    def _enable_vfs(self, count: int) -> None:
+        self.vfs_enabled = min(count, len(self.vfs))
+        if count:
+            self._placed(self.vfs_enabled)
+        else:
+            for vf in self.vfs:
+                vf.reset()
+
+    def _master_changed(self) -> None:
+        self.interrupts.deliver()
+
+    def _link_changed(self) -> None:
+        self.interrupts.set_causes(Eicr.LSC)
+
+    def _ring(self, number: int) -> None:
+        if number < len(self._pools):
+            self._pools[number].ring()

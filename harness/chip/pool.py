@@ -1,0 +1,98 @@
+"""What a VF is to its chip: a pool of the switch, a mailbox, and queues of the port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from harness.chip.mailbox import VfEnd
+from harness.uapi.ixgbe_vf import PSRTYPE_RQPL_SHIFT
+
+if TYPE_CHECKING:
+    from harness.chip.physical_function import PhysicalFunction
+
+
+class Pool:
+    """Pool *number* of *port*: the port side of a VF, or of the port itself.
+
+    Ref: Linux, ixgbe_sriov.c, for what the driver does with a VF's registers; the VF's own end is
+    ``harness.twin.port_side``.
+    """
+
+    has_late_replies = False
+    hides_vlan = False
+    """An 82599 tells a VF each tag that it strips, its port's own too (QDE has no HIDE_VLAN)."""
+
+    def __init__(self, port: PhysicalFunction, number: int) -> None:
+        self._port = port
+        self.number = number
+        self.ring: Callable[[], None] = lambda: None
+        self.psrtype = 0
+
+    @property
+    def mailbox(self) -> VfEnd:
+        return self._port.mailboxes.ends[self.number]
+
+    @property
+    def inserted_vlan(self) -> int:
+        return self._port.switch.inserted_tag(self.number)
+
+    def links(self) -> int:
+        return self._port.link.links()
+
+    def vf_was_reset(self) -> None:
+        """Set VFLRE, by which the port's driver learns of it; the rest is the driver's to do."""
+        self._port.mailboxes.vf_was_reset(self.number)
+
+    def lets_out(self, source: bytes) -> bool:
+        switch = self._port.switch
+        return switch.sends(self.number) and switch.lets_out(self.number, source, None)
+
+    def choose_queue(self, hashed: int) -> int:
+        """Ref: 82599 datasheet, RSS with VMDq: PSRTYPE.RQPL bits of the table's entry count."""
+        return self._port.table_entry(hashed) & (1 << (self.psrtype >> PSRTYPE_RQPL_SHIFT)) - 1
+
+
+class OwnPool:
+    """The port's own pool, which moves behind those of the VFs when there are VFs."""
+
+    has_late_replies = False
+    hides_vlan = False
+    psrtype = 0
+
+    def __init__(self, port: PhysicalFunction) -> None:
+        self._port = port
+        self.ring: Callable[[], None] = lambda: None
+
+    @property
+    def mailbox(self) -> VfEnd:
+        raise LookupError("a port has no mailbox of its own")
+
+    @property
+    def inserted_vlan(self) -> int:
+        switch = self._port.switch
+        return switch.inserted_tag(switch.own_pool) if switch.has_pools else 0
+
+    def links(self) -> int:
+        return self._port.link.links()
+
+    def vf_was_reset(self) -> None:
+        """Nobody resets the port but the port's driver."""
+
+    def lets_out(self, source: bytes) -> bool:
+        switch = self._port.switch
+        if not self._port.is_transmitting:
+            return False
+        return not switch.has_pools or switch.lets_out(switch.own_pool, source, None)
+
+    def choose_queue(self, hashed: int) -> int:
+        """The entry of the table, of the pool's queues where there are pools."""
+        port, switch = self._port, self._port.switch
+        if not port.spreads:
+            return switch.own_pool * port.queues_per_pool if switch.has_pools else 0
+        entry = port.table_entry(hashed)
+        if not switch.has_pools:
+            return entry
+        own = switch.own_pool
+        bits = port.split_type(own) >> PSRTYPE_RQPL_SHIFT
+        return own * port.queues_per_pool + (entry & (1 << bits) - 1)

@@ -1,0 +1,116 @@
+"""The port's counters, as `ethtool -S` and `ip -s` show them: frames and bytes at the MAC.
+
+Ref: 82599 datasheet, "Statistics registers": each is cleared by being read; ixgbe_update_stats.
+Byte counters have 36 bits in two registers, and reading the upper one clears both.
+"""
+
+from __future__ import annotations
+
+from harness.chip.registers import Read, Registers
+from harness.uapi.ixgbe_pf import Register, Row
+from harness.uapi.ixgbe_vf import CHECKSUM_BYTES
+
+_RECEIVED_BY_SIZE = (
+    (64, Register.PRC64), (127, Register.PRC127), (255, Register.PRC255),
+    (511, Register.PRC511), (1023, Register.PRC1023), (1 << 16, Register.PRC1522),
+)  # fmt: skip
+_SENT_BY_SIZE = (
+    (64, Register.PTC64), (127, Register.PTC127), (255, Register.PTC255),
+    (511, Register.PTC511), (1023, Register.PTC1023), (1 << 16, Register.PTC1522),
+)  # fmt: skip
+_COUNTERS = (
+    *(register for _, register in (*_RECEIVED_BY_SIZE, *_SENT_BY_SIZE)),
+    *(Register.GPRC, Register.BPRC, Register.MPRC, Register.GPTC, Register.MPTC, Register.BPTC),
+    *(Register.TPR, Register.TPT, Register.RUC, Register.ROC, Register.SSVPC),
+)
+_BYTES = (
+    (Register.GORCL, Register.GORCH), (Register.GOTCL, Register.GOTCH),
+    (Register.TORL, Register.TORH),
+)  # fmt: skip
+_MASK_32, _MASK_36 = (1 << 32) - 1, (1 << 36) - 1
+_BROADCAST = b"\xff" * 6
+
+
+class PortStatistics:
+    """Counts at the wire's side of a port, and of what the port dropped.
+
+    What no register tells stands beside: frames that no pool wanted (*filtered*), that were not
+    sent (*malformed*, *unsent*), and that found no descriptor (*missed*, MPC's).
+    """
+
+    def __init__(self, registers: Registers) -> None:
+        self._counts = dict.fromkeys((*_COUNTERS, *(low for low, _ in _BYTES)), 0)
+        self.filtered = self.malformed = self.unsent = self.missed = self.spoofed = 0
+        self._missed_shown = 0
+        for register in _COUNTERS:
+            registers.claim(register, self._reader(register))
+        for low, high in _BYTES:
+            registers.claim(low, self._low_reader(low))
+            registers.claim(high, self._high_reader(low))
+        registers.claim(Row.MPC.at(0), self._read_missed)
+
+    def received(self, frame: memoryview) -> None:
+        """Count a good frame from the wire, without its checksum."""
+        size = len(frame) + CHECKSUM_BYTES
+        counts = self._counts
+        counts[Register.GPRC] += 1
+        counts[Register.TPR] += 1
+        counts[Register.GORCL] += size
+        counts[Register.TORL] += size
+        counts[_bin(_RECEIVED_BY_SIZE, size)] += 1
+        if frame[0] & 1:
+            counts[Register.BPRC if frame[:6] == _BROADCAST else Register.MPRC] += 1
+
+    def oversized(self) -> None:
+        """Count a frame that is longer than the port takes."""
+        self._counts[Register.ROC] += 1
+        self._counts[Register.TPR] += 1
+
+    def sent(self, head: bytes, length: int) -> None:
+        """Count a frame of *length* bytes that went to the wire; *head* is how it begins."""
+        size = length + CHECKSUM_BYTES
+        counts = self._counts
+        counts[Register.GPTC] += 1
+        counts[Register.TPT] += 1
+        counts[Register.GOTCL] += size
+        counts[_bin(_SENT_BY_SIZE, size)] += 1
+        if head[0] & 1:
+            counts[Register.BPTC if head[:6] == _BROADCAST else Register.MPTC] += 1
+
+    def spoof_dropped(self) -> None:
+        """Count a frame that the anti-spoofing of a pool held back."""
+        self.spoofed += 1
+        self._counts[Register.SSVPC] += 1
+
+    # As a receiver and a transmitter count what they did for the port itself.
+
+    def receive(self, length: int, *, multicast: bool) -> None:
+        """Nothing more is counted for a frame that got into the port's memory."""
+
+    def send(self, length: int) -> None:
+        """Nothing more is counted for a frame that the port's own queues sent."""
+
+    def _reader(self, register: Register) -> Read:
+        def read() -> int:
+            value, self._counts[register] = self._counts[register], 0
+            return value & _MASK_32
+
+        return read
+
+    def _low_reader(self, low: Register) -> Read:
+        return lambda: self._counts[low] & _MASK_32
+
+    def _high_reader(self, low: Register) -> Read:
+        def read() -> int:
+            value, self._counts[low] = self._counts[low], 0
+            return (value & _MASK_36) >> 32
+
+        return read
+
+    def _read_missed(self) -> int:
+        value, self._missed_shown = self.missed - self._missed_shown, self.missed
+        return value
+
+
+def _bin(bins: tuple[tuple[int, Register], ...], size: int) -> Register:
+    return next(register for most, register in bins if size <= most)

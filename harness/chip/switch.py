@@ -1,0 +1,234 @@
+"""The switch in a port: which pools a frame goes to, from the wire or from another pool.
+
+Ref: 82599 datasheet, "Virtualization", packet switching (VMDq) for receive and for transmit; as
+ixgbe sets the registers up: ixgbe_configure_virtualization, ixgbe_set_rx_mode, ixgbe_sriov.c.
+A pool is a VF's, but for the first after those of the VFs, which is the port's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.chip.registers import Registers
+from harness.twin.filters import multicast_hash
+from harness.uapi.ixgbe_pf import (
+    HLREG0_JUMBOEN,
+    MAXFRS_SHIFT,
+    MCSTCTRL_MFE,
+    PFDTXGSWC_VT_LBEN,
+    POOLS,
+    RAH_AV,
+    RECEIVE_ADDRESSES,
+    SPOOF_MACAS_MASK,
+    SPOOF_VLANAS_SHIFT,
+    VLAN_FILTERS,
+    VLNCTRL_VFE,
+    VLVF_VIEN,
+    VLVF_VLANID_MASK,
+    VMVIR_VLANA_DEFAULT,
+    VT_CTL_POOL_MASK,
+    VT_CTL_POOL_SHIFT,
+    Fctrl,
+    Register,
+    Row,
+    Vmolr,
+    VtCtl,
+)
+from harness.uapi.ixgbe_vf import CHECKSUM_BYTES, TAG_BYTES
+
+_BROADCAST = b"\xff" * 6
+_STANDARD_BYTES = 1518
+_TAGGED_BYTES = 18
+_TABLES = (Row.RAL, Row.RAH, Row.VMOLR, Row.VLVF, Row.VLVFB)
+"""Registers that are read into dictionaries, since a frame asks for them many times."""
+
+
+def tag_of(frame: memoryview) -> int | None:
+    """Return the VLAN of a tagged frame; None of one without a tag."""
+    if len(frame) >= _TAGGED_BYTES and frame[12] == 0x81 and frame[13] == 0x00:
+        return (frame[14] << 8 | frame[15]) & 0xFFF
+    return None
+
+
+class Switch:
+    """What the port's filters say of a frame; pools are bits of a number."""
+
+    def __init__(self, registers: Registers) -> None:
+        self._registers = registers
+        self._held = registers.held
+        self._addresses: dict[bytes, int] | None = None  # made anew after each change
+        self._members: dict[int, int] = {}
+        self._with: dict[Vmolr, int] = {}
+        for row in _TABLES:
+            registers.claim_row(row, write=self._changes(row))
+        self.leaks_to: int | None = None
+        """A pool that gets every frame of every other pool: what a filter that leaks does."""
+
+    def clear(self) -> None:
+        """Forget what was read from the tables: the registers were reset."""
+        self._addresses = None
+
+    @property
+    def has_pools(self) -> bool:
+        """Whether frames go by pools at all: VMDq is on."""
+        return bool(self._held(Register.VT_CTL) & VtCtl.VT_ENABLE)
+
+    @property
+    def own_pool(self) -> int:
+        """The default pool, which is the port's own."""
+        return self._held(Register.VT_CTL) >> VT_CTL_POOL_SHIFT & VT_CTL_POOL_MASK
+
+    def is_too_long(self, frame: memoryview) -> bool:
+        """Say whether a frame, without its checksum, is longer than MAXFRS; a tag is free."""
+        largest = _STANDARD_BYTES
+        if self._held(Register.HLREG0) & HLREG0_JUMBOEN:
+            largest = self._held(Register.MAXFRS) >> MAXFRS_SHIFT
+        room = TAG_BYTES if tag_of(frame) is not None else 0
+        return len(frame) + CHECKSUM_BYTES > largest + room
+
+    def wanted_by_port(self, frame: memoryview) -> bool:
+        """Say whether a port without pools takes a frame from the wire."""
+        mac, control = bytes(frame[:6]), self._held(Register.FCTRL)
+        if not self._passes_vlan_table(tag_of(frame)):
+            return False
+        if mac == _BROADCAST:
+            return bool(control & Fctrl.BAM)
+        if mac[0] & 1:
+            return bool(control & Fctrl.MPE) or self._in_multicast_table(mac)
+        return bool(control & Fctrl.UPE) or self._exact(mac) is not None
+
+    def pools_for(self, frame: memoryview) -> int:
+        """Return the pools that a frame from the wire goes to."""
+        mac, tag = bytes(frame[:6]), tag_of(frame)
+        if not self._passes_vlan_table(tag):
+            return 0
+        pools = self._pools_by_address(mac)
+        control = self._held(Register.FCTRL)
+        accepted = pools is not None or control & Fctrl.UPE or (mac[0] & 1 and control & Fctrl.MPE)
+        if not accepted:
+            return 0
+        kept = self._by_vlan(pools or 0, tag)
+        if not kept and not self._held(Register.VT_CTL) & VtCtl.DIS_DEFPL:
+            kept = 1 << self.own_pool
+        if kept and not self._held(Register.VT_CTL) & VtCtl.REPLEN:
+            kept &= -kept
+        return self._leaked(kept) & self._enabled(Row.VFRE)
+
+    def pools_from(self, frame: memoryview, source: int) -> tuple[int, bool]:
+        """Return the pools that a pool's frame is looped back to, and whether the wire gets it.
+
+        An exact match keeps a frame from the wire; without loopback all go there.
+        """
+        if not self.has_pools or not self._held(Register.PFDTXGSWC) & PFDTXGSWC_VT_LBEN:
+            return 0, True
+        mac = bytes(frame[:6])
+        found = self._by_vlan(self._pools_by_address(mac) or 0, tag_of(frame))
+        others = self._leaked(found) & self._enabled(Row.VFRE)
+        if not self._held(Row.VMTXSW.at(source >> 5)) >> (source & 31) & 1:
+            others &= ~(1 << source)
+        to_wire = bool(mac[0] & 1) or not found
+        return others, to_wire
+
+    def lets_out(self, pool: int, source: bytes, tag: int | None) -> bool:
+        """Say whether anti-spoofing lets *pool* send with this address and tag."""
+        guard = self._held(Row.PFVFSPOOF.at(pool >> 3))
+        if guard & SPOOF_MACAS_MASK & 1 << (pool & 7):
+            found = self._exact(source)
+            if found is None or not self._pools_of_address(found) >> pool & 1:
+                return False
+        if guard & 1 << (SPOOF_VLANAS_SHIFT + (pool & 7)) and tag is not None:
+            return bool(self._vlan_members(tag) >> pool & 1)
+        return True
+
+    def sends(self, pool: int) -> bool:
+        """Say whether *pool* may send at all (VFTE); every pool may while there are no pools."""
+        return not self.has_pools or bool(self._enabled(Row.VFTE) >> pool & 1)
+
+    def inserted_tag(self, pool: int) -> int:
+        """Return the tag that every frame of *pool* gets (VMVIR); 0 for none."""
+        value = self._held(Row.VMVIR.at(pool))
+        return value & 0xFFFF if value & VMVIR_VLANA_DEFAULT else 0
+
+    def _pools_by_address(self, mac: bytes) -> int | None:
+        """The pools that want a destination; None where no filter of the port's knows it."""
+        if not mac[0] & 1:
+            found = self._exact(mac)
+            return None if found is None else self._pools_of_address(found)
+        pools = self._pools_with(Vmolr.MPE)
+        if mac == _BROADCAST:
+            return pools | self._pools_with(Vmolr.BAM)
+        if self._in_multicast_table(mac):
+            return pools | self._pools_with(Vmolr.ROMPE)
+        return pools or None
+
+    def _by_vlan(self, pools: int, tag: int | None) -> int:
+        if tag is None:
+            return pools & self._pools_with(Vmolr.AUPE)
+        if not self._held(Register.VLNCTRL) & VLNCTRL_VFE:
+            return pools
+        return pools & self._vlan_members(tag)
+
+    def _passes_vlan_table(self, tag: int | None) -> bool:
+        if tag is None or not self._held(Register.VLNCTRL) & VLNCTRL_VFE:
+            return True
+        return bool(self._held(Row.VFTA.at(tag >> 5)) >> (tag & 31) & 1)
+
+    def _vlan_members(self, tag: int) -> int:
+        self._read_tables()
+        return self._members.get(tag, 0)
+
+    def _exact(self, mac: bytes) -> int | None:
+        """The receive address register that has *mac*; None where there is none."""
+        return self._read_tables().get(mac)
+
+    def _changes(self, row: Row) -> Callable[[int, int], None]:
+        def write(index: int, value: int) -> None:
+            self._registers.hold(row.at(index), value)
+            self._addresses = None
+
+        return write
+
+    def _read_tables(self) -> dict[bytes, int]:
+        """The exact addresses, the first register of each; reads all tables after a change."""
+        if self._addresses is not None:
+            return self._addresses
+        held = self._held
+        self._addresses = {}
+        for index in reversed(range(RECEIVE_ADDRESSES)):
+            high = held(Row.RAH.at(index))
+            if high & RAH_AV:
+                low = held(Row.RAL.at(index)).to_bytes(4, "little")
+                self._addresses[low + (high & 0xFFFF).to_bytes(2, "little")] = index
+        self._members = {}
+        for index in range(VLAN_FILTERS):
+            value = held(Row.VLVF.at(index))
+            if value & VLVF_VIEN:
+                low_pools, high_pools = (
+                    held(Row.VLVFB.at(2 * index)),
+                    held(Row.VLVFB.at(2 * index + 1)),
+                )
+                self._members.setdefault(value & VLVF_VLANID_MASK, high_pools << 32 | low_pools)
+        self._with = {
+            bit: sum(1 << pool for pool in range(POOLS) if held(Row.VMOLR.at(pool)) & bit)
+            for bit in Vmolr
+        }
+        return self._addresses
+
+    def _pools_of_address(self, index: int) -> int:
+        return self._held(Row.MPSAR_HI.at(index)) << 32 | self._held(Row.MPSAR_LO.at(index))
+
+    def _in_multicast_table(self, mac: bytes) -> bool:
+        if not self._held(Register.MCSTCTRL) & MCSTCTRL_MFE:
+            return False
+        place = multicast_hash(mac)
+        return bool(self._held(Row.MTA.at(place >> 5)) >> (place & 31) & 1)
+
+    def _pools_with(self, bit: Vmolr) -> int:
+        self._read_tables()
+        return self._with[bit]
+
+    def _enabled(self, row: Row) -> int:
+        return self._held(row.at(1)) << 32 | self._held(row.at(0))
+
+    def _leaked(self, pools: int) -> int:
+        return pools if self.leaks_to is None or not pools else pools | 1 << self.leaks_to
