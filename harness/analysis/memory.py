@@ -99,13 +99,18 @@ def written_pages(log: pd.DataFrame, memory: Sequence[Lent]) -> pd.Series:
     rows = writes.loc[writes.index.repeat(spans)]
     nth = rows.groupby(level=0).cumcount()
     address = (rows["address"].astype("int64") // PAGE + nth) * PAGE
-    place = pd.Series(-1, index=range(len(rows)), dtype="int64")
     values = address.to_numpy()
-    for each in memory:
-        inside = (values >= each.address) & (values < each.address + each.size)
-        place[inside] = (values[inside] - each.address + each.offset) // PAGE
-    times = pd.Series(rows["t_ns"].to_numpy(), index=place.to_numpy())
-    return times[times.index >= 0].groupby(level=0).max()
+    if not memory:
+        return pd.Series(dtype="int64")
+    lent = sorted(memory, key=lambda each: each.address)
+    starts = np.array([each.address for each in lent])
+    ends = np.array([each.address + each.size for each in lent])
+    offsets = np.array([each.offset for each in lent])
+    which = np.searchsorted(starts, values, side="right") - 1
+    inside = (which >= 0) & (values < ends[which])
+    which, values = which[inside], values[inside]
+    pages = (values - starts[which] + offsets[which]) // PAGE
+    return pd.Series(rows["t_ns"].to_numpy()[inside], index=pages).groupby(level=0).max()
 
 
 def explained(

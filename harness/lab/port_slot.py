@@ -7,6 +7,7 @@ boots without its port, its state is taken without it, and the port is found by 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from harness.remote import Host, connect
 from harness.topology import HostEntry, Topology
@@ -35,7 +36,7 @@ def _wait_for_interfaces(host: Host, entry: HostEntry) -> None:
         folder = f"/sys/bus/pci/devices/{port.pci}/net"
         wait_for(
             f"{host.name}: an interface of {port.pci}",
-            lambda: host.exists(folder),
+            partial(host.exists, folder),
             within=FOUND_SECONDS,
             fix="see the kernel log of that host, and the log of its chip beside it in /run",
         )

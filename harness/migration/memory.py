@@ -54,7 +54,7 @@ class LoggedComparison(Comparison):
         source = memory.instance
         self.tables["dma"] = log = read_log(self._device.dma_log())
         check_unmoved(source.host, self._ahead_ns)
-        lent = [Lent(**each) for each in self._device.control.ask("status")["memory"]]
+        lent = [Lent(**each) for each in self._device.control.ask("lent")]
         events = source.qmp.events[self._since :]
         pages = pages_explained(source, both, differ, log, lent, events, self._ahead_ns)
         self.tables["memory"] = pages

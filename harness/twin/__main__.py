@@ -18,6 +18,7 @@ from harness.twin.control import Control, ControlConnection
 from harness.twin.device import Device
 from harness.twin.dma_log import DmaLog
 from harness.twin.port import Port
+from harness.twin.say import say
 from harness.twin.server import Server
 from harness.twin.tap import Tap
 
@@ -108,7 +109,7 @@ class EventLoop:
         try:
             channel.serve()
         except ClientGone as gone:
-            _say(f"{gone}; waiting for the next one")
+            say(f"{gone}; waiting for the next one")
             self._poll.unregister(channel.fileno())
             self._channel = None
             self._server.client_gone()
@@ -125,7 +126,7 @@ class EventLoop:
         if connection is None:
             return
         if self._channel:
-            _say("a second client was refused: the twin has a guest")
+            say("a second client was refused: the twin has a guest")
             connection.close()
             return
         self._channel = Channel(connection, self._server.answer)
@@ -138,7 +139,7 @@ class EventLoop:
             os.write(self._changes, line.encode() + b"\n")
         except OSError as full:
             self._control.not_noted += 1
-            _say(f"{line} could not be noted: {full}")
+            say(f"{line} could not be noted: {full}")
 
 
 def _listening(path: str) -> socket.socket:
@@ -158,12 +159,8 @@ def _accepted(listener: socket.socket) -> socket.socket | None:
     try:
         return listener.accept()[0]
     except OSError as refused:
-        _say(f"somebody could not be served: {refused}")
+        say(f"somebody could not be served: {refused}")
         return None
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"twin: {text}\n")
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -197,7 +194,7 @@ def main() -> int:
         try:
             loop = EventLoop(options, stack)
         except OSError as missing:
-            _say(f"it cannot be started: {missing}")
+            say(f"it cannot be started: {missing}")
             return 1
         signal.signal(signal.SIGTERM, loop.end)
         loop.run()

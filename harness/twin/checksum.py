@@ -99,16 +99,20 @@ def transport_is_right(frame: Bytes, parsed: Parsed) -> bool:
 
 
 def put_network(frame: bytearray, at: int, length: int) -> None:
-    """Write the checksum of the IPv4 header of *length* bytes *at*."""
-    frame[at + 10 : at + 12] = b"\0\0"
-    frame[at + 10 : at + 12] = complement(total(frame[at : at + length])).to_bytes(2, "big")
+    """Finish the IPv4 checksum *at*, over *length* bytes from there on.
+
+    The sum begins with what the driver left in its place: 0, or for a tunnel, whose headers are
+    part of the *length*, what takes these out again.
+    """
+    value = complement(total(frame[at : at + length]))
+    frame[at + 10 : at + 12] = value.to_bytes(2, "big")
 
 
-def put_transport(frame: bytearray, at: int, transport: int) -> None:
+def put_transport(frame: bytearray, at: int, transport: int, more: int = 0) -> None:
     """Finish the checksum of the segment *at*, which has its pseudo header's sum in place.
 
-    So the driver leaves it; see Linux, Documentation/networking/checksum-offloads.rst.  SCTP's has
-    no pseudo header.
+    So the driver leaves it; see Linux, Documentation/networking/checksum-offloads.rst.  What the
+    driver's sum does not count is *more*.  SCTP's checksum has no pseudo header.
     """
     within = CHECKSUM_AT[transport]
     place = slice(at + within.start, at + within.stop)
@@ -116,7 +120,7 @@ def put_transport(frame: bytearray, at: int, transport: int) -> None:
         frame[place] = bytes(4)
         frame[place] = crc32c(frame[at:]).to_bytes(4, "little")
         return
-    value = complement(total(frame[at:]))
+    value = complement(total(frame[at:]) + more)
     if transport == UDP and value == 0:
         value = 0xFFFF
     frame[place] = value.to_bytes(2, "big")

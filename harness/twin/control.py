@@ -54,12 +54,9 @@ class Control:
                 "records": log.count if log else None,
                 "dropped": log.dropped if log else 0,
                 "faults": device.memory.faults,
+                "maps": device.memory.maps,
+                "refusals": device.memory.refusals,
             },
-            "memory": [
-                {"address": each.address, "size": each.size, "offset": each.offset}
-                for each in device.memory.regions
-                if each.view
-            ],
             "port": {
                 "mtu": port.mtu,
                 "largest_frame": port.largest_frame,
@@ -78,6 +75,25 @@ class Control:
                 "queues": sum(queue.enabled for queue in device.receiver.queues),
             },
         }
+
+    def lent(self) -> list[dict[str, int]]:
+        """The shared memory that the client lends: where the guest has it, and where its file does.
+
+        Neighbours in both are one stretch; there may be hundreds of thousands, so ask seldom.
+        """
+        stretches: list[dict[str, int]] = []
+        before = None
+        for region in self._device.memory.regions:
+            if region.file is None:
+                continue
+            if before and region.continues(before):
+                stretches[-1]["size"] += region.size
+            else:
+                stretches.append(
+                    {"address": region.address, "size": region.size, "offset": region.offset}
+                )
+            before = region
+        return stretches
 
     def now(self) -> dict[str, Any]:
         """The COMMAND register, those of each described capability in hex, and when that was."""

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import bisect
-import contextlib
 import errno
-import mmap
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Protocol, Union
 
 from harness.twin.channel import Channel, ClientGone
 from harness.twin.dma_log import DmaLog
+from harness.twin.regions import MOST_REGIONS, PAGE, Refused, Region, Regions
+from harness.twin.say import say
 from harness.uapi import vfio_user
 from harness.uapi.vfio_user import Command, Flag, MapFlag
 
+__all__ = ["MOST_REGIONS", "PAGE", "Bytes", "DmaFault", "Gate", "GuestMemory", "Refused", "Region"]
+
 Bytes = Union[bytes, bytearray, memoryview]
-PAGE = 4096
-_TOP = 1 << 64
-MOST_REGIONS = 256
-"""A descriptor is kept for each; a client that is not told takes 65,535 for granted."""
-
-
-class Refused(Exception):
-    """A command that cannot be done; *error* is the errno that says why."""
-
-    def __init__(self, error: int) -> None:
-        super().__init__(os.strerror(error))
-        self.error = error
 
 
 class DmaFault(Exception):
@@ -46,22 +35,6 @@ class Gate(Protocol):
         """MISBEHAVED while what the device writes it has no right to write; 0 otherwise."""
 
 
-@dataclass(frozen=True)
-class Region:
-    """A stretch that is lent; *view* is empty where it was lent without a descriptor."""
-
-    address: int
-    size: int
-    flags: int
-    offset: int  # in the file that was lent
-    map: mmap.mmap | None
-    view: memoryview
-
-    @property
-    def end(self) -> int:
-        return self.address + self.size
-
-
 class GuestMemory:
     """What is mapped, and the two ways to it: straight, and by message through the client.
 
@@ -71,59 +44,50 @@ class GuestMemory:
 
     def __init__(self, gate: Gate, log: DmaLog | None) -> None:
         self._gate = gate
-        self._starts: list[int] = []
-        self._regions: list[Region] = []
+        self._regions = Regions()
         self.log = log
         self.channel: Channel | None = None
         self.tracked = False
         self.largest_transfer = vfio_user.MAX_TRANSFER
         """Bytes of one message's access, as agreed on with the client."""
         self.faults = 0  # accesses that found nothing lent
+        self.refusals = 0
+        """Maps and unmaps that were refused; the first one of each client's is said, too."""
+        self._said = False
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """In the order of their addresses."""
-        return tuple(self._regions)
+        """In the order of their addresses; a vIOMMU makes hundreds of thousands."""
+        return self._regions.all()
+
+    @property
+    def maps(self) -> int:
+        """How many regions there are."""
+        return len(self._regions)
 
     def map(self, address: int, size: int, flags: int, offset: int, descriptor: int | None) -> None:
-        """Lend a stretch; *descriptor* stays the caller's.
-
-        Raises Refused: EINVAL for one that is empty, out of bounds or not of whole pages, EEXIST
-        for one that overlaps another, ENOSPC for one too many.
-        """
-        if len(self._regions) == MOST_REGIONS:
-            raise Refused(errno.ENOSPC)
-        if not size or address + size > _TOP or address % PAGE or size % PAGE:
-            raise Refused(errno.EINVAL)
-        if not flags & (MapFlag.READABLE | MapFlag.WRITABLE) or flags >> 2:
-            raise Refused(errno.EINVAL)
-        at = bisect.bisect(self._starts, address)
-        overlaps = at < len(self._regions) and self._regions[at].address < address + size
-        if overlaps or (at and self._regions[at - 1].end > address):
-            raise Refused(errno.EEXIST)
-        mapped = None if descriptor is None else _mapped(descriptor, offset, size, flags)
-        view = memoryview(mapped) if mapped else memoryview(b"")
-        self._starts.insert(at, address)
-        self._regions.insert(at, Region(address, size, flags, offset, mapped, view))
+        """Lend a stretch; *descriptor* stays the caller's.  Raises Refused; see `Regions.add`."""
+        try:
+            self._regions.add(address, size, flags, offset, descriptor)
+        except Refused as refused:
+            self._refused("map", address, size, refused)
+            raise
 
     def unmap(self, address: int, size: int) -> None:
-        """Give a stretch back; nothing refers to it any more but an access that is in progress.
+        """Give back all that lies in the range; only an access in progress still refers to it.
 
-        Raises Refused: ENOENT unless exactly this one is lent.
+        Raises Refused; see `Regions.remove`.
         """
-        at = bisect.bisect_left(self._starts, address)
-        if at == len(self._regions) or (self._regions[at].address, self._regions[at].size) != (
-            address, size,
-        ):  # fmt: skip
-            raise Refused(errno.ENOENT)
-        del self._starts[at]
-        _let_go(self._regions.pop(at))
+        try:
+            self._regions.remove(address, size)
+        except Refused as refused:
+            self._refused("unmap", address, size, refused)
+            raise
 
     def unmap_all(self) -> None:
         """Give everything back."""
-        self._starts.clear()
-        while self._regions:
-            _let_go(self._regions.pop())
+        self._regions.clear()
+        self._said = False
 
     def read(self, address: int, length: int, kind: int, queue: int = 0) -> Bytes:
         """What is there; a view of the memory itself where it can be, not to be kept.
@@ -133,31 +97,43 @@ class GuestMemory:
         region = self._lent(address, length, MapFlag.READABLE)
         if self.log:
             self.log.add(address, length, kind, queue)
-        if region.view:
-            begin = address - region.address
-            return region.view[begin : begin + length]
-        return self._read_by_message(address, length)
+        if region:
+            return self._read(region, address, length)
+        parts = self._parts(address, length, MapFlag.READABLE)
+        return b"".join([self._read(*part) for part in parts])
 
     def write(self, address: int, data: Bytes, kind: int, queue: int = 0) -> None:
         """Write *data* there.  Raises DmaFault."""
         region = self._lent(address, len(data), MapFlag.WRITABLE)
         kind |= self._gate.misbehaved
-        straight = bool(region.view) and not self.tracked
-        if not straight:
-            self.write_by_message(address, data)  # what is refused is not in the log
-        if self.log:
-            self.log.add(address, len(data), kind, queue)
-        if straight:
-            begin = address - region.address
-            region.view[begin : begin + len(data)] = data
+        if region and region.file and not self.tracked:
+            if self.log:
+                self.log.add(address, len(data), kind, queue)
+            self._write(region, address, data)
+            return
+        written = 0
+        try:
+            for each, at, length in self._parts(address, len(data), MapFlag.WRITABLE):
+                self._write(each, at, data[written : written + length])
+                written += length
+        finally:  # what is refused is not in the log
+            if self.log and written:
+                self.log.add(address, written, kind, queue)
 
     def peek(self, address: int, length: int) -> Bytes:
-        """What is there, for us and not for the device: neither gated nor in the log."""
-        region = self._find(address, length)
-        if region is None or not region.view:
+        """What is there, for us and not for the device: neither gated nor in the log.
+
+        Raises DmaFault where the client would have to be asked.
+        """
+        regions = self._regions.covering(address, length)
+        if not regions or not all(region.file for region in regions):
             raise DmaFault(f"{length} bytes at {address:#x} are not lent as shared memory")
-        begin = address - region.address
-        return region.view[begin : begin + length]
+        if len(regions) == 1:
+            return self._read(regions[0], address, length)
+        ends = [*(region.end for region in regions[:-1]), address + length]
+        begins = [address, *ends[:-1]]
+        places = zip(regions, begins, ends)
+        return b"".join([self._read(each, begin, end - begin) for each, begin, end in places])
 
     def write_by_message(self, address: int, data: Bytes) -> None:
         """Have the client write *data*, which marks its pages.  Raises DmaFault if it refuses."""
@@ -192,36 +168,61 @@ class GuestMemory:
             raise DmaFault(f"the client refused: {os.strerror(reply.error & 0x7FFFFFFF)}")
         return reply.payload
 
-    def _lent(self, address: int, length: int, flag: MapFlag) -> Region:
+    def _lent(self, address: int, length: int, flag: MapFlag) -> Region | None:
+        """The region that an access lies in; None if it lies in several, one after the other.
+
+        Raises DmaFault unless all of it is lent for that, and the bus is the device's.
+        """
         if not self._gate.is_open:
             raise DmaFault("Bus Master Enable is clear")
-        region = self._find(address, length)
-        if region is None or not region.flags & flag:
-            self.faults += 1
-            raise DmaFault(f"{length} bytes at {address:#x} are not lent for that")
-        return region
+        region = self._regions.holding(address, length)
+        if region:
+            if region.flags & flag:
+                return region
+        else:
+            regions = self._regions.covering(address, length)
+            if regions and all(each.flags & flag for each in regions):
+                return None
+        self.faults += 1
+        raise DmaFault(f"{length} bytes at {address:#x} are not lent for that")
 
-    def _find(self, address: int, length: int) -> Region | None:
-        at = bisect.bisect(self._starts, address) - 1
-        if at < 0:
-            return None
-        region = self._regions[at]
-        return region if address + length <= region.end else None
+    def _parts(self, address: int, length: int, flag: MapFlag) -> Iterator[tuple[Region, int, int]]:
+        """Cut an access into parts: the region, the address and the length of each.
 
+        A region is looked up when its turn comes: the client may have taken it back while it was
+        asked for the one before.  Raises DmaFault then.
+        """
+        end = address + length
+        while address < end:
+            region = self._regions.holding(address, 1)
+            if region is None or not region.flags & flag:
+                raise DmaFault(f"the client took back what is at {address:#x}")
+            part = min(end, region.end) - address
+            yield region, address, part
+            address += part
 
-def _mapped(descriptor: int, offset: int, size: int, flags: int) -> mmap.mmap:
-    """The file's stretch, shared.  Raises Refused: EINVAL where it cannot be mapped so."""
-    access = mmap.ACCESS_WRITE if flags & MapFlag.WRITABLE else mmap.ACCESS_READ
-    try:
-        if offset % mmap.ALLOCATIONGRANULARITY or os.fstat(descriptor).st_size < offset + size:
-            raise Refused(errno.EINVAL)
-        return mmap.mmap(descriptor, size, access=access, offset=offset)
-    except (OSError, ValueError, OverflowError):
-        raise Refused(errno.EINVAL) from None
+    def _read(self, region: Region, address: int, length: int) -> Bytes:
+        if region.file is None:
+            return self._read_by_message(address, length)
+        begin = address - region.address + region.offset
+        return region.file.view[begin : begin + length]
 
+    def _write(self, region: Region, address: int, data: Bytes) -> None:
+        if region.file is None or self.tracked:
+            self.write_by_message(address, data)
+            return
+        begin = address - region.address + region.offset
+        region.file.view[begin : begin + len(data)] = data
 
-def _let_go(region: Region) -> None:
-    region.view.release()
-    if region.map:
-        with contextlib.suppress(BufferError):  # an access in progress holds it, and ends it
-            region.map.close()
+    def _refused(self, what: str, address: int, size: int, refused: Refused) -> None:
+        self.refusals += 1
+        if self._said:
+            return
+        self._said = True
+        fix = "see what the client itself says of it"
+        if refused.error == errno.ENOSPC:
+            fix = f"give the guest larger pages, or iommu=pt: there is room for {MOST_REGIONS} maps"
+        say(
+            f"it refused to {what} {size:#x} bytes at {address:#x}: {refused}; DMA there may fail "
+            f"or go astray; {fix} (further refusals of this client are counted, and not told)"
+        )

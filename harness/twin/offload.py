@@ -1,7 +1,24 @@
-"""What the device does to a frame on its way out: checksums, TCP segments, VLAN tags.
+"""What the device does to a frame on its way out: checksums, segments, VLAN tags.
 
-Ref: 82599 datasheet, transmit context descriptor; as Linux fills it in,
-drivers/net/ethernet/intel/ixgbevf/ixgbevf_main.c, ixgbevf_tx_csum and ixgbevf_tso.
+The device knows no tunnel.  It is told where an IP header begins (MACLEN) and where a transport's
+does (IPLEN on), and what lies between is to it one IP header.  A tunnel's driver says where the
+*outer* IP header and the *inner* transport begin, and the device's two sums come out right since
+each begins with the value that the driver left in the checksum's place:
+
+* IPv4's is over IPLEN bytes.  The driver leaves 0, or for a tunnel the complement of the sum of all
+  that follows the outer header, which takes that out again.
+* The transport's is from its header to the frame's end.  The driver leaves the sum of the inner
+  pseudo header: all of it where one frame is sent, and without the length where segments are, since
+  only the device knows the length of each; it adds that.
+
+So addresses are never looked at here, neither an outer nor an inner header's.  Of a segment the
+device sets the outer IP header's length and identification, and the transport's own fields; the
+inner IP header's, and those of UDP or GRE between, are right already, as such a packet's segments
+have all one length (NETIF_F_GSO_PARTIAL, and NETIF_F_TSO_MANGLEID for the inner identification).
+
+Ref: 82599 datasheet, transmit context descriptor and TCP/UDP segmentation; as Linux fills it in,
+drivers/net/ethernet/intel/ixgbevf/ixgbevf_main.c, ixgbevf_tx_csum and ixgbevf_tso; ixgbe's own,
+ixgbe_tso, has segments of UDP as well.
 """
 
 from __future__ import annotations
@@ -15,7 +32,8 @@ from harness.uapi.ixgbe_vf import POPTS_IXSM, POPTS_TXSM, TxCommand
 
 VLAN_TYPE = b"\x81\x00"
 _ADDRESSES = 12
-_IPV4_BYTES, _IPV6_BYTES, _TCP_BYTES = 20, 40, 20
+_IPV4_BYTES, _IPV6_BYTES = 20, 40
+_HEADER_BYTES = {checksum.TCP: 20, checksum.UDP: 8}
 _LARGEST_PACKET = 0xFFFF
 _PROTOCOLS = {
     ixgbe_vf.TUCMD_L4T_TCP: checksum.TCP,
@@ -54,22 +72,17 @@ class Context:
 
 def finished(data: bytes, command: int, options: int, context: Context) -> Iterator[bytearray]:
     """The frames that *data* becomes.  Raises ValueError where context and data do not fit."""
-    network_at, transport_at = context.mac, context.mac + context.network
+    transport_at = context.mac + context.network
     if not (command & TxCommand.TSE or options & (POPTS_IXSM | POPTS_TXSM)):
         yield bytearray(data)  # a VLAN tag alone is wanted: no length but the MAC's is said then
         return
     if transport_at >= len(data) or context.network < _IPV4_BYTES:
         raise ValueError("the headers are longer than the frame, or not there")
     if command & TxCommand.TSE:
-        yield from _segments(data, context)
+        yield from _segments(data, options, context)
         return
     frame = bytearray(data)
-    if options & POPTS_IXSM and context.ipv4:
-        checksum.put_network(frame, network_at, context.network)
-    if options & POPTS_TXSM and context.protocol:
-        if transport_at + checksum.CHECKSUM_AT[context.protocol].stop > len(data):
-            raise ValueError("the transport's header is cut short")
-        checksum.put_transport(frame, transport_at, context.protocol)
+    _put_checksums(frame, options, context)
     yield frame
 
 
@@ -78,43 +91,59 @@ def tagged(frame: bytearray, tag: int) -> bytearray:
     return frame[:_ADDRESSES] + VLAN_TYPE + tag.to_bytes(2, "big") + frame[_ADDRESSES:]
 
 
-def _segments(data: bytes, context: Context) -> Iterator[bytearray]:
-    """TCP segments of *context.segment* bytes each, headers as RFC 9293 wants them."""
+def _put_checksums(frame: bytearray, options: int, context: Context, more: int = 0) -> None:
+    """Put in those that are asked for; *more* is what the transport's sum does not count yet."""
+    transport_at = context.mac + context.network
+    if options & POPTS_IXSM and context.ipv4:
+        checksum.put_network(frame, context.mac, context.network)
+    if options & POPTS_TXSM and context.protocol:
+        if transport_at + checksum.CHECKSUM_AT[context.protocol].stop > len(frame):
+            raise ValueError("the transport's header is cut short")
+        checksum.put_transport(frame, transport_at, context.protocol, more)
+
+
+def _segments(data: bytes, options: int, context: Context) -> Iterator[bytearray]:
+    """Segments of *context.segment* bytes each, headers as RFC 9293 and RFC 768 want them."""
     transport_at = context.mac + context.network
     head_bytes = transport_at + context.transport
     payload = data[head_bytes:]
-    if not (payload and context.segment) or context.protocol != checksum.TCP:
+    if not (payload and context.segment) or context.protocol not in _HEADER_BYTES:
         raise ValueError("there is nothing to segment")
-    if context.transport < _TCP_BYTES or not (context.ipv4 or context.network >= _IPV6_BYTES):
+    if context.transport < _HEADER_BYTES[context.protocol] or not (
+        context.ipv4 or context.network >= _IPV6_BYTES
+    ):
         raise ValueError("the headers are too short")
     if min(len(payload), context.segment) + head_bytes - context.mac > _LARGEST_PACKET:
         raise ValueError("a segment is longer than IP can say")
-    sequence = int.from_bytes(data[transport_at + 4 : transport_at + 8], "big")
     for begin in range(0, len(payload), context.segment):
         part = payload[begin : begin + context.segment]
         frame = bytearray(data[:head_bytes]) + part
-        number = (sequence + begin) & 0xFFFFFFFF
-        frame[transport_at + 4 : transport_at + 8] = number.to_bytes(4, "big")
-        if begin:
-            frame[transport_at + 13] &= ~_CWR & 0xFF
-        if begin + len(part) < len(payload):
-            frame[transport_at + 13] &= ~(_FIN | _PSH) & 0xFF
-        _set_lengths(frame, context, begin // context.segment)
+        _set_network(frame, context, begin // context.segment)
+        if context.protocol == checksum.TCP:
+            _set_tcp(frame, transport_at, begin, is_last=begin + len(part) == len(payload))
+        else:
+            length = len(frame) - transport_at
+            frame[transport_at + 4 : transport_at + 6] = length.to_bytes(2, "big")
+        _put_checksums(frame, options, context, more=len(frame) - transport_at)
         yield frame
 
 
-def _set_lengths(frame: bytearray, context: Context, index: int) -> None:
-    """Lengths, identification and checksums of segment *index*."""
-    at, transport_at = context.mac, context.mac + context.network
+def _set_network(frame: bytearray, context: Context, index: int) -> None:
+    """Length and identification of segment *index*, in the outer IP header if there are two."""
+    at = context.mac
     if context.ipv4:
         frame[at + 2 : at + 4] = (len(frame) - at).to_bytes(2, "big")
         identification = int.from_bytes(frame[at + 4 : at + 6], "big") + index & 0xFFFF
         frame[at + 4 : at + 6] = identification.to_bytes(2, "big")
-        checksum.put_network(frame, at, context.network)
     else:
-        frame[at + 4 : at + 6] = (len(frame) - at - 40).to_bytes(2, "big")
-    frame[transport_at + 16 : transport_at + 18] = b"\0\0"
-    parsed = checksum.Parsed(4 if context.ipv4 else 6, at, transport_at, checksum.TCP, len(frame))
-    pseudo = parsed.pseudo_header(frame, len(frame) - transport_at)
-    value = checksum.complement(checksum.total(frame[transport_at:]) + pseudo)
-    frame[transport_at + 16 : transport_at + 18] = value.to_bytes(2, "big")
+        frame[at + 4 : at + 6] = (len(frame) - at - _IPV6_BYTES).to_bytes(2, "big")
+
+
+def _set_tcp(frame: bytearray, at: int, begin: int, *, is_last: bool) -> None:
+    """Sequence number and flags of the segment whose data is *begin* bytes into the packet's."""
+    sequence = int.from_bytes(frame[at + 4 : at + 8], "big") + begin & 0xFFFFFFFF
+    frame[at + 4 : at + 8] = sequence.to_bytes(4, "big")
+    if begin:
+        frame[at + 13] &= ~_CWR & 0xFF
+    if not is_last:
+        frame[at + 13] &= ~(_FIN | _PSH) & 0xFF

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
 
-_RING_ALIGNMENT = 128  # 82599 datasheet: a ring is aligned to 128 bytes, and so is its length
+_STORED = {QueueRegister.BAL: 0xFFFFFF80, QueueRegister.LEN: 0x000FFF80}
+"""The bits that a register keeps, where these are not all: the others are reserved and read as 0.
+
+A ring is aligned to 128 bytes, and so is its length, of at most 1 MiB.  Ref: 82599 datasheet, RDBAL
+and RDLEN, TDBAL and TDLEN; Linux, ixgbevf/ethtool.c, reg_test_vf, whose first masks say so.
+"""
+
+_POINTER = 0xFFFF  # a head or a tail has 16 bits
+_32_BITS = 0xFFFFFFFF
 
 
 class Queue:
@@ -34,11 +42,11 @@ class Queue:
 
     def write(self, register: QueueRegister, value: int) -> None:
         if register == QueueRegister.HEAD:
-            self.head = value & 0xFFFF
+            self.head = value & _POINTER
         elif register == QueueRegister.TAIL:
-            self.tail = value & 0xFFFF
+            self.tail = value & _POINTER
         else:
-            self._registers[register] = value
+            self._registers[register] = value & _STORED.get(register, _32_BITS)
             self._place()
 
     @property
@@ -59,10 +67,9 @@ class Queue:
 
     def _place(self) -> None:
         registers = self._registers
-        base = registers[QueueRegister.BAH] << 32 | registers[QueueRegister.BAL]
         before = self.base, self.count
-        self.base = base & -_RING_ALIGNMENT
-        self.count = (registers[QueueRegister.LEN] & -_RING_ALIGNMENT) // DESCRIPTOR_BYTES
+        self.base = registers[QueueRegister.BAH] << 32 | registers[QueueRegister.BAL]
+        self.count = registers[QueueRegister.LEN] // DESCRIPTOR_BYTES
         was, self.enabled = self.enabled, bool(registers[QueueRegister.DCTL] & QueueControl.ENABLE)
         if (was and not self.enabled) or before != (self.base, self.count):
             self.epoch += 1

@@ -29,7 +29,7 @@ from harness.uapi.vfio import (
     RegionFlag,
     RegionInfo,
 )
-from harness.uapi.vfio_user import Command
+from harness.uapi.vfio_user import Command, UnmapFlag
 
 S = TypeVar("S", bound=ctypes.Structure)
 
@@ -129,8 +129,13 @@ class Server:
 
     def _unmap(self, message: Message) -> bytes:
         room, flags, address, size = _unpack(vfio_user.DMA_UNMAP, message)
-        _expect(room >= vfio_user.DMA_UNMAP.size and not message.descriptors and not flags)
-        self._function.memory.unmap(address, size)
+        _expect(room >= vfio_user.DMA_UNMAP.size and not message.descriptors)
+        if flags == UnmapFlag.ALL:
+            _expect(not address and not size)
+            self._function.memory.unmap_all()
+        else:
+            _expect(not flags)
+            self._function.memory.unmap(address, size)
         return bytes(message.payload)
 
     def _device_info(self, message: Message) -> bytes:

@@ -56,6 +56,17 @@ class MapFlag(IntEnum):
     WRITABLE = 1 << 1
 
 
+class UnmapFlag(IntEnum):
+    """``flags`` of DMA_UNMAP: none for a range, which may hold any number of regions."""
+
+    ALL = 1 << 1
+    """Everything; address and size are 0 then.
+
+    The text of vfio-user has no flags here.  QEMU sends this one for an address space of 2^64 bytes
+    that goes (hw/vfio-user/container.c): VFIO_DMA_UNMAP_FLAG_ALL of <linux/vfio.h>.
+    """
+
+
 HEADER = struct.Struct("<HHIII")
 """message id, command, size with this header, flags, error (an errno)."""
 

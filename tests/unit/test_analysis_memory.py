@@ -77,7 +77,16 @@ def test_a_write_is_of_every_page_that_it_touches(tmp_path: Path) -> None:
 def test_a_page_is_known_by_its_place_in_the_memorys_file(tmp_path: Path) -> None:
     """Above 4 GiB a guest has its memory elsewhere than the file has it."""
     log = log_of(tmp_path, (2 * PAGE, 1), ((1 << 32) + PAGE, 1), (1 << 40, 1))
-    assert sorted(written_pages(log, [LOW, HIGH]).index) == [2, 9]
+    for lent in ([LOW, HIGH], [HIGH, LOW]):
+        assert sorted(written_pages(log, lent).index) == [2, 9]
+
+
+def test_what_is_lent_no_more_is_no_page(tmp_path: Path) -> None:
+    """Right behind a stretch, before all of them, and where nothing is lent at all."""
+    log = log_of(tmp_path, (0, 1), (9 * PAGE, 1), (10 * PAGE, 1))
+    lent = Lent(PAGE, 9 * PAGE, 20 * PAGE)
+    assert written_pages(log, [lent]).index.tolist() == [28]
+    assert written_pages(log, []).empty
 
 
 def test_the_last_write_of_a_page_counts(tmp_path: Path) -> None:

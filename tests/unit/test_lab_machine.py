@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.lab.card import Card
 from harness.lab.image import Image
 from harness.lab.machine import Cables, MachineSpec
 
@@ -18,10 +20,12 @@ SPEC = MachineSpec(
     memory_mib=3072,
     cpus=2,
     accelerator="tcg",
+    card=Card("82599", ports=1, vfs=2),
     forwards=((22022, 22),),
 )
+IGB = replace(SPEC, card=Card("82576", ports=1, vfs=2))
 IMAGE = Image(Path("/cache/tree"), Path("/cache/image"), "0123456789ab")
-CABLES = Cables(wire=7, migration=8)
+CABLES = Cables(wires=(7,), migration=8)
 
 
 def values(argv: list[str], option: str) -> list[str]:
@@ -35,7 +39,8 @@ def test_the_command_is() -> None:
     qemu-system-x86_64 -name vf-harness-lab-emulated-alder
     -nodefaults -display none -no-reboot
     -M q35 -accel tcg,thread=multi,tb-size=1024 -cpu EPYC-Rome,+svm,phys-bits=36
-    -smp 2 -m 3072
+    -smp 2 -m 3072 -machine memory-backend=memory
+    -object memory-backend-memfd,id=memory,size=3072M,share=on
     -device intel-iommu,intremap=on,caching-mode=on
     -kernel /lab/vmlinuz -initrd /lab/host-initramfs -append KERNEL_LINE
     -drive if=none,id=disk,file=/lab/disk.img,format=raw,readonly=on
@@ -46,15 +51,20 @@ def test_the_command_is() -> None:
     -device virtio-net-pci,netdev=migration,romfile=,host_mtu=16000,mac=52:54:00:82:59:01
     -object rng-random,id=random,filename=/dev/urandom
     -device virtio-rng-pci,rng=random
-    -device pcie-root-port,id=slot1,chassis=1,slot=1,bus-reserve=1
-    -netdev tap,id=wire,fd=7
-    -device igb,netdev=wire,bus=slot1,romfile=,mac=52:54:00:82:58:01
+    -device pcie-root-port,id=slot1,chassis=1,slot=1,bus-reserve=1,pref64-reserve=8M
+    -device PORT -device VF -device VF
     -serial file:/run/alder.console
     -qmp unix:/run/alder.qmp,server=on,wait=off
     """
     (kernel_line,) = values(SPEC.argv(CABLES), "-append")
-    wanted = [word.replace("KERNEL_LINE", kernel_line) for word in golden.split()]
+    functions = [value for value in values(SPEC.argv(CABLES), "-device") if value[0] == "{"]
+    places = iter(functions)
+    wanted = [
+        next(places) if word in ("PORT", "VF") else word.replace("KERNEL_LINE", kernel_line)
+        for word in golden.split()
+    ]
     assert SPEC.argv(CABLES) == wanted
+    assert [json.loads(each)["addr"] for each in functions] == ["0.0", "10.0", "10.2"]
     assert {"intel_iommu=on", "lab.host=alder", "lab.number=1"} <= set(kernel_line.split())
 
 
@@ -65,14 +75,14 @@ def test_the_iommu_comes_before_every_device_it_translates_for() -> None:
 
 def test_no_card_has_an_option_rom() -> None:
     """The firmware would try to boot from each of them: seconds of a TCG boot."""
-    cards = [each for each in values(SPEC.argv(CABLES), "-device") if "netdev=" in each]
+    cards = [each for each in values(IGB.argv(CABLES), "-device") if "netdev=" in each]
     assert len(cards) == 3
     assert all("romfile=" in card.split(",") for card in cards)
 
 
 def test_two_hosts_share_no_address_on_a_common_wire() -> None:
     """Their ports and migration cables meet; the same address twice is an outage at random."""
-    first, second = SPEC.argv(CABLES), replace(SPEC, host="birch", number=2).argv(CABLES)
+    first, second = IGB.argv(CABLES), replace(IGB, host="birch", number=2).argv(CABLES)
     met = [
         {each for card in values(argv, "-device") for each in card.split(",")
          if each.startswith("mac=") and ":fe" not in each}
@@ -102,6 +112,8 @@ def test_kvm_runs_the_hosts_own_processor() -> None:
         {"number": 2},
         {"host": "birch"},
         {"lab": "other"},
+        {"card": Card("82599", ports=2, vfs=2)},
+        {"card": Card("82576", ports=1, vfs=2)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -124,6 +136,6 @@ def test_a_saved_state_does_not_depend_on_where_the_image_lies() -> None:
 def test_a_saved_state_fits_whatever_the_descriptors_are() -> None:
     """They differ from start to start; with them in the name no state would be found again."""
     starts = [replace(SPEC), replace(SPEC)]
-    commands = [spec.argv(Cables(n, n + 1)) for n, spec in enumerate(starts, start=7)]
+    commands = [spec.argv(Cables((n,), n + 1)) for n, spec in enumerate(starts, start=7)]
     assert commands[0] != commands[1]
     assert len({spec.state_name(IMAGE) for spec in starts}) == 1

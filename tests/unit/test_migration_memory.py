@@ -61,8 +61,9 @@ class Source:
             RECORD.pack(START + round(ms * MS), page * PAGE, 16, kind, 0)
             for page, ms in written.items()
         )
-        status = {"memory": [{"address": 0, "size": 8 * PAGE, "offset": 0}]}
-        device = SimpleNamespace(dma_log=lambda: log, control=SimpleNamespace(ask=lambda _: status))
+        lent = {"lent": [{"address": 0, "size": 8 * PAGE, "offset": 0}]}
+        control = SimpleNamespace(ask=lent.__getitem__)
+        device = SimpleNamespace(dma_log=lambda: log, control=control)
         self.comparison = LoggedComparison(cast("Any", device))
         self.comparison.trace_copies(instance)  # type: ignore[arg-type]
         qmp.events += events

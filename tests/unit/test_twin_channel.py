@@ -109,7 +109,7 @@ def said(cuts: set[int]) -> tuple[bytes, int, list[bool]]:
             assert socket.send_fds(near, [STREAM[begin:end]], which) == end - begin
             channel.serve()
         replies = near.recv(1 << 16)
-        lent = [bool(region.view) for region in twin.device.memory.regions]
+        lent = [region.file is not None for region in twin.device.memory.regions]
         twin.server.client_gone()
         channel.close()
         return replies, signals(eventfd)[0], lent

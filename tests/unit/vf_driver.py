@@ -157,12 +157,15 @@ class Guest:
 
 
 @contextmanager
-def guest_with_vf(log: Path, *, port_mtu: int = 1500, capacity: int = 10_000) -> Iterator[Guest]:
-    """A guest that lends its memory, its VF not started yet."""
+def guest_with_vf(
+    log: Path, *, port_mtu: int = 1500, capacity: int = 10_000, lent_bytes: int = MEMORY_BYTES
+) -> Iterator[Guest]:
+    """A guest that lends its memory, *lent_bytes* at a time, its VF not started yet."""
     dma_log = DmaLog(str(log), capacity)
     with memory_file(MEMORY_BYTES) as file, mmap.mmap(file, MEMORY_BYTES) as memory:
         guest = Guest(memory, dma_log, port_mtu)
-        guest.device.memory.map(MEMORY, MEMORY_BYTES, LENT, 0, file)
+        for at in range(0, MEMORY_BYTES, lent_bytes):
+            guest.device.memory.map(MEMORY + at, lent_bytes, LENT, at, file)
         try:
             yield guest
         finally:

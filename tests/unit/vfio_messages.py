@@ -11,7 +11,7 @@ from vfio_client import LENT, access, irqs, mapping
 from harness.uapi import ixgbe_vf, vfio_user
 from harness.uapi.ixgbe_vf import QueueControl, QueueRegister, TxCommand
 from harness.uapi.vfio import PciRegion
-from harness.uapi.vfio_user import Command, Flag
+from harness.uapi.vfio_user import Command, Flag, UnmapFlag
 
 PAGE, PAGES = 4096, 64
 ODD = [
@@ -75,6 +75,8 @@ def _map_all(chance: random.Random) -> Wanted:
 
 def _unmap(chance: random.Random) -> Wanted:
     page, count = chance.randrange(PAGES), chance.choice((1, 1, 4, 16, PAGES))
+    if chance.random() < 0.05:
+        return Command.DMA_UNMAP, vfio_user.DMA_UNMAP.pack(24, UnmapFlag.ALL, 0, 0), ""
     address = 0 if count == PAGES else page * PAGE
     return Command.DMA_UNMAP, vfio_user.DMA_UNMAP.pack(24, 0, address, count * PAGE), ""
 
