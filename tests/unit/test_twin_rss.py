@@ -16,7 +16,7 @@ from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, Got
 
 from harness.twin.rss import toeplitz
-from harness.uapi.ixgbe_vf import Message, QueueRegister, RssType
+from harness.uapi.ixgbe_vf import Message, Register, RssType
 
 TO_VF = Ether(src="02:00:00:00:00:02", dst=MAC.hex(":"))
 
@@ -169,9 +169,9 @@ def test_flows_are_spread_and_each_keeps_its_queue_and_its_order(guest: Guest) -
     assert all(order == [0, 1, 2] for order in places.values())
 
 
-def test_with_its_second_queue_off_all_goes_to_the_first(guest: Guest) -> None:
+def test_a_vf_that_asks_for_one_queue_gets_all_in_the_first(guest: Guest) -> None:
     """A guest with one processor has one queue; the hash is told all the same."""
-    guest.rx[1].write(QueueRegister.DCTL, 0)
+    guest.device.write(Register.VFPSRTYPE, 0)
     flow = next(flow for flow in FLOWS if flow.of_ports & 1)
     assert [got.hash for got in heard(guest, flow.tcp)[0]] == [flow.of_ports]
 

@@ -71,6 +71,8 @@ class Guest:
         self.ask(
             Message.SET_MAC_ADDR, int.from_bytes(low, "little"), int.from_bytes(high, "little")
         )
+        spread = (queues - 1).bit_length() << ixgbe_vf.PSRTYPE_RQPL_SHIFT
+        self.device.write(Register.VFPSRTYPE, spread)  # ixgbevf_setup_psrtype
         vf = self.device, self.memory
         self.tx = [TransmitRing(*vf, number, descriptors) for number in range(queues)]
         self.rx = [ReceiveRing(*vf, number, descriptors, buffer_bytes) for number in range(queues)]
