@@ -74,7 +74,7 @@ class I2cBus:
         self._page: bytes | None = None
         self._at = 0
         self._expects = "address"
-        self._sends = False
+        self._sends = self._sends_next = False
         registers.claim(Register.I2CCTL_8259X, self._read, self._write)
 
     def _read(self) -> int:
@@ -93,7 +93,8 @@ class I2cBus:
         self._clock, self._data = clock, data
 
     def _start(self) -> None:
-        self._bits, self._expects, self._sends, self._drives = [], "address", False, 1
+        self._bits, self._expects, self._drives = [], "address", 1
+        self._sends = self._sends_next = False
 
     def _stop(self) -> None:
         self._bits, self._drives = None, 1
@@ -114,7 +115,7 @@ class I2cBus:
         if self._bits is None:
             return
         if len(self._bits) > 8:
-            self._bits = []
+            self._bits, self._sends = [], self._sends_next
         if len(self._bits) == 8:
             self._drives = 1 if self._sends else self._taken()
         elif self._sends:
@@ -131,8 +132,8 @@ class I2cBus:
             if self._page is None:
                 return 1 - _ACKNOWLEDGE
             self._expects = "data" if byte & 1 else "offset"
-            self._sends = bool(byte & 1)
-            self._at -= self._sends
+            self._sends_next = bool(byte & 1)
+            self._at -= self._sends_next
         elif self._expects == "offset":
             self._at, self._expects = byte, "data"
         return _ACKNOWLEDGE

@@ -18,7 +18,7 @@ from harness.errors import UsageError
 from harness.topology import TOPOLOGIES, find, load, reading
 from harness.topology.places import dotted
 
-EMULATED = (TOPOLOGIES / "emulated.toml").read_text()
+EMULATED = (TOPOLOGIES / "emulated-82576.toml").read_text()
 ALDER = "[hosts.alder]"
 BIRCH_ADDRESS = 'address = "127.0.0.1"\nport = 22023'
 PORT = 'pci = "0000:01:00.0"'
@@ -42,14 +42,14 @@ def spoilt(folder: Path, *changes: tuple[str, str]) -> Path:
     """Write the emulated lab's file with each first *old* text replaced by the new."""
     text = EMULATED
     for old, new in changes:
-        assert old in text, f"{old!r} is no longer in emulated.toml"
+        assert old in text, f"{old!r} is no longer in emulated-82576.toml"
         text = text.replace(old, new, 1)
     path = folder / "spoilt.toml"
     path.write_text(text)
     return path
 
 
-@pytest.mark.parametrize("name", ["emulated", "x520-pair"])
+@pytest.mark.parametrize("name", ["emulated", "emulated-82576", "x520-pair"])
 def test_a_file_of_ours_loads_and_equals_itself(name: str) -> None:
     """Lines are kept beside the models: they must not make two readings differ."""
     topology = load(find(name))
@@ -61,7 +61,7 @@ def test_emulated_lab_is_as_its_file_says() -> None:
     """One value of each kind, so that a key read into the wrong field shows."""
     lab = load(find("emulated"))
     assert lab.hosts["birch"].migration_endpoint == ("198.19.0.2", 4444)
-    assert lab.port("alder.p0").profile.vf_driver.value == "igbvf"
+    assert lab.port("alder.p0").profile.vf_driver.value == "ixgbevf"
     assert (lab.connection("birch").address, lab.connection("birch").port) == ("127.0.0.1", 22023)
     assert lab.connection("peer").namespace == "vfh-emulated-peer"
     assert str(lab.guest.address) == "198.18.0.2/24"
@@ -85,7 +85,7 @@ SLIPS = [
     # (what is replaced, by what, text on the line that is told, key, what the message must say)
     ("schema = 1", "schema = 2", "schema = 2", "schema", "which is 1"),
     ("schema = 1", "", None, "schema", "version of this format"),
-    ('name = "emulated"', "name = 7", "name = 7", "name", "lower case"),
+    ('name = "emulated-82576"', "name = 7", "name = 7", "name", "lower case"),
     ('interface = "wire0"', "", "[peer]", "peer.interface", 'such as "ens1f0"'),
     ("interface =", "interfase =", "interfase", "peer.interfase", "interface perhaps"),
     (ALDER, f'{ALDER}\npassword = "x"', "password", "hosts.alder.password", "ssh-agent"),
@@ -179,7 +179,7 @@ def test_a_link_carries_what_its_weakest_port_can(tmp_path: Path) -> None:
 
 def test_text_that_is_not_toml_is_told_with_its_line(tmp_path: Path) -> None:
     """The line is the standard library's own; it stands at the end of its message."""
-    path = spoilt(tmp_path, ('name = "emulated"', "name: emulated"))
+    path = spoilt(tmp_path, ('name = "emulated-82576"', "name: emulated"))
     told = refusal(path)
     assert f"{path}:{line_of('name = ')}: is not TOML" in told
     assert 'key = "text"' in told
@@ -243,7 +243,7 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     """Editors on Windows write one, and the standard library's reader refuses it."""
     path = tmp_path / "bom.toml"
     path.write_bytes(b"\xef\xbb\xbf" + EMULATED.encode())
-    assert load(path).name == "emulated"
+    assert load(path).name == "emulated-82576"
 
 
 def test_a_lab_is_found_by_name_and_by_path(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_lab_is_found_by_name_and_by_path(tmp_path: Path) -> None:
 def test_an_unknown_lab_is_answered_with_the_labs_there_are() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'emulated'\?") as caught:
         find("emulatd")
-    assert "emulated, twin, x520-pair" in caught.value.fix
+    assert "emulated-82576, emulated, twin, x520-pair" in caught.value.fix
 
 
 def test_a_topology_cannot_be_changed_after_it_was_checked() -> None:

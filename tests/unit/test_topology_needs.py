@@ -60,7 +60,7 @@ def lab(
 
 
 def test_words_that_a_file_shows_need_not_be_stated() -> None:
-    assert load(find("emulated")).offered == {
+    assert load(find("emulated-82576")).offered == {
         *("two-hosts", "vf", "sriov", "two-vfs", "peer", "jumbo", "82576", "iommu", "wire", "msix"),
     }
     assert {"82599", "jumbo-rule", "vf-link-state"} <= load(find("x520-pair")).offered
@@ -80,11 +80,11 @@ def test_a_lab_of_twins_lends_vfs_and_has_no_port() -> None:
 
 def test_an_unmet_need_names_the_need_what_there_is_and_the_line() -> None:
     """The reason of a skip is read far from the lab: it must lead to the line to look at."""
-    (unmet,) = load(find("emulated")).unmet(["two-hosts", "82599"])
-    text = (TOPOLOGIES / "emulated.toml").read_text()
+    (unmet,) = load(find("emulated-82576")).unmet(["two-hosts", "82599"])
+    text = (TOPOLOGIES / "emulated-82576.toml").read_text()
     line = text[: text.index("device =")].count("\n") + 1
-    assert str(unmet).startswith("needs 82599: lab 'emulated' has 82576 (")
-    assert str(unmet).endswith(f"topologies/emulated.toml:{line})")
+    assert str(unmet).startswith("needs 82599: lab 'emulated-82576' has 82576 (")
+    assert str(unmet).endswith(f"topologies/emulated-82576.toml:{line})")
 
 
 def test_every_word_that_is_met_is_not_among_the_unmet(tmp_path: Path) -> None:
