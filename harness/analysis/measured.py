@@ -39,6 +39,10 @@ that log and QEMU's trace of its copies, how many had to, how many of these do n
 those that differ and could not, how often the device wrote at all, how often after the stopped pass
 had begun, how often so close to that moment that it may have been before or after, how often what
 it had no right to, and how many accesses its log had no room for.
+
+Where a device keeps a log and QEMU no trace, {"page_frames", "unexplained", "device_writes",
+"misbehaved", "not_logged"}: of these "unexplained" are the guest's numbers of lost pages that the
+device never wrote.
 """
 
 NOT_COMPARED = "memory not compared"

@@ -264,7 +264,9 @@ def _memory_faults(measured: Measured) -> Iterable[str]:
             which = _named(event.data.get("page_frames", ()))
             yield f"{lost} of {event.data['pages']} pages of memory were lost{which}"
             if unexplained := event.data.get("unexplained"):
-                yield f"{len(unexplained)} of them the device did not write after their last copy"
+                never = "" if "may_differ" in event.data else " at all"
+                after = "" if never else " after their last copy"
+                yield f"{len(unexplained)} of them the device did not write{never or after}"
 
 
 def _named(page_frames: Sequence[int]) -> str:

@@ -14,8 +14,7 @@ from harness.audit.ways import SUSPENDED_S, Subject, Way
 from harness.errors import HarnessError
 from harness.guest.instance import Instance
 from harness.guest.memory import GuestMemory
-from harness.host.twin import Twin
-from harness.host.vf import Observed
+from harness.host.vf import Logged, Observed
 from harness.migration.clocks import SharedClock, read_clocks
 from harness.migration.conductor import Ends, measured_flow
 from harness.migration.raw import Raw
@@ -63,13 +62,15 @@ def audit(
     flow: Flow,
     *,
     raw: Raw,
+    log: Logged | None,
     bme_per_s: int,
     progress: Callable[[str], None],
 ) -> AuditRecords:
     """Stop the VF of a guest without a standby that way, under *flow*, and give it back.
 
     What goes wrong as it is given back is told in ``trouble``; *raw* gets what was said, also when
-    this raises.  Raises WaitError if the flow is not served before, and what stopping it raises.
+    this raises.  *log* is what the device writes down of its DMA.  Raises WaitError if the flow is
+    not served before, and what stopping it raises.
     """
     subject = Subject.of(instance, ends.guest)
     host, notes = instance.host, _Notes()
@@ -86,7 +87,7 @@ def audit(
         stack.callback(lambda: seen.append(observation.stop()))
         running = stack.enter_context(start_flow(flow, ends.peer_end, ends.guest_end))
         running.wait_until_served(SERVED_S)
-        _stop_and_look(way, subject, running, notes)
+        _stop_and_look(way, subject, running, notes, log)
         _give_back(way, subject, running, notes)
         records = running.stop()
     clock = SharedClock(before, {m.name: read_clocks(m) for m in machines}, ends.peer.name)
@@ -132,7 +133,9 @@ def _samples(clock: SharedClock, seen: Observed) -> tuple[BmeSample, ...]:
     return tuple(sorted(samples, key=lambda sample: sample.t_ns))
 
 
-def _stop_and_look(way: Way, subject: Subject, running: RunningFlow, notes: _Notes) -> None:
+def _stop_and_look(
+    way: Way, subject: Subject, running: RunningFlow, notes: _Notes, log: Logged | None
+) -> None:
     """Take the step, wait until it shows, and look at what the VF could write to, twice."""
     memory, pid = GuestMemory.of(subject.instance), subject.instance.pid
     earlier = RingPages.of(memory, subject.vf.receive_rings(qemu_pid=pid))
@@ -143,10 +146,10 @@ def _stop_and_look(way: Way, subject: Subject, running: RunningFlow, notes: _Not
     rings = [] if way.frees_rings else subject.vf.receive_rings(qemu_pid=pid)
     pages = RingPages.of(memory, as_given(rings)) if rings else earlier
     notes.at("looked")
-    first, accesses = pages.digests(), _accesses(subject)
+    first, accesses = pages.digests(), log.accesses if log else None
     let_pass(LOOK_S)
     newest = memory.newest_frame(running.flow.number)
-    changed, accesses_now = pages.changed_since(first), _accesses(subject)
+    changed, accesses_now = pages.changed_since(first), log.accesses if log else None
     notes.at("looked_again")
     notes.evidence = Evidence(
         newest=newest,
@@ -193,8 +196,3 @@ def _is_served(running: RunningFlow, seconds: float) -> bool:
     except WaitError:
         return False
     return True
-
-
-def _accesses(subject: Subject) -> int | None:
-    """How many accesses a twin has made, by its own log; None for a VF that keeps none."""
-    return subject.vf.accesses if isinstance(subject.vf, Twin) else None

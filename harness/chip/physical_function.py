@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from harness.chip.configuration import MSIX_BAR, PortConfig, VfConfig
 from harness.chip.interrupts import PortInterrupts

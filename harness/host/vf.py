@@ -51,6 +51,17 @@ class Ring:
     tail: int
 
 
+class Logged(Protocol):
+    """What a device wrote down of its own DMA."""
+
+    @property
+    def accesses(self) -> int | None:
+        """How many accesses to the guest's memory it has made; None if it keeps no log."""
+
+    def dma_log(self) -> bytes:
+        """The file of its log, as ``harness.twin.dma_log`` lays it out."""
+
+
 class Observation(Protocol):
     """An observer of Bus Master Enable, at work until it is stopped."""
 

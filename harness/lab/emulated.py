@@ -77,7 +77,7 @@ def up(topology: Topology, progress: Progress, *, dies_with_us: bool) -> Topolog
         down(topology)
         built = image(tuple(topology.hosts), progress)
         undo.callback(down, topology)
-        run = _run_folder(topology)
+        run = run_folder(topology)
         run.mkdir(mode=0o700)
         wire = wire_of(topology)
         wire.make(peer.interface, str(peer.address))
@@ -105,7 +105,7 @@ def down(topology: Topology) -> Status:
 def status(topology: Topology) -> Status:
     """What there is of the lab on this machine; changes nothing."""
     wire = wire_of(topology)
-    folder = _run_folder(topology)
+    folder = run_folder(topology)
     running = _hosts(topology).running
     return Status(
         machines=running,
@@ -122,7 +122,7 @@ def reached_topology(topology: Topology) -> Topology:
 
 def running_image(topology: Topology) -> Image:
     """The image that the lab which is up runs."""
-    return image_in((_run_folder(topology) / IMAGE).resolve())
+    return image_in((run_folder(topology) / IMAGE).resolve())
 
 
 def wire_of(topology: Topology) -> Wire:
@@ -144,7 +144,7 @@ def _emulated_parts(topology: Topology) -> tuple[Emulation, PeerEntry]:
 def _hosts(topology: Topology) -> Hosts:
     """Namespaces where all hosts are local, machines where they are reached by SSH."""
     emulation, _ = _emulated_parts(topology)
-    run = _run_folder(topology)
+    run = run_folder(topology)
     if all(host.transport == "local" for host in topology.hosts.values()):
         return NamespaceHosts(topology, run)
     return MachineHosts(topology, emulation, run)
@@ -177,5 +177,6 @@ def _starting_alone(topology: Topology) -> Iterator[None]:
         yield
 
 
-def _run_folder(topology: Topology) -> Path:
+def run_folder(topology: Topology) -> Path:
+    """Where the lab, while it is up, has its sockets, logs and records."""
     return RUN / f"lab-{topology.name}"

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab, leased for this run; started first if it is an emulated one that is not up."""
+    from harness.lab.ground_truth import chip_log
     from harness.lab.use import ready
     from harness.run.lab import taken
     from harness.run.provenance import provenance
@@ -49,7 +51,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with _at_fault(config, LabError), ExitStack() as taking:
         taking.enter_context(_commands_logged(config.stash[RECORD].folder))
         topology, image = taking.enter_context(ready(settings.topology, say, keep=keep))
-        lab = taking.enter_context(taken(topology, image, say))
+        logs = partial(chip_log, topology)
+        lab = taking.enter_context(taken(topology, image, say, logs))
         config.stash[RECORD].provenance = provenance(lab)
         given_back = taking.pop_all()
     yield lab

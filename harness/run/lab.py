@@ -13,6 +13,8 @@ from harness.errors import UsageError
 from harness.guest.spec import GuestImage
 from harness.host.preflight import check, preflight, preflight_peer
 from harness.host.snapshot import snapshot
+from harness.host.twin import Twin
+from harness.host.vf import Logged, Vf
 from harness.remote import Host, connect
 from harness.topology import PEER, Topology
 
@@ -31,6 +33,14 @@ class Lab:
     peer: Host
     guest: GuestImage
     progress: Progress
+    logs: Callable[[Vf], Logged | None] = lambda _: None
+    """What a VF's device wrote down of its DMA, where the lab can tell; for twins see `log_of`."""
+
+    def log_of(self, vf: Vf | None) -> Logged | None:
+        """What the device of *vf* wrote down of its own DMA; None where it writes nothing down."""
+        if vf is None:
+            return None
+        return vf if isinstance(vf, Twin) else self.logs(vf)
 
     def renew(self, longer_s: float = 0) -> None:
         """Keep the leases for LEASE_SECONDS from now, and for what a large guest needs beyond.
@@ -53,7 +63,12 @@ class Lab:
 
 
 @contextmanager
-def taken(topology: Topology, guest: GuestImage, progress: Progress) -> Iterator[Lab]:
+def taken(
+    topology: Topology,
+    guest: GuestImage,
+    progress: Progress,
+    logs: Callable[[Vf], Logged | None] = lambda _: None,
+) -> Iterator[Lab]:
     """The lab for this process alone; all hosts and the peer, or none.
 
     Raises LabBusy, LabError for a host that cannot be used, and at the end RestoreError for one
@@ -78,7 +93,7 @@ def taken(topology: Topology, guest: GuestImage, progress: Progress) -> Iterator
         faults.append((PEER, preflight_peer(peer, topology.peer, mtu=topology.guest.mtu)))
         check(faults)
         before = [snapshot(host, topology.hosts[name]) for name, host in hosts.items()]
-        yield Lab(topology, hosts, peer, guest, progress)
+        yield Lab(topology, hosts, peer, guest, progress, logs)
         for host, was in zip(hosts.values(), before, strict=True):
             was.check_same(snapshot(host, topology.hosts[host.name]))
 

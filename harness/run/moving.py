@@ -30,6 +30,7 @@ from harness.migration.schemes.driven import Driven
 from harness.migration.schemes.failover import Failover
 from harness.migration.schemes.inplace import Inplace
 from harness.migration.schemes.plain import Plain
+from harness.migration.witness import WitnessedComparison
 from harness.run.berth import Berth, berth_on
 from harness.run.lab import Lab
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
@@ -87,7 +88,7 @@ class MovingGuest:
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
         bme_per_s = self._lab.topology.limits.bme_per_s if observe else 0
         self._lab.renew(deadline_for(source).seconds)
-        comparison: Comparison | None = Comparison() if compare_memory else None
+        comparison = self._comparison(source) if compare_memory else None
         if plan:
             comparison = LoggedComparison(self.twin)
         paused = comparison is not None
@@ -129,7 +130,7 @@ class MovingGuest:
         self._lab.renew()
         self._find()
         return audit(
-            way, self.instance, self.ends(), flow, raw=raw,
+            way, self.instance, self.ends(), flow, raw=raw, log=self._lab.log_of(self.instance.vf),
             bme_per_s=self._lab.topology.limits.bme_per_s, progress=self._lab.progress,
         )  # fmt: skip
 
@@ -161,6 +162,10 @@ class MovingGuest:
             because="its hosts lend VFs of ports, or none",
             fix='mark the test `needs("twin")`',
         )
+
+    def _comparison(self, source: Instance) -> Comparison:
+        log = self._lab.log_of(source.vf)
+        return Comparison() if log is None else WitnessedComparison(log)
 
     def _find(self) -> None:
         """Reach the guest where it runs; if it does not answer, end it and boot another there."""

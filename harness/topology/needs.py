@@ -116,6 +116,14 @@ def _ixgbevf(lab: Topology) -> Finding:
     return _on_every_host(lambda port: port.profile.vf_driver.value == "ixgbevf")(lab)
 
 
+def _dma_log(lab: Topology) -> Finding:
+    for name, host in lab.hosts.items():
+        chip = lab.emulation and any(port.device == "82599" for port in host.ports.values())
+        if not chip and not (host.twin and host.twin.dma_log):
+            return Finding(False, f"nothing that logs a VF's DMA on {name}", ("hosts", name))
+    return Finding(True)
+
+
 def _describes(capability: str) -> Callable[[Topology], Finding]:
     def look(lab: Topology) -> Finding:
         described = ", ".join(lab.capabilities) or "none"
@@ -150,6 +158,7 @@ WORDS: dict[str, Word] = {
         name: Word(f"on every host a port of the {name}", _on_every_host(_is(name)))
         for name in PROFILES
     },
+    "dma-log": Word("on every host VFs that write down their own DMA: software ones", _dma_log),
     "msix": Word("a description of its VFs' capability msix", _describes("msix")),
     "migration-capability": Word(
         "a description of a capability migration, as patches of 2015 have it",

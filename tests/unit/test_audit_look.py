@@ -68,17 +68,30 @@ class Running:
         return self._arrived[min(self.asked, len(self._arrived)) - 1]
 
 
+class Counted:
+    """A device's log whose number of accesses is each time the next of those given."""
+
+    def __init__(self, accesses: Iterator[int]) -> None:
+        self._accesses = accesses
+
+    @property
+    def accesses(self) -> int:
+        return next(self._accesses)
+
+    def dma_log(self) -> bytes:
+        raise AssertionError("nobody reads it during a look")
+
+
 def looked(
     monkeypatch: pytest.MonkeyPatch, memory: Memory, way: Way, accesses: Iterator[int] | None = None
 ) -> conduct._Notes:
     monkeypatch.setattr(GuestMemory, "of", lambda _: memory)
-    if accesses is not None:
-        monkeypatch.setattr(conduct, "_accesses", lambda _: next(accesses))
     rings = iter(([OLD], [NEW]))
     vf = SimpleNamespace(receive_rings=lambda **_: next(rings))
     subject = SimpleNamespace(instance=SimpleNamespace(pid=1), vf=vf, stop=lambda _: None)
     notes = conduct._Notes()
-    conduct._stop_and_look(way, cast("Any", subject), cast("Any", Running()), notes)
+    log = None if accesses is None else Counted(accesses)
+    conduct._stop_and_look(way, cast("Any", subject), cast("Any", Running()), notes, log)
     return notes
 
 

@@ -63,14 +63,16 @@ def test_words_that_a_file_shows_need_not_be_stated() -> None:
     assert load(find("emulated-82576")).offered == {
         *("two-hosts", "vf", "sriov", "two-vfs", "peer", "jumbo", "82576", "iommu", "wire", "msix"),
     }
-    assert {"82599", "jumbo-rule", "vf-link-state"} <= load(find("x520-pair")).offered
+    by_ixgbe = {"82599", "jumbo-rule", "vf-link-state"}
+    assert by_ixgbe <= load(find("x520-pair")).offered
+    assert by_ixgbe | {"dma-log"} <= load(find("emulated")).offered
 
 
 def test_a_lab_of_twins_lends_vfs_and_has_no_port() -> None:
     """A test that is about ports must not run there, and one that is about a VF must."""
     twins = load(find("twin"))
     assert twins.offered == {
-        *("two-hosts", "vf", "twin", "ixgbevf", "peer", "jumbo", "wire"),
+        *("two-hosts", "vf", "twin", "ixgbevf", "peer", "jumbo", "wire", "dma-log"),
         *("msix", "migration-capability"),
     }
     assert [str(each)[:60] for each in twins.unmet(["sriov"])] == [

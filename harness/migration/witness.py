@@ -1,0 +1,51 @@
+"""A comparison of memory that the device's own log is held against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.copies import PAGE
+from harness.analysis.memory import read_log
+from harness.guest.memory import GuestMemory
+from harness.host.vf import Logged
+from harness.migration.comparison import Comparison, Digests
+
+
+class WitnessedComparison(Comparison):
+    """The comparison of a guest whose VF writes down its DMA, whoever keeps that *log*.
+
+    The addresses in the log are the guest's own: VFIO maps its memory there one to one.  A page
+    that is lost and that the VF never wrote was lost by something else, and its page frame stands
+    in ``unexplained``.  *tables* has the log, too (``dma``).
+    """
+
+    def __init__(self, log: Logged) -> None:
+        super().__init__()
+        self._log = log
+
+    def _explained(
+        self, memory: GuestMemory, both: Digests, differ: pd.DataFrame
+    ) -> dict[str, Any]:
+        self.tables["dma"] = log = read_log(self._log.dma_log())
+        lost = differ["page_frame"][differ["owner"] == ""]
+        written = frames_written(log)
+        return {
+            **super()._explained(memory, both, differ),
+            "unexplained": [int(frame) for frame in lost[~np.isin(lost, written)]],
+            "device_writes": int(log["writes"].sum()),
+            "misbehaved": int(log["misbehaved"].sum()),
+            "not_logged": log.attrs["dropped"],
+        }
+
+
+def frames_written(log: pd.DataFrame) -> np.ndarray:
+    """The guest's page frames that the device wrote, each once, in order; see ``read_log``."""
+    writes = log[log["writes"]]
+    first = writes["address"].to_numpy(dtype="int64") // PAGE
+    last = (writes["address"] + writes["length"] - 1).to_numpy(dtype="int64") // PAGE
+    longest = int((last - first).max(initial=0)) + 1
+    frames = first[:, None] + np.arange(longest)
+    return np.unique(frames[frames <= last[:, None]])
