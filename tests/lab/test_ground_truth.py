@@ -57,7 +57,7 @@ def test_silence_is_what_the_devices_own_log_says_too(
 ) -> None:
     """Frames, buffers and pages say from outside that a VF is silent; its log says so by itself."""
     found = audit(staying_guest, Way.BME_CLEARED)
-    assert found.faults == ()
+    assert not found.faults, found
     assert found.evidence.accesses == 0
     control = audit(staying_guest, Way.NOTHING)
     assert control.evidence.accesses is not None
