@@ -8,7 +8,9 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from harness.chip.configuration import Disguise
 from harness.chip.loop import Chip
+from harness.chip.placing import ByDma, ByQtest, Nowhere, Placing
 from harness.twin.tap import Tap
 
 
@@ -23,8 +25,23 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--vfs", type=int, default=8, help="VFs of each port, 63 at most")
     parser.add_argument("--mac", type=_mac, required=True, help="address of the first port")
     parser.add_argument("--bus", type=int, default=1, help="PCI bus of the chip in its machine")
+    parser.add_argument(
+        "--disguise", type=Disguise, default=Disguise.IN_WHOLE_READS,
+        help="when SR-IOV does not show: in-whole-reads, until-reset, or never, which is a fault",
+    )  # fmt: skip
+    parser.add_argument(
+        "--placing", default="dma",
+        help="how QEMU is told where VFs are: dma, nowhere, which is a fault, or the path of its "
+        "test socket (-qtest)",
+    )  # fmt: skip
     parser.add_argument("--dma-logs", type=Path, help="folder for the DMA log of each VF")
     return parser.parse_args(arguments)
+
+
+def _placing(way: str) -> Placing:
+    if way == "nowhere":
+        return Nowhere()
+    return ByDma() if way == "dma" else ByQtest(Path(way))
 
 
 def _mac(text: str) -> bytes:
@@ -42,7 +59,8 @@ def main() -> int:
             taps = [Tap(descriptor) for descriptor in options.tap]
             chip = Chip(
                 options.folder, taps, vfs=options.vfs, mac=options.mac, bus=options.bus,
-                logs=options.dma_logs, stack=stack,
+                logs=options.dma_logs, disguise=options.disguise,
+                placing=_placing(options.placing), stack=stack,
             )  # fmt: skip
         except OSError as missing:
             sys.stderr.write(f"chip: it cannot be started: {missing}\n")

@@ -3,12 +3,14 @@
 QEMU hides ARI and SR-IOV of a device that is not its own (``vfio_add_ext_cap`` in hw/vfio/pci.c),
 but only as it realizes the device, from one read of the whole space.  So that one read shows
 vendor-specific capabilities in their places, and shows a VF's ids.  These read as all ones
-otherwise: no scan of the bus may find a VF, only the driver that enables it.
+otherwise: no scan of the bus may find a VF, only the driver that enables it.  A QEMU that reads
+otherwise can be met with `Disguise.UNTIL_RESET`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 
 from harness.twin.capability import Capability
 from harness.twin.config_bytes import BYTES, COMMAND_WRITABLE, ConfigBytes
@@ -43,6 +45,19 @@ _PAGE_SIZES, _PAGE_4K = 0x553, 0x1
 _SUBSYSTEM = 0x0003  # an Ethernet Server Adapter X520-2
 
 
+class Disguise(Enum):
+    """When a port's SR-IOV and ARI capabilities do not show."""
+
+    IN_WHOLE_READS = "in-whole-reads"
+    """In a read of the whole space, by which QEMU realizes a device."""
+
+    UNTIL_RESET = "until-reset"
+    """In every read before the first reset, which QEMU makes once all devices are realized."""
+
+    NEVER = "never"
+    """A fault: QEMU sees them, and hides them."""
+
+
 class PortConfig(ConfigBytes):
     """A port's configuration space; *number* is the port's on its chip.
 
@@ -56,6 +71,7 @@ class PortConfig(ConfigBytes):
         number: int,
         mac: bytes,
         total_vfs: int,
+        disguise: Disguise,
         enabled: Callable[[int], None],
         reset: Callable[[], None],
         mastered: Callable[[], None],
@@ -65,6 +81,8 @@ class PortConfig(ConfigBytes):
         self._reset = reset
         self._mastered = mastered
         self._vfs = 0
+        self._disguise = disguise
+        self._was_reset = False
         self.masters_bus = False
         """Whether Bus Master Enable is set; each access asks."""
         self._header()
@@ -74,10 +92,16 @@ class PortConfig(ConfigBytes):
     def read(self, offset: int, count: int) -> bytes:
         """Return *count* bytes; the whole space at once is what QEMU realizes the device from."""
         shown = bytearray(self._bytes[offset : offset + count])
-        if count == BYTES:
-            for capability in (ARI, SRIOV):
-                shown[capability : capability + 2] = int(ExtendedId.VNDR).to_bytes(2, "little")
+        for capability in (ARI, SRIOV):
+            if self._hides(count) and offset <= capability < offset + count - 1:
+                at = capability - offset
+                shown[at : at + 2] = int(ExtendedId.VNDR).to_bytes(2, "little")
         return bytes(shown)
+
+    def _hides(self, count: int) -> bool:
+        if self._disguise is Disguise.UNTIL_RESET:
+            return not self._was_reset
+        return self._disguise is Disguise.IN_WHOLE_READS and count == BYTES
 
     def write(self, offset: int, data: bytes) -> None:
         """Write what can be written there, and do what that asks for."""
@@ -94,6 +118,7 @@ class PortConfig(ConfigBytes):
 
     def clear(self) -> None:
         """What a function level reset does here; it ends the VFs."""
+        self._was_reset = True
         self.put("<H", Register.COMMAND, 0)
         self.put("<H", MSIX + Msix.FLAGS, ixgbe_pf.VECTORS - 1)
         self.put("<H", SRIOV + Sriov.CTRL, 0)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from harness.chip.configuration import Disguise
 from harness.chip.physical_function import PhysicalFunction
-from harness.chip.placing import place, vf_function
+from harness.chip.placing import Placing, vf_function
 from harness.chip.record import Record
 from harness.twin.channel import Channel, ClientGone
 from harness.twin.function import Function
@@ -74,9 +75,13 @@ class Chip:
         mac: bytes,
         bus: int,
         logs: Path | None,
+        disguise: Disguise,
+        placing: Placing,
         stack: ExitStack,
     ) -> None:
         self._bus = bus
+        self._disguise = disguise
+        self._placing = placing
         self._taps = taps
         self._logs = logs
         self._records: list[Record] = []
@@ -126,9 +131,14 @@ class Chip:
             stack.callback(record.close)
         self._records += records
         return PhysicalFunction(
-            number=number, mac=own, vfs=vfs, to_wire=self._taps[number].write,
-            records=records, placed=lambda count: self._place(number, count),
-        )  # fmt: skip
+            number=number,
+            mac=own,
+            vfs=vfs,
+            to_wire=self._taps[number].write,
+            disguise=self._disguise,
+            records=records,
+            placed=lambda count: self._place(number, count),
+        )
 
     def _functions(self) -> list[tuple[str, Function]]:
         found: list[tuple[str, Function]] = []
@@ -144,7 +154,7 @@ class Chip:
         if channel is None:
             return
         for vf in range(count):
-            place(
+            self._placing.place(
                 channel, bus=self._bus, function=vf_function(number, vf),
                 bars=port.config.vf_bars(vf),
             )  # fmt: skip

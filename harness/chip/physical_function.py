@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.chip.configuration import MSIX_BAR, PortConfig, VfConfig
+from harness.chip.configuration import MSIX_BAR, Disguise, PortConfig, VfConfig
 from harness.chip.interrupts import PortInterrupts
 from harness.chip.link import Link
 from harness.chip.mailbox import Mailboxes
@@ -73,6 +73,7 @@ class PhysicalFunction:
         mac: bytes,
         vfs: int,
         to_wire: Callable[[list[Part]], bool],
+        disguise: Disguise = Disguise.IN_WHOLE_READS,
         records: Sequence[Record] = (),
         placed: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -83,9 +84,14 @@ class PhysicalFunction:
         self.vfs_enabled = 0
         self.registers = Registers()
         self.config = PortConfig(
-            number=number, mac=mac, total_vfs=vfs, enabled=self._enable_vfs, reset=self.reset,
+            number=number,
+            mac=mac,
+            total_vfs=vfs,
+            disguise=disguise,
+            enabled=self._enable_vfs,
+            reset=self.reset,
             mastered=self._master_changed,
-        )  # fmt: skip
+        )
         self.misbehaviour = Misbehaviour(self.config)
         self.memory = GuestMemory(self.misbehaviour, None)
         self.interrupts = PortInterrupts(self.registers, self.misbehaviour)
