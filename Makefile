@@ -7,6 +7,8 @@ PYTHON := .venv/bin/python
 DEMO   := tests/lab/test_instrument.py -k independent_capture
 ORDERS := tests/lab/test_inplace.py --lab twin \
           -k 'nothing-stopped or marked-then-stopped or stopped-then-marked]'
+# Where QEMU does not take the software 82599 (status 13), the demo's port is QEMU's own 82576:
+INSTEAD := { [ $$? = 13 ] && .ci/as-root $(PYTHON) -m pytest $(DEMO) --lab emulated-82576; }
 # What of the suite CI runs on twins: what the emulated lab has no device for, but for twins' faults.
 TWINS  := --lab twin -m 'not nightly' tests/lab/test_inplace.py tests/lab/test_jumbo_rule.py \
           tests/lab/test_port_side.py tests/lab/test_queues.py tests/lab/test_emulated_vf.py \
@@ -23,7 +25,7 @@ help: ## this list
 
 demo: ## migrate a guest with a VF under traffic and report on it; then one that keeps its VF
 	@.ci/setup demo
-	@.ci/as-root $(PYTHON) -m pytest $(DEMO)
+	@.ci/as-root $(PYTHON) -m pytest $(DEMO) || $(INSTEAD)
 	@.ci/as-root $(PYTHON) -m pytest $(ORDERS)
 
 test: ## all tests that need no hardware: format, lint, types, unit, recorded, browser, embedded lab

@@ -6,7 +6,8 @@ The class says who must act::
     ├── UsageError        our caller: an option, a topology file, a marker
     ├── LabError          a person at the lab
     │   ├── LabBusy       ... or nobody: someone else holds the lease
-    │   └── RestoreError  a host could not be put back as it was
+    │   ├── RestoreError  a host could not be put back as it was
+    │   └── UnsupportedQemu  the QEMU of an emulated lab cannot run its software chip
     ├── RemoteError       a host, a command or the way there failed
     ├── GuestError        the guest did not boot, answer or obey
     ├── MigrationError    the thing under test
@@ -58,6 +59,12 @@ class RestoreError(LabError):
     """A host could not be put back as it was."""
 
     exit_code = 12
+
+
+class UnsupportedQemu(LabError):
+    """The QEMU that runs an emulated lab cannot run its software chip; another lab may do."""
+
+    exit_code = 13
 
 
 class RemoteError(HarnessError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from harness.chip.configuration import FIRST_VF_OFFSET, VF_STRIDE
 from harness.errors import LabError, UsageError
+from harness.lab.probe import FIRST, SECOND, Ways
 from harness.waiting import Deadline, wait_for
 
 PORT_MAC = "52:54:00:82:58"
@@ -26,6 +28,9 @@ class Card:
     device: str
     ports: int
     vfs: int
+    ways: Ways = FIRST
+    fails: tuple[str, ...] = ()
+    """Names of ways that the chip is to fail at, for tests of what is done then."""
 
     def __post_init__(self) -> None:
         if self.device not in ("82576", "82599"):
@@ -67,6 +72,8 @@ class Card:
         """The functions of the chip, each a device of its own: QEMU knows no VFs of such ports."""
         root = f"pcie-root-port,id={SLOT},chassis=1,slot=1,bus-reserve=1,pref64-reserve=8M"
         arguments = ["-device", root]
+        if self.ways.placing == SECOND.placing:
+            arguments += ["-qtest", f"unix:/run/{_qtest(host)},server=on,wait=off"]
         for port in range(self.ports):
             arguments += _function(f"port{port}", port, host)
         for port in range(self.ports):
@@ -76,6 +83,10 @@ class Card:
         return arguments
 
 
+def _qtest(host: str) -> str:
+    return f"{host}.qtest"
+
+
 def _function(name: str, place: int, host: str) -> list[str]:
     described = {
         "driver": "vfio-user-pci", "id": name, "bus": SLOT,
@@ -83,6 +94,15 @@ def _function(name: str, place: int, host: str) -> list[str]:
         "socket": {"type": "unix", "path": f"/run/{sockets(host)}/{name}"},
     }  # fmt: skip
     return ["-device", json.dumps(described)]
+
+
+def _chosen(card: Card, qtest: Path) -> list[str]:
+    """The chip's options for the ways that it takes; those it is to fail at are made faults."""
+    disguise = "never" if card.ways.disguise in card.fails else card.ways.disguise
+    placing = str(qtest) if card.ways.placing == SECOND.placing else card.ways.placing
+    if card.ways.placing in card.fails:
+        placing = "nowhere"
+    return ["--disguise", disguise, "--placing", placing]
 
 
 def sockets(host: str) -> str:
@@ -100,6 +120,7 @@ def start_chip(
     chip ends before that.
     """
     folder = run / sockets(host)
+    shutil.rmtree(folder, ignore_errors=True)  # of a chip that was ended to be started another way
     folder.mkdir(mode=0o700)
     log = run / f"{host}-chip.log"
     guard = ("setpriv", "--pdeathsig", "KILL") if dies_with_us else ()
@@ -109,6 +130,7 @@ def start_chip(
                 *guard, sys.executable, "-m", "harness.chip", "--name", name,
                 "--folder", str(folder), "--vfs", str(card.vfs), "--mac", card.mac(number),
                 "--dma-logs", str(folder), *(f"--tap={wire}" for wire in wires),
+                *_chosen(card, run / _qtest(host)),
             ],
             pass_fds=list(wires), start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=words, stderr=words,

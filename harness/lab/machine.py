@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness.errors import LabError
+from harness.errors import LabError, UnsupportedQemu
 from harness.guest.qmp import Qmp
 from harness.lab.accelerator import ACCEL, CPU, VIOMMU
 from harness.lab.card import Card, start_chip
@@ -193,13 +193,21 @@ class Machine:
             ) from None
 
     def _check_alive(self) -> None:
-        if self._process and self._process.poll() is not None:
-            raise LabError(
-                f"{self.spec.host}: its QEMU ended with status {self._process.returncode}",
-                because=f"its last words: {self._tail('log')}",
-                fix="a port in use is freed by `vf-harness lab down`, or choose others in the "
-                "topology (hosts.NAME.port)",
+        if self._process is None or self._process.poll() is None:
+            return
+        words = self._tail("log")
+        if self.spec.card.is_software_chip and "'vfio-user-pci' is not a valid" in words:
+            raise UnsupportedQemu(
+                f"{self.spec.host}: its QEMU has no device vfio-user-pci",
+                because="the software 82599 is given to QEMU by that device (QEMU 10.1 and newer)",
+                fix="use the lab with QEMU's own 82576: --lab emulated-82576",
             )
+        raise LabError(
+            f"{self.spec.host}: its QEMU ended with status {self._process.returncode}",
+            because=f"its last words: {words}",
+            fix="a port in use is freed by `vf-harness lab down`, or choose others in the "
+            "topology (hosts.NAME.port)",
+        )
 
     def _qmp(self, deadline: Deadline) -> closing[Qmp]:
         path = self._run / f"{self.spec.host}.qmp"

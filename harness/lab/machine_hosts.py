@@ -22,6 +22,7 @@ from harness.lab.machine import (
     machines_of,
 )
 from harness.lab.port_slot import plug_ports
+from harness.lab.probe import FIRST, Ways, keep_ways, kept_ways, next_ways
 from harness.lab.tree import Progress
 from harness.lab.wire import Wire
 from harness.topology import Emulation, Topology
@@ -59,19 +60,47 @@ class MachineHosts:
                     ) from None
 
     def start(self, built: Image, wire: Wire, progress: Progress, *, dies_with_us: bool) -> None:
-        """Bring all to an answering sshd; booted ones leave a state for the next start."""
+        """Bring all to an answering sshd; booted ones leave a state for the next start.
+
+        What a software chip rests on is tried on the first hosts that an image boots.
+        """
+        self._write_known_hosts(built)
         fast = accelerator(built, progress)
+        is_tried = not self._emulation.chip_fails
+        ways = kept_ways(built.folder) if is_tried else None
+        if ways or not self._has_chip:
+            self._start(built, fast, ways or FIRST, wire, progress, dies_with_us)
+            return
+        ways = FIRST
+        while True:
+            self._start(built, fast, ways, wire, progress, dies_with_us)
+            progress("trying whether the port can make VFs")
+            others = next_ways(ways, self.reached(built))
+            if others == ways:
+                if is_tried:
+                    keep_ways(built.folder, ways)
+                return
+            progress(f"QEMU does not take {_first_change(ways, others)}; trying another way")
+            self.end()
+            ways = others
+
+    def _start(
+        self, built: Image, fast: str, ways: Ways, wire: Wire, progress: Progress, dies: bool
+    ) -> None:
         machines = [
-            Machine(self._spec(number, name, fast), built, self._run)
+            Machine(self._spec(number, name, fast, ways), built, self._run)
             for number, name in enumerate(self._topology.hosts, start=1)
         ]
         resumed = all(machine.state.exists() for machine in machines)
-        self._write_known_hosts(built)
+        _start(machines, wire, progress, resume=resumed, dies_with_us=dies)
         reached = self.reached(built)
-        _start(machines, wire, progress, resume=resumed, dies_with_us=dies_with_us)
         if resumed:
             set_clock(reached)
         plug_ports(reached)
+
+    @property
+    def _has_chip(self) -> bool:
+        return any(self._card(name, FIRST).is_software_chip for name in self._topology.hosts)
 
     def end(self) -> None:
         """End their QEMUs."""
@@ -83,7 +112,7 @@ class MachineHosts:
         hosts = {name: host.model_copy(update=ways) for name, host in self._topology.hosts.items()}
         return self._topology.model_copy(update={"hosts": hosts})
 
-    def _spec(self, number: int, name: str, fast: str) -> MachineSpec:
+    def _spec(self, number: int, name: str, fast: str, ways: Ways) -> MachineSpec:
         return MachineSpec(
             lab=self._topology.name,
             host=name,
@@ -91,20 +120,26 @@ class MachineHosts:
             memory_mib=self._emulation.host_memory_mib,
             cpus=self._emulation.host_cpus,
             accelerator=fast,
-            card=self._card(name),
+            card=self._card(name, ways),
             forwards=((self._topology.hosts[name].port, 22),),
         )
 
-    def _card(self, name: str) -> Card:
+    def _card(self, name: str, ways: Ways) -> Card:
         ports = self._topology.hosts[name].ports
         device = next(iter(ports.values())).device
-        return Card(device, len(ports), self._emulation.vfs)
+        emulation = self._emulation
+        count = max(emulation.ports, len(ports))
+        return Card(device, count, emulation.vfs, ways, emulation.chip_fails)
 
     def _write_known_hosts(self, built: Image) -> None:
         """The keys that the machines must show."""
         hosts = self._topology.hosts.items()
         addresses = {name: f"[{host.address}]:{host.port}" for name, host in hosts}
         (self._run / "known_hosts").write_text(known_hosts(built.keys, addresses))
+
+
+def _first_change(ways: Ways, others: Ways) -> str:
+    return ways.disguise if ways.disguise != others.disguise else ways.placing
 
 
 def _start(

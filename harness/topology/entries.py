@@ -214,10 +214,20 @@ class Emulation(Entry):
     host_cpus: values.Count = Field(
         default=2, description="CPUs of each machine, 1 or more", examples=[2]
     )
+    ports: Annotated[int, Field(strict=True, ge=1, le=2)] = Field(
+        default=1,
+        description="how many ports the software 82599 of each machine has, 1 or 2",
+        examples=[2],
+    )
     vfs: Annotated[int, Field(strict=True, ge=1, le=63)] = Field(
         default=8,
         description="how many VFs each port of a software 82599 has, 1 to 63",
         examples=[8],
+    )
+    chip_fails: tuple[Literal["in-whole-reads", "until-reset", "dma", "qtest"], ...] = Field(
+        default=(),
+        description="list of ways that a software 82599 is to fail at, for tests of the lab itself",
+        examples=[["dma"]],
     )
     wire_mtu: values.Mtu = Field(
         default=9216, description="MTU of the wire between them, 68 to 65535", examples=[9216]

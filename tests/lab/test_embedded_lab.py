@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import UnsupportedQemu
 from harness.lab.emulated import Status, down, status
 from harness.topology import TOPOLOGIES, Topology, load
 from harness.waiting import wait_for
@@ -77,4 +78,36 @@ def test_a_start_that_fails_half_way_leaves_nothing(spare: Callable[..., Topolog
     assert starting.returncode == 11
     assert "its QEMU ended with status" in said
     assert "Traceback" not in said
+    assert status(topology) == NOTHING
+
+
+@pytest.mark.nightly
+@pytest.mark.needs("82599")
+@pytest.mark.parametrize("fails", ["in-whole-reads", "dma"])
+def test_where_qemu_does_not_take_one_way_the_other_is_taken(
+    spare: Callable[..., Topology], fails: str
+) -> None:
+    """A newer QEMU may read or write configuration space in another way than today's."""
+    topology = spare(("vfs = 8", f'vfs = 2\nchip_fails = ["{fails}"]'))
+    with start(topology) as starting:
+        assert starting.stderr
+        said = starting.stderr.read()
+    assert starting.returncode == 0, said
+    assert f"QEMU does not take {fails}; trying another way" in said
+    assert status(topology).is_up
+
+
+@pytest.mark.nightly
+@pytest.mark.needs("82599")
+@pytest.mark.parametrize("fails", ['"in-whole-reads", "until-reset"', '"dma", "qtest"'])
+def test_where_qemu_takes_neither_way_it_is_said_and_another_lab_named(
+    spare: Callable[..., Topology], fails: str
+) -> None:
+    """`make demo` goes on with the other lab at this exit code, and leaves nothing of this one."""
+    topology = spare(("vfs = 8", f"vfs = 2\nchip_fails = [{fails}]"))
+    with start(topology) as starting:
+        assert starting.stderr
+        said = starting.stderr.read()
+    assert starting.returncode == UnsupportedQemu.exit_code
+    assert "--lab emulated-82576" in said
     assert status(topology) == NOTHING

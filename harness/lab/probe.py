@@ -1,0 +1,96 @@
+"""What the software chip rests on in QEMU, tried once for each image.
+
+Two things are QEMU's own ways, and no contract: which reads of configuration space it hides
+capabilities by, and that a write to ECAM moves a BAR.  For each there is a second way, which is
+taken where the first one does not work.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from harness.errors import UnsupportedQemu
+from harness.remote import Host, connect
+from harness.topology import PortEntry, Topology
+from harness.uapi.ixgbe_vf import Register
+from harness.uapi.pci_regs import NO_ANSWER_32
+
+_KEPT = "chip-ways.json"
+
+_READ_REGISTER = """
+import mmap, os, struct, sys
+file = os.open(sys.argv[1], os.O_RDWR | os.O_SYNC)
+bar = mmap.mmap(file, 4096)
+print(struct.unpack_from("<I", bar, int(sys.argv[2]))[0])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How the chip shows its SR-IOV capability, and how it tells QEMU where VFs are."""
+
+    disguise: str = "in-whole-reads"
+    placing: str = "dma"
+
+
+FIRST = Ways()
+SECOND = Ways("until-reset", "qtest")
+
+
+def kept_ways(image: Path) -> Ways | None:
+    """The ways that were seen to work with the QEMU of *image*; None if nobody looked yet."""
+    file = image / _KEPT
+    return Ways(**json.loads(file.read_text())) if file.exists() else None
+
+
+def keep_ways(image: Path, ways: Ways) -> None:
+    """Let every later start of *image* take these ways, without trying them."""
+    (image / _KEPT).write_text(json.dumps(asdict(ways)))
+
+
+def next_ways(ways: Ways, topology: Topology) -> Ways:
+    """Try to make a VF on the first host; the same *ways* where that works, else others.
+
+    Raises UnsupportedQemu where the second way does not work either.
+    """
+    name, entry = next(iter(topology.hosts.items()))
+    with connect(name, topology.connection(name)) as host:
+        port = next(iter(entry.ports.values()))
+        if not _shows_sriov(host, port):
+            if ways.disguise == SECOND.disguise:
+                raise _unsupported(name, "shows its kernel no SR-IOV capability of the port")
+            return replace(ways, disguise=SECOND.disguise)
+        if not _maps_vf(host, port):
+            if ways.placing == SECOND.placing:
+                raise _unsupported(name, "maps no registers of a VF")
+            return replace(ways, placing=SECOND.placing)
+    return ways
+
+
+def _shows_sriov(host: Host, port: PortEntry) -> bool:
+    return host.exists(f"/sys/bus/pci/devices/{port.pci}/sriov_totalvfs")
+
+
+def _maps_vf(host: Host, port: PortEntry) -> bool:
+    """Whether the registers of a VF answer; the VF is made for that, and taken back."""
+    device = f"/sys/bus/pci/devices/{port.pci}"
+    host.write_text(f"{device}/sriov_drivers_autoprobe", "0")
+    host.write_text(f"{device}/sriov_numvfs", "1")
+    try:
+        registers = f"{device}/virtfn0/resource0"
+        argv = ["python3", "-c", _READ_REGISTER, registers, str(int(Register.VFLINKS))]
+        return int(host.run(*argv).stdout) != NO_ANSWER_32
+    finally:
+        host.write_text(f"{device}/sriov_numvfs", "0")
+        host.write_text(f"{device}/sriov_drivers_autoprobe", "1")
+
+
+def _unsupported(name: str, what: str) -> UnsupportedQemu:
+    return UnsupportedQemu(
+        f"{name}: its QEMU {what}",
+        because="the software 82599 needs that, and neither of its two ways works with this QEMU",
+        fix="use the lab with QEMU's own 82576 (--lab emulated-82576); docs/software-82599.md says "
+        "what the two ways are",
+    )

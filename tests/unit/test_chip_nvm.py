@@ -1,0 +1,71 @@
+"""The EEPROM, read as ixgbe reads it: word by word, and along its pointers."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.chip.nvm import Nvm, image
+from harness.chip.registers import Registers
+from harness.uapi.ixgbe_pf import EERD_DONE, EERD_START, Register
+
+MAC = bytes.fromhex("525400825810")
+SFP_LIST = 0x2B  # IXGBE_PHY_INIT_OFFSET_NL
+SR_CORE_0, SR_CORE_1 = 5, 6  # ixgbe_sfp_type_srlr_core0 and 1
+END = 0xFFFF
+
+
+class Eeprom:
+    """The driver's reader: ixgbe_read_eerd_buffer_generic."""
+
+    def __init__(self) -> None:
+        self.registers = Registers()
+        Nvm(self.registers, image(MAC))
+        eec = self.registers.read(Register.EEC_8259X)
+        self.words = 1 << ((eec >> 11 & 0xF) + 6)
+
+    def read(self, offset: int) -> int:
+        assert offset < self.words, f"the driver refuses to read word {offset:#x}"
+        self.registers.write(Register.EERD, offset << 2 | EERD_START)
+        value = self.registers.read(Register.EERD)
+        assert value & EERD_DONE
+        return value >> 16
+
+
+@pytest.fixture
+def eeprom() -> Eeprom:
+    return Eeprom()
+
+
+def test_the_first_words_sum_up(eeprom: Eeprom) -> None:
+    """ixgbe_validate_eeprom_checksum_generic: with the checksum in word 3Fh they make BABAh."""
+    assert sum(eeprom.read(word) for word in range(0x40)) & 0xFFFF == 0xBABA
+
+
+def test_the_address_is_in_the_first_three_words(eeprom: Eeprom) -> None:
+    words = [eeprom.read(word) for word in range(3)]
+    assert b"".join(word.to_bytes(2, "little") for word in words) == MAC
+
+
+@pytest.mark.parametrize("module", [SR_CORE_0, SR_CORE_1])
+def test_a_modules_initialization_sequence_ends(eeprom: Eeprom, module: int) -> None:
+    """ixgbe_get_sfp_init_sequence_offsets and ixgbe_setup_sfp_modules_82599 follow these words.
+
+    The driver skips the first word of a sequence: one that ended there was read to the end of the
+    EEPROM, and the port's driver gave up.
+    """
+    place = eeprom.read(SFP_LIST) + 1
+    while (found := eeprom.read(place)) != module:
+        assert found != END, "No matching SFP+ module found"
+        place += 2
+    place = eeprom.read(place + 1) + 1
+    written = 0
+    while eeprom.read(place + written) != END:
+        written += 1
+    assert written == 0, "nothing has to be written to the core"
+
+
+def test_its_firmware_is_no_pre_production_one(eeprom: Eeprom) -> None:
+    """ixgbe_verify_fw_version_82599: older than 5 is not taken with an SFP+ module."""
+    module = eeprom.read(0x0F)
+    parameters = eeprom.read(module + 4)  # IXGBE_FW_PASSTHROUGH_PATCH_CONFIG_PTR
+    assert eeprom.read(parameters + 7) > 5  # IXGBE_FW_PATCH_VERSION_4
