@@ -1,8 +1,8 @@
 """The registers of an Intel 82599 port, as its Linux driver names them.
 
 Ref: Linux 6.12, drivers/net/ethernet/intel/ixgbe: ixgbe_type.h, ixgbe_mbx.h, ixgbe_phy.h.  Offsets
-are in bytes from the start of BAR 0; registers have 32 bits.  `tests/unit/test_uapi_ixgbe.py` holds
-names and numbers against that header where a kernel's source is there.
+are in bytes from the start of BAR 0; registers have 32 bits.  `tests/kernel` holds
+names and numbers against that header.
 """
 
 from __future__ import annotations
