@@ -90,19 +90,14 @@ class Twin:
             )
 
     def set_filter(self, mac: MacAddress) -> None:
-        """The port's filter, and the bridge's entry that leads there.
+        """Set the port's filter; the twin has the bridge of its host follow it at once.
 
-        As on a port, frames for *mac* go there and nowhere else from then on, whoever sends with
-        that address: the entry is sticky.
+        A function reset takes the address out of both, and the VF's own reset message puts it back,
+        as ``ixgbe`` does it.
         """
-        vf = self.control.ask("status")["vf"]
-        if vf["mac"] != NO_MAC:
-            self.host.run(*self._forwarding("del", vf["mac"]), changes=True)
         self.control.ask("set_mac", mac=mac)
-        if mac != NO_MAC:
-            self.host.run(*self._forwarding("replace", mac), changes=True)
-            if not vf["enabled"]:
-                self.control.ask("set_state", enabled=True)
+        if mac != NO_MAC and not self.control.ask("status")["vf"]["enabled"]:
+            self.control.ask("set_state", enabled=True)
 
     def misbehave(self, **faults: Any) -> None:
         """Be at fault from now on, in this way alone; good again without one.
@@ -167,10 +162,7 @@ class Twin:
         """
         del qemu_pid, rate_per_s, path, capabilities
         if on_release:
-            mac = self.control.ask("status")["vf"]["mac"]
-            self.control.ask(
-                "clear_filter_on_release", name=on_release, argv=self._forwarding("del", mac)
-            )
+            self.control.ask("clear_filter_on_release", name=on_release)
         return TwinObservation(self, self.control.ask("now"))
 
     def is_master(self) -> bool:
@@ -224,11 +216,6 @@ class Twin:
                 fix="see whether that host has room in the twin's folder",
             )
         return data
-
-    def _forwarding(self, action: str, mac: str) -> list[str]:
-        """The command that makes or deletes the bridge's entry, in place of a learned one."""
-        kind = ["static", "sticky"] if action == "replace" else []
-        return ["bridge", "fdb", action, mac, "dev", self.tap, "master", *kind]
 
 
 @dataclass(frozen=True, slots=True)

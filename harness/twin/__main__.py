@@ -17,6 +17,7 @@ from harness.twin.channel import Channel, ClientGone
 from harness.twin.control import Control, ControlConnection
 from harness.twin.device import Device
 from harness.twin.dma_log import DmaLog
+from harness.twin.forwarding import Forwarding
 from harness.twin.port import Port
 from harness.twin.server import Server
 from harness.twin.tap import Tap
@@ -45,6 +46,7 @@ class EventLoop:
             capabilities=options.capability,
             commanded=lambda command: self._note(command=command),
             changed=lambda name, now: self._note(capability=name, bytes=now.hex()),
+            follow=Forwarding(options.tap).follow,
         )
         self._server = Server(self._device)
         self._channel: Channel | None = None
@@ -76,6 +78,8 @@ class EventLoop:
             receiver.write_late()
             receiver.settle()
             self._device.port.mailbox.deliver()
+            if refused := self._device.follow_filter():
+                _say(f"the host's bridge does not follow the filter: {refused}")
             wait_s = interrupts.deliver() or self._patience()
             if self._log:
                 self._log.settle()

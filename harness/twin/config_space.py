@@ -101,13 +101,15 @@ class ConfigSpace:
         self._note_registers()
 
     def clear(self) -> None:
-        """What a function level reset does here."""
+        """What a function level reset does here; a COMMAND that was 0 is not told again."""
+        was = self.command
         self._put("<H", Register.COMMAND, 0)
         self._put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1)
         for each in self._capabilities:
             for at, count in each.writable:
                 self._bytes[at : at + count] = bytes(count)
-        self._note_command()
+        if was:
+            self._note_command()
         self._note_registers()
 
     def _note_command(self) -> None:

@@ -36,7 +36,8 @@ _MAILBOX_END = Register.VFMBMEM + 4 * MAILBOX_WORDS
 class Device:
     """One VF.  *send* puts its frames onto the wire, *commanded* is told its COMMAND register.
 
-    *changed* is told of the registers of *capabilities*; see ``config_space``.
+    *changed* is told of the registers of *capabilities*; see ``config_space``.  *follow* has the
+    host's bridge follow the filter; see ``forwarding``.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Device:
         capabilities: Sequence[Capability] = (),
         commanded: Callable[[int], None] = lambda _: None,
         changed: Callable[[str, bytes], None] = lambda _name, _now: None,
+        follow: Callable[[bytes], str] = lambda _: "",
     ) -> None:
         self.config = ConfigSpace(
             erratum_35=erratum_35, capabilities=capabilities, commanded=self._command_written,
@@ -56,7 +58,8 @@ class Device:
         )  # fmt: skip
         self._commanded = commanded
         self._mastered = False
-        self._on_release: tuple[str, Callable[[], str]] | None = None
+        self._follow = follow
+        self._on_release = ""
         self.released: list[dict[str, Any]] = []
         """What `clear_filter_on_release` came to: events as an observer has them."""
         self.misbehaviour = Misbehaviour(self.config)
@@ -75,13 +78,14 @@ class Device:
         """Whether something waits for a time, and not for an event."""
         return self.receiver.has_late_writes or self.port.mailbox.has_late_replies
 
-    def clear_filter_on_release(self, name: str, follow: Callable[[], str]) -> None:
-        """Clear the port's filter when Bus Master Enable next falls, and note it as *name*.
-
-        *follow* is called then, for what else has to change on the host; what it says is wrong.
-        """
-        self._on_release = name, follow
+    def clear_filter_on_release(self, name: str) -> None:
+        """Clear the port's filter when Bus Master Enable next falls, and note it as *name*."""
+        self._on_release = name
         self.released.clear()
+
+    def follow_filter(self) -> str:
+        """Have the host's bridge follow the port's filter; what it refused, or ``""``."""
+        return self._follow(self.port.filters.mac)
 
     def reset(self) -> None:
         """A function level reset, or VFIO's: the VF begins anew, off the bus; BARs stay."""
@@ -132,10 +136,9 @@ class Device:
         was, self._mastered = self._mastered, self.config.masters_bus
         self.interrupts.deliver()
         if was and not self._mastered and self._on_release:
-            name, follow = self._on_release
-            self._on_release = None
+            name, self._on_release = self._on_release, ""
             self.port.set_mac(NO_MAC)
-            wrong = follow()
+            wrong = self.follow_filter()
             data = {"error": wrong} if wrong else {}
             self.released.append({"t_ns": time.monotonic_ns(), "name": name, "data": data})
 

@@ -21,6 +21,7 @@ from harness.uapi.ixgbe_vf import (
     Mailbox,
     Message,
     Register,
+    VfControl,
     Xcast,
 )
 
@@ -182,6 +183,37 @@ def test_what_an_administrator_set_outlives_a_reset(guest: Guest) -> None:
     assert (filters.mac, filters.vlans) == (PEER, {7})
     guest.ask(Message.API_NEGOTIATE, Api.V17)
     assert told(guest, Message.UPDATE_XCAST_MODE, Xcast.ALLMULTI) == Xcast.ALLMULTI
+
+
+TAKEN_OUT: dict[str, Callable[[Guest], object]] = {
+    "function reset": lambda guest: guest.device.port.vf_was_reset(),
+    "port reset": lambda guest: guest.device.port.reset(),
+}
+
+
+@pytest.mark.parametrize("how", TAKEN_OUT)
+def test_a_reset_takes_the_address_out_and_the_vfs_own_message_puts_it_back(
+    guest: Guest, how: str
+) -> None:
+    """ixgbe_vf_reset_event and ixgbe_flush_sw_mac_table; ixgbe_vf_reset_msg has it on record.
+
+    A port that kept the address would send the guest's frames to a VF that nobody drives.
+    """
+    guest.device.port.set_mac(PEER)
+    TAKEN_OUT[how](guest)
+    assert guest.device.port.filters.mac == bytes(6)
+    guest.device.write(Register.VFCTRL, VfControl.RST)
+    assert guest.device.port.filters.mac == bytes(6)
+    assert guest.ask(Message.RESET) == Message.RESET | SUCCESS
+    assert guest.device.port.filters.mac == PEER
+
+
+def test_an_address_that_the_vf_chose_comes_back_and_is_not_told_as_given(guest: Guest) -> None:
+    """ixgbe_vf_reset_msg: vf_mac_addresses goes into the filter; without pf_set_mac it says no."""
+    assert guest.device.port.filters.mac == MAC
+    assert guest.ask(Message.RESET) == Message.RESET | FAILURE
+    assert [guest.device.read(Register.VFMBMEM + 4 * at) for at in (1, 2)] == [0, 0]
+    assert guest.device.port.filters.mac == MAC
 
 
 def test_a_port_that_is_reset_hears_nobody_until_a_reset(guest: Guest) -> None:
