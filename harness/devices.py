@@ -78,6 +78,11 @@ class DeviceProfile:
     """Whether the VF's own Device Capabilities register says that it can be reset (FLR)."""
     vf_has_memory_enable: Fact[bool]
     """Whether the VF's command register has a Memory Space Enable bit of its own."""
+    filter_survives_reset: Fact[bool]
+    """Whether a function reset of a VF leaves its MAC address in the port's filter.
+
+    Where it does not, the VF's own reset message puts the address back; see `migration.handoff`.
+    """
     vf_link_states: Fact[frozenset[str]]
     """The values of ``ip link set PF vf N state`` that change something; empty: refused."""
     vf_frame_room: Fact[int]
@@ -179,6 +184,9 @@ I82599 = DeviceProfile(
         'Linux commit ebfa440ce38b ("vfio/pci: Fix SR-IOV VF handling with MMIO blocking"): '
         "the port's SR-IOV capability governs it",
     ),
+    filter_survives_reset=Fact(
+        False, f"{_SRIOV}, ixgbe_vf_reset_event deletes it, ixgbe_vf_reset_msg enters it again"
+    ),
     vf_link_states=Fact(frozenset({"auto", "disable"}), f"{_SRIOV}, ixgbe_ndo_set_vf_link_state"),
     vf_frame_room=Fact(0, f"{_SRIOV}, ixgbe_set_vf_lpe: MAXFRS is what the VF asked for"),
     vf_receive_queues=Fact(
@@ -242,6 +250,11 @@ I82576 = DeviceProfile(
     jumbo_rule=Fact(JumboRule.INDEPENDENT, f"{_QEMU}: VF MTU 9000 on a port with 1500"),
     vf_advertises_flr=Fact(True, 'QEMU commit d90014fc337a ("igb: Add Function Level Reset")'),
     vf_has_memory_enable=Fact(True, f"{_QEMU}: writable bits of the VF's command are 0507"),
+    filter_survives_reset=Fact(
+        True,
+        "drivers/net/ethernet/intel/igb/igb_main.c, igb_vf_reset_event leaves RAL and RAH of an "
+        "address that an administrator gave",
+    ),
     vf_link_states=Fact(frozenset(), f"{_QEMU}: EOPNOTSUPP"),
     vf_frame_room=Fact(
         4, "drivers/net/ethernet/intel/igb/igb_main.c, igb_set_vf_rlpml: VLAN_TAG_SIZE is added"

@@ -72,6 +72,11 @@ class VirtualFunction:
         return self.port.profile.vf_has_memory_enable.value
 
     @property
+    def filter_survives_reset(self) -> bool:
+        """As its family has it."""
+        return self.port.profile.filter_survives_reset.value
+
+    @property
     def needs_shared_memory(self) -> bool:
         """The kernel pins whatever memory the guest has."""
         return False

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.devices import I82599
 from harness.errors import LabError, RemoteError, UsageError
 from harness.host.twin_control import TwinControl
 from harness.host.vf import NO_MAC, Observed, Ring
@@ -44,6 +45,11 @@ class Twin:
     def has_memory_enable(self) -> bool:
         """As VFIO would make one up for it."""
         return True
+
+    @property
+    def filter_survives_reset(self) -> bool:
+        """As an 82599 has it, whose VF the twin is."""
+        return I82599.filter_survives_reset.value
 
     @property
     def needs_shared_memory(self) -> bool:

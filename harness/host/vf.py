@@ -78,6 +78,10 @@ class Vf(Protocol):
         """Whether its COMMAND has a Memory Enable of its own."""
 
     @property
+    def filter_survives_reset(self) -> bool:
+        """Whether a function reset of this VF leaves its address in the port's filter."""
+
+    @property
     def needs_shared_memory(self) -> bool:
         """Whether it can work only in a guest whose memory is shared."""
 

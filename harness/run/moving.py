@@ -21,7 +21,7 @@ from harness.host.twin import Twin
 from harness.host.vf import NO_MAC, Vf
 from harness.migration.comparison import Comparison
 from harness.migration.conductor import Conducted, Ends, conduct
-from harness.migration.handoff import HandOff
+from harness.migration.handoff import HandOff, Order
 from harness.migration.memory import LoggedComparison
 from harness.migration.plan import Plan
 from harness.migration.raw import Raw
@@ -65,13 +65,15 @@ class MovingGuest:
         observe: bool = True,
         plan: Plan | None = None,
         compare_memory: bool = False,
+        order: Order | None = None,
     ) -> Conducted:
         """Move to the other host while *flows* run, and return what was measured.
 
         With *plan*, or without a standby, it keeps its VF (scheme ``inplace``): as planned, or as
         QEMU drives it.  Otherwise it is ``failover``, or ``plain`` for a guest that no host lends a
         VF.  With *compare_memory* both memories are compared page by page, as they always are with
-        a plan; it lengthens the stop.
+        a plan; it lengthens the stop.  *order* is that of the hand-off, to measure another than the
+        destination's family needs.
 
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
         harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
@@ -85,30 +87,48 @@ class MovingGuest:
         self._find()
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
-        bme_per_s = self._lab.topology.limits.bme_per_s if observe else 0
-        self._lab.renew(deadline_for(source).seconds)
         comparison: Comparison | None = Comparison() if compare_memory else None
         if plan:
             comparison = LoggedComparison(self.twin)
-        paused = comparison is not None
-        ending, successor = self._launch(berth, incoming=True, paused=paused)
+        hand_off = None if plan else self._hand_off(source, berth, order)
+        scheme = self._scheme(plan, hand_off, source.vf, berth.vf, comparison)
+        self._lab.renew(deadline_for(source).seconds)
+        if hand_off:
+            hand_off.prepare()
+        try:
+            return self._conduct(scheme, berth, flows, raw, hand_off, comparison, observe=observe)
+        finally:
+            if hand_off and self.instance is source:
+                hand_off.withdraw()
+
+    def _conduct(
+        self,
+        scheme: Scheme,
+        berth: Berth,
+        flows: Sequence[Flow],
+        raw: Raw,
+        hand_off: HandOff | None,
+        comparison: Comparison | None,
+        *,
+        observe: bool,
+    ) -> Conducted:
+        """Move to a new process on *berth*, end the old one, and return what was measured."""
+        source = self.instance
+        ending, successor = self._launch(berth, incoming=True, paused=comparison is not None)
         loser = ending
         try:
-            hand_off = None if plan else self._hand_off(source, berth)
-            scheme = self._scheme(plan, hand_off, source.vf, berth.vf, comparison)
-            entry = self._lab.topology.hosts[berth.host]
-            conducted = conduct(
+            return conduct(
                 scheme, source, successor,
-                address=entry.migration_endpoint, ends=self.ends(), flows=flows,
-                hand_off=hand_off, raw=raw, bme_per_s=bme_per_s, comparison=comparison,
-                capabilities=self._lab.topology.capabilities, own_vf=self.own_vf,
-                progress=self._lab.progress,
+                address=self._lab.topology.hosts[berth.host].migration_endpoint,
+                ends=self.ends(), flows=flows, hand_off=hand_off, raw=raw,
+                bme_per_s=self._lab.topology.limits.bme_per_s if observe else 0,
+                capabilities=self._lab.topology.capabilities, comparison=comparison,
+                progress=self._lab.progress, own_vf=self.own_vf,
             )  # fmt: skip
         finally:
             if _runs(successor):  # also when measuring broke off after that
                 loser, self._ending, self.instance = self._ending, ending, successor
             loser.close()
-        return conducted
 
     def stay(self, flow: Flow, seconds: float = 1.0) -> FlowRecords:
         """Run *flow* for so long while the guest stays where it is; what is left of it.
@@ -232,10 +252,16 @@ class MovingGuest:
             raise self._no_twin()
         return Inplace(plan, self.machine, source, destination, comparison)
 
-    def _hand_off(self, source: Instance, berth: Berth) -> HandOff | None:
+    def _hand_off(self, source: Instance, berth: Berth, order: Order | None) -> HandOff | None:
+        """Say what follows the guest from VF to VF; None for one that no host lends a VF.
+
+        The driver of a guest that keeps its VF resets none, so nothing would put back an address
+        that opening the VF took out: it is set once the guest runs.
+        """
         if not source.vf or not berth.vf:
             return None
-        return HandOff(source.vf, berth.vf, self.spec.mac)
+        needed = Order.of(berth.vf) if self.spec.standby else Order.AFTER_RESUME
+        return HandOff(source.vf, berth.vf, self.spec.mac, order or needed)
 
     def _launch(
         self, berth: Berth, *, incoming: bool, paused: bool = False

@@ -136,6 +136,15 @@ def test_where_the_stand_in_differs_from_the_82599() -> None:
     assert real.jumbo_rule.value is not stand_in.jumbo_rule.value
 
 
+def test_a_function_reset_takes_the_filter_of_every_family_that_ixgbe_drives() -> None:
+    """The hand-off is set by this: the wrong way round users are cut off, or the pair never forms.
+
+    The stand-in's driver, igb, keeps it.
+    """
+    kept = {name: device.filter_survives_reset.value for name, device in PROFILES.items()}
+    assert kept == {"82599": False, "X540": False, "X550": False, "82576": True}
+
+
 def test_what_no_source_says_is_left_out_and_not_inherited() -> None:
     """Erratum 35 is the 82599's own; nothing was read about the X540 and X550."""
     assert profile("X540").vf_advertises_flr is None
