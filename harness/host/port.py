@@ -44,7 +44,11 @@ class Port:
         return int(self.host.read_text(f"{self.device}/sriov_numvfs"))
 
     def filters(self) -> dict[int, str]:
-        """The MAC address that the port's filter has for each VF, by the VF's number."""
+        """The MAC address that the port's driver has on record for each VF, by the VF's number.
+
+        After a reset of the VF or of the port ``ixgbe`` goes on showing an address that its filter
+        does not hold any more (ixgbe_ndo_get_vf_config: vf_mac_addresses).
+        """
         return {vf["vf"]: vf["address"] for vf in self.link().get("vfinfo_list", ())}
 
     def link(self) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.agent.vf_filter import means_not_there
 from harness.devices import I82599
 from harness.errors import LabError, RemoteError, UsageError
-from harness.host.twin_control import TwinControl
-from harness.host.vf import NO_MAC, Observed, Ring
+from harness.host.twin_control import TwinControl, TwinRefused
+from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
 from harness.remote import Host
 from harness.topology import Capabilities, MacAddress
 from harness.uapi.pci_regs import Command
@@ -99,9 +100,14 @@ class Twin:
         """Set the port's filter; the twin has the bridge of its host follow it at once.
 
         A function reset takes the address out of both, and the VF's own reset message puts it back,
-        as ``ixgbe`` does it.
+        as ``ixgbe`` does it.  See ``Vf`` for a filter that is empty already.
         """
-        self.control.ask("set_mac", mac=mac)
+        try:
+            self.control.ask("set_mac", mac=mac)
+        except TwinRefused as refused:
+            if not means_not_there(mac, refused.number):
+                raise
+            note_not_there(self)
         if mac != NO_MAC and not self.control.ask("status")["vf"]["enabled"]:
             self.control.ask("set_state", enabled=True)
 

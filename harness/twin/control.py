@@ -1,7 +1,8 @@
 """What a twin can be asked and told by those who run it: JSON lines over a UNIX socket.
 
-A request is ``{"do": WORD, ...}``; the reply ``{"ok": ...}`` or ``{"error": TEXT}``.  The words
-are the methods of `Control`, and their arguments the request's other keys.
+A request is ``{"do": WORD, ...}``; the reply ``{"ok": ...}`` or ``{"error": TEXT}``, with an
+``"errno"`` beside it where the port's driver refuses.  The words are the methods of `Control`, and
+their arguments the request's other keys.
 """
 
 from __future__ import annotations
@@ -96,7 +97,10 @@ class Control:
         self._device.announce(_mac(mac))
 
     def set_mac(self, mac: str) -> None:
-        """The address that the VF has, and its filter; zeros for none.  The bridge follows it."""
+        """The address that the VF has, and its filter; zeros for none.  The bridge follows it.
+
+        The port refuses as a real one does; see ``port.Port.set_mac``.
+        """
         self._device.port.set_mac(_mac(mac))
         if refused := self._device.follow_filter():
             raise ValueError(f"the host's bridge refused it: {refused}")
@@ -224,6 +228,8 @@ class ControlConnection:
             return {"ok": method(**request)}
         except (ValueError, TypeError, RecursionError) as wrong:
             return {"error": str(wrong)}
+        except OSError as refused:
+            return {"error": str(refused.strerror), "errno": refused.errno}
 
 
 def _check(method: Callable[..., Any], arguments: dict[str, Any]) -> None:

@@ -137,9 +137,13 @@ class Device:
         self.interrupts.deliver()
         if was and not self._mastered and self._on_release:
             name, self._on_release = self._on_release, ""
-            self.port.set_mac(NO_MAC)
-            wrong = self.follow_filter()
-            data = {"error": wrong} if wrong else {}
+            data = {}
+            try:
+                self.port.set_mac(NO_MAC)
+            except OSError:
+                data["note"] = "the filter was empty already: a reset took the address out"
+            if wrong := self.follow_filter():
+                data["error"] = wrong
             self.released.append({"t_ns": time.monotonic_ns(), "name": name, "data": data})
 
     def _reset_vf(self) -> None:

@@ -6,6 +6,8 @@ at ours.  What that driver refuses is refused here, with the same effect on the 
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from typing import Callable
 
@@ -78,9 +80,17 @@ class Port:
     # What an administrator does.
 
     def set_mac(self, mac: bytes) -> None:
-        """ixgbe_ndo_set_vf_mac: the VF's filter takes *mac* at once; all zeros clear it."""
-        self.administered.mac = mac
-        self.administered.mac_given = mac != NO_MAC
+        """ixgbe_ndo_set_vf_mac: the VF's filter takes *mac* at once; all zeros clear it.
+
+        Raises OSError: EINVAL for an address of a group; ENOMEM where a filter is to be cleared
+        that a reset has emptied, and the address stays on record (ixgbe_del_mac_filter).
+        """
+        given = self.administered
+        if mac[0] & 1:
+            raise _refused(errno.EINVAL)
+        if mac == NO_MAC and self.filters.mac != given.mac:
+            raise _refused(errno.ENOMEM)
+        given.mac, given.mac_given = mac, mac != NO_MAC
         self.filters.mac = mac
 
     def set_vlan(self, vlan: int) -> None:
@@ -215,3 +225,7 @@ class Port:
             Message.RESET | result, int.from_bytes(low, "little"), int.from_bytes(high, "little"),
             ixgbe_vf.MULTICAST_FILTER_TYPE,
         ])  # fmt: skip
+
+
+def _refused(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from harness.host.vf import NO_MAC, Ring
 from harness.remote import Host
 from harness.topology import CapabilityEntry, FieldEntry, MacAddress
 from harness.waiting import WaitError
+
+MAC = MacAddress("52:54:00:12:34:56")
 
 
 @pytest.fixture
@@ -105,6 +109,73 @@ def test_the_filter_is_set_for_the_vf_by_its_number(port: Port, machine: Machine
             f"ip link set dev {INTERFACE} vf 1 mac 52:54:00:12:34:56",
             f"ip link set dev {INTERFACE} vf 1 mac 00:00:00:00:00:00",
         ]
+
+
+RESETS: dict[str, Callable[[Machine], None]] = {
+    "function reset": lambda machine: machine.reset_vf(0),
+    "port reset": Machine.reset_port,
+}
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_a_filter_that_a_reset_has_emptied_counts_as_cleared(
+    port: Port, machine: Machine, reset: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A guest that was killed leaves its VF reset: every later test of its module would fail.
+
+    ``ip link`` goes on showing the address, and nothing of ours takes that for a filter.
+    """
+    caplog.set_level("INFO", "harness.commands")
+    with virtual_functions(port, 1) as (vf,):
+        vf.set_filter(MAC)
+        RESETS[reset](machine)
+        vf.set_filter(NO_MAC)
+        assert port.filters() == {0: MAC}
+        vf.set_filter(NO_MAC)
+        assert f"[alder] # {vf.pci}: the filter was empty already" in caplog.text
+        vf.set_filter(MAC)
+        vf.set_filter(NO_MAC)
+        assert port.filters() == {0: NO_MAC}
+
+
+@pytest.mark.parametrize(
+    ("mac", "left", "index", "because"),
+    [
+        (MAC, 0, 0, "'RTNETLINK answers: Cannot allocate memory': the port has no receive address"),
+        (MAC, 127, 1, "'RTNETLINK answers: Invalid argument': the port has no VF of that number"),
+        (MacAddress("01:00:5e:00:00:01"), 127, 0, "it must be unicast"),
+    ],
+)
+def test_what_the_ports_driver_refuses_is_told_with_its_meaning(
+    port: Port, machine: Machine, mac: MacAddress, left: int, index: int, because: str
+) -> None:
+    """`Cannot allocate memory` sends a person to look for memory, which is not what is short."""
+    with virtual_functions(port, 1) as (vf,):
+        machine.registers_left = left
+        with pytest.raises(RemoteError, match=f"alder: the filter of VF {index} of") as refused:
+            replace(vf, index=index).set_filter(mac)
+        assert because in refused.value.because
+
+
+def test_more_vfs_than_the_driver_allows_are_refused_with_its_reason(
+    port: Port, machine: Machine
+) -> None:
+    """`Operation not permitted` sends a person to look for rights; classes take VFs away."""
+    machine.most_vfs = 1
+    with (
+        pytest.raises(LabError, match=f"alder: ixgbe makes no 2 VFs on {INTERFACE}") as refused,
+        virtual_functions(port, 2),
+    ):
+        pytest.fail("they were made")
+    assert refused.value.because.startswith("it refused with EPERM: that is more than it allows")
+    assert machine.call("journal.pending") == []
+
+
+def test_what_else_a_port_refuses_keeps_the_kernels_words(port: Port, machine: Machine) -> None:
+    """Another errno is not explained by the driver's own rules."""
+    machine.files[f"{PORT}/sriov_totalvfs"] = "1\n"
+    with pytest.raises(RemoteError, match="ERANGE"), virtual_functions(port, 2):
+        pytest.fail("they were made")
 
 
 def test_the_observer_is_told_which_filter_to_clear(port: Port, machine: Machine) -> None:

@@ -52,6 +52,7 @@ class End:
         self._qmp = stack.enter_context(closing(Qmp(name, self.monitor.near)))
         host = made_up_host(self.machine, name, folder=str(folder / f"{name}.d"))
         port = find_port(host, "p0", ENTRY.ports["p0"])
+        host.write_text(f"{port.device}/sriov_numvfs", "1")
         self.vf = VirtualFunction(port, 0, PciAddress(vf_address(0)))
         self.instance = Instance(SPEC, self.vf, PLACE, host, 1, self._qmp)
 
@@ -301,6 +302,7 @@ def test_a_guest_that_did_not_come_leaves_no_filter_where_it_was_to_go(
     hand_off.prepare()
     assert migrated(ends, Failover(hand_off)).status == "failed"
     hand_off.withdraw()
+    assert destination.machine.entries == set()
     prepared = [MAC, NO_MAC] if order is Order.BEFORE_OPEN else []
     assert (filters_set(source), filters_set(destination)) == ([MAC], prepared)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from errno import ENOMEM
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,31 @@ def test_the_filter_falls_with_bus_master_enable(
     assert followed == [bytes(6)]
     assert tell(say, "status")["vf"]["mac"] == "00:00:00:00:00:00"
     assert not tell(say, "now")["command"] & Command.MASTER
+
+
+def test_a_filter_that_a_reset_emptied_first_is_noted(guest: Guest, say: Say) -> None:
+    """The port refuses to clear it, and it is clear: the hand-off was not refused."""
+    tell(say, "set_mac", mac=MAC.hex(":"))
+    tell(say, "clear_filter_on_release", name="vf0")
+    guest.device.port.vf_was_reset()
+    tell(say, "set_bus_master", on=False)
+    assert [list(each["data"]) for each in tell(say, "released")] == [["note"]]
+
+
+def test_what_the_port_refuses_is_told_with_its_errno(guest: Guest) -> None:
+    """A host treats one errno as no error: from the words alone it could not tell."""
+    near, far = socket.socketpair()
+    guest.device.port.set_mac(MAC)
+    guest.device.port.vf_was_reset()
+    connection = ControlConnection(far, Control(guest.device, lambda: True))
+    asking = twin_control.TwinControl("alder: vf0", near)
+    with closing(connection), closing(asking), ThreadPoolExecutor(1) as pool:
+        served = pool.submit(connection.serve)
+        with pytest.raises(twin_control.TwinRefused) as refused:
+            asking.ask("set_mac", mac="00:00:00:00:00:00")
+        assert served.result(5)
+    assert refused.value.number == ENOMEM
+    assert refused.value.because == "it said: Cannot allocate memory"
 
 
 def test_what_the_bridge_refuses_is_kept_with_the_moment(

@@ -7,6 +7,7 @@ ixgbe_sriov.c and ixgbe_mbx.h; the names of its functions stand at the tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from errno import ENOMEM
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,29 @@ def test_a_reset_takes_the_address_out_and_the_vfs_own_message_puts_it_back(
     assert guest.device.port.filters.mac == bytes(6)
     assert guest.ask(Message.RESET) == Message.RESET | SUCCESS
     assert guest.device.port.filters.mac == PEER
+
+
+@pytest.mark.parametrize("how", TAKEN_OUT)
+def test_a_filter_that_a_reset_has_emptied_cannot_be_cleared(guest: Guest, how: str) -> None:
+    """ixgbe_del_mac_filter finds no entry; vf_mac_addresses and pf_set_mac stay, however often."""
+    port = guest.device.port
+    port.set_mac(PEER)
+    TAKEN_OUT[how](guest)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Cannot allocate memory") as refused:
+            port.set_mac(bytes(6))
+        assert refused.value.errno == ENOMEM
+    assert guest.ask(Message.RESET) == Message.RESET | SUCCESS
+    port.set_mac(bytes(6))
+    assert guest.ask(Message.RESET) == Message.RESET | FAILURE
+    port.set_mac(bytes(6))
+
+
+def test_an_address_of_a_group_is_refused(guest: Guest) -> None:
+    """ixgbe_ndo_set_vf_mac: is_valid_ether_addr."""
+    with pytest.raises(OSError, match="Invalid argument"):
+        guest.device.port.set_mac(b"\xff" * 6)
+    assert guest.device.port.filters.mac == MAC
 
 
 def test_an_address_that_the_vf_chose_comes_back_and_is_not_told_as_given(guest: Guest) -> None:
