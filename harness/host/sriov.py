@@ -14,7 +14,7 @@ from typing import Any
 from harness.agent import vf_filter
 from harness.errors import HarnessError, LabError, RemoteError
 from harness.host.changes import changed_back, set_attribute
-from harness.host.port import Port
+from harness.host.port import Port, wait_for_link
 from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
 from harness.remote import Host, Recorder
 from harness.topology import Capabilities, MacAddress, PciAddress
@@ -199,8 +199,9 @@ class Observing:
 def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]:
     """Lend *count* VFs of *port*; VF 0 first, none with a MAC filter yet.
 
-    The port must be up: a VF made on one that is down gets no address and a late link.  A port
-    that already has VFs is not touched.  Raises LabError.
+    The port must be up: a VF made on one that is down gets no address and a late link.  It has its
+    link again when this yields, which making VFs took away.  A port that already has VFs is not
+    touched.  Raises LabError, and WaitError for a VF or a link that does not come.
     """
     if count > (allowed := port.vfs_allowed):
         raise LabError(
@@ -223,7 +224,9 @@ def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]
             set_attribute(host, f"{port.device}/sriov_numvfs", str(count))
         except RemoteError as refused:
             raise _no_vfs(port, count, refused) from None
-        yield [_bound(port, index) for index in range(count)]
+        lent = [_bound(port, index) for index in range(count)]
+        wait_for_link(port)
+        yield lent
 
 
 def _no_vfs(port: Port, count: int, refused: RemoteError) -> HarnessError:

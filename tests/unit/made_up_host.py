@@ -58,6 +58,7 @@ class Machine(AgentClient):
     records   the MAC address that the port's driver has of each VF (vf_mac_addresses)
     entries   the VFs whose address is in the port's filter
     registers_left  how many receive address registers the port has for its VFs
+    looks_without_link  how often a port that was reset is looked at before its carrier is back
     most_vfs  how many VFs the port's driver makes
     has_bme   whether a VF that is waited for has BME set in time
     ahead_ns  how far its monotonic and its wall clock are ahead of our monotonic one
@@ -104,7 +105,9 @@ class Machine(AgentClient):
         self.records: dict[int, str] = {}
         self.entries: set[int] = set()
         self.registers_left = 127  # ixgbe_82599.c, IXGBE_82599_RAR_ENTRIES, but for the port's own
+        self.looks_without_link = 2
         self.most_vfs = 63
+        self._dark = 0
         self._journal = Journal(str(state))
 
     def call(self, verb: str, *, patience_s: float = 30.0, **args: Any) -> Any:
@@ -124,8 +127,15 @@ class Machine(AgentClient):
         self.entries.discard(index)
 
     def reset_port(self) -> None:
-        """ixgbe_reset: ixgbe_flush_sw_mac_table takes out every entry."""
+        """ixgbe_reset: ixgbe_flush_sw_mac_table takes out every entry, and the carrier falls.
+
+        The state of a port that is up does not follow so fast (net/core/link_watch.c).
+        """
         self.entries.clear()
+        link = self.shown[INTERFACE]
+        if "UP" in link["flags"]:
+            link["flags"] = sorted({*link["flags"]} - {"LOWER_UP"})
+            self._dark = self.looks_without_link
 
     def _serve(self, verb: str, args: dict[str, Any]) -> Any:
         verbs: dict[str, Callable[[], Any]] = {
@@ -259,6 +269,7 @@ class Machine(AgentClient):
         if argv[-1] == "show":
             return 0, json.dumps([*self.shown.values()])
         if "show" in argv:
+            self._look_at_link()
             return 0, json.dumps([self.shown[argv[-1]]])
         assert argv[:4] == ["ip", "link", "set", "dev"], argv
         self.changes.append(" ".join(argv))
@@ -272,6 +283,13 @@ class Machine(AgentClient):
             link["flags"] = sorted({*link["flags"]} - flags | (flags if argv[5] == "up" else set()))
             link["operstate"] = argv[5].upper()
         return 0, ""
+
+    def _look_at_link(self) -> None:
+        if self._dark:
+            self._dark -= 1
+            if not self._dark:
+                link = self.shown[INTERFACE]
+                link["flags"] = sorted({*link["flags"], "LOWER_UP"})
 
     def _set_vf_mac(self, vf: int, mac: str) -> int:
         """ixgbe_ndo_set_vf_mac: the errno that it refuses with, or 0."""

@@ -10,6 +10,7 @@ import pytest
 from made_up_host import ENTRY, INTERFACE, PF, PORT, VFIO_DRIVER, Machine, made_up_host, vf_address
 
 from harness.errors import LabError, RemoteError, RestoreError
+from harness.host import port as port_module
 from harness.host import sriov
 from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port, find_port, port_up
@@ -34,8 +35,16 @@ def host(machine: Machine) -> Host:
 
 
 @pytest.fixture
-def port(host: Host) -> Port:
+def idle_port(host: Host) -> Port:
+    """A port that is down, as a host has it before a run."""
     return find_port(host, "p0", ENTRY.ports["p0"])
+
+
+@pytest.fixture
+def port(idle_port: Port, machine: Machine) -> Port:
+    """A port that is up and has its link."""
+    machine.shown[INTERFACE] |= {"flags": ["LOWER_UP", "UP"], "operstate": "UP"}
+    return idle_port
 
 
 def test_lent_vfs_are_numbered_and_bound_to_vfio(port: Port, machine: Machine) -> None:
@@ -300,22 +309,48 @@ def test_a_port_without_its_driver_is_an_error(host: Host, machine: Machine) -> 
     assert unbound.value.fix == "bind it to ixgbe"
 
 
-def test_a_port_is_brought_up_with_its_mtu_and_put_back(port: Port, machine: Machine) -> None:
+def test_a_port_is_brought_up_with_its_mtu_and_put_back(idle_port: Port, machine: Machine) -> None:
     """Left up or jumbo, it is another port for whoever comes next."""
-    before = snapshot(port.host, ENTRY)
-    with port_up(port, mtu=9000):
+    before = snapshot(idle_port.host, ENTRY)
+    with port_up(idle_port, mtu=9000):
         assert machine.shown[INTERFACE]["operstate"] == "UP"
         assert machine.shown[INTERFACE]["mtu"] == 9000
-    before.check_same(snapshot(port.host, ENTRY))
+    before.check_same(snapshot(idle_port.host, ENTRY))
     assert machine.changes[-2:] == [f"ip link set dev {INTERFACE} down", "mtu = 1500"]
 
 
 def test_a_port_that_is_up_already_is_left_up(port: Port, machine: Machine) -> None:
     """Taking down what was up is a change too."""
-    machine.shown[INTERFACE] |= {"flags": ["UP", "LOWER_UP"], "operstate": "UP"}
     with port_up(port, mtu=1500):
         pass
     assert machine.changes == []
+
+
+def test_a_port_whose_mtu_was_changed_has_its_link_again(port: Port, machine: Machine) -> None:
+    """ixgbe_change_mtu resets it; its state goes on reading UP for a while."""
+    with port_up(port, mtu=9000):
+        assert "LOWER_UP" in machine.shown[INTERFACE]["flags"]
+
+
+def test_a_port_has_its_link_again_once_its_vfs_are_lent(port: Port, machine: Machine) -> None:
+    """ixgbe_sriov_reinit takes it: a migration that began before would begin without."""
+    with virtual_functions(port, 1):
+        assert "LOWER_UP" in machine.shown[INTERFACE]["flags"]
+
+
+def test_a_link_that_does_not_come_back_is_told_as_it_was_last_seen(
+    port: Port, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its state alone the port would pass for one with a link."""
+    monkeypatch.setattr(port_module, "LINK_SECONDS", 0.05)
+    machine.looks_without_link = 1000
+    with (
+        pytest.raises(WaitError, match=f"alder: a link on {INTERFACE}") as late,
+        virtual_functions(port, 1),
+    ):
+        pytest.fail("a VF was lent")
+    assert "no carrier, state UP" in late.value.because
+    assert machine.files[f"{PORT}/sriov_numvfs"] == "0\n"
 
 
 def test_the_rings_of_a_vf_are_those_of_its_queues_that_work(port: Port, machine: Machine) -> None:
