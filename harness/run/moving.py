@@ -11,14 +11,15 @@ from pathlib import Path
 from harness.analysis.audit_records import AuditRecords
 from harness.audit.conduct import audit
 from harness.audit.ways import Way
-from harness.errors import GuestError, RemoteError, UsageError
+from harness.errors import GuestError, RemoteError
 from harness.guest.command_line import shares_memory
 from harness.guest.instance import Instance, instance, put_image
+from harness.guest.lent_vf import wait_for_lent_vf
 from harness.guest.machine import GuestMachine
 from harness.guest.own_vf import OwnVf, make_own_vf
 from harness.guest.spec import GuestSpec, Place
 from harness.host.twin import Twin
-from harness.host.vf import NO_MAC, Vf
+from harness.host.vf import NO_MAC
 from harness.migration.comparison import Comparison
 from harness.migration.conductor import Conducted, Ends, conduct
 from harness.migration.handoff import HandOff, Order
@@ -26,11 +27,8 @@ from harness.migration.memory import LoggedComparison
 from harness.migration.plan import Plan
 from harness.migration.raw import Raw
 from harness.migration.scheme import Scheme, deadline_for
-from harness.migration.schemes.driven import Driven
-from harness.migration.schemes.failover import Failover
-from harness.migration.schemes.inplace import Inplace
-from harness.migration.schemes.plain import Plain
 from harness.run.berth import Berth, berth_on
+from harness.run.choosing import as_twin, hand_off_of, scheme_of
 from harness.run.lab import Lab
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import start
@@ -79,19 +77,19 @@ class MovingGuest:
         harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
         was said from when both ends were there.  Without *observe* nobody clears the filter on the
         source either: it shows what observing costs, and nothing else.  A guest that does not
-        answer any more is replaced by another one first.
+        answer any more, or has lost its VF, is replaced by another one first.
         """
         if plan:
             plan.check()
             self.twin.check_logged()
-        self._find()
+        self._find_with_vf()
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
         comparison: Comparison | None = Comparison() if compare_memory else None
         if plan:
             comparison = LoggedComparison(self.twin)
-        hand_off = None if plan else self._hand_off(source, berth, order)
-        scheme = self._scheme(plan, hand_off, source.vf, berth.vf, comparison)
+        hand_off = None if plan else hand_off_of(source, berth.vf, order)
+        scheme = scheme_of(self.machine, source, berth.vf, hand_off, plan, comparison)
         self._lab.renew(deadline_for(source).seconds)
         if hand_off:
             hand_off.prepare()
@@ -145,9 +143,10 @@ class MovingGuest:
         """Stop its VF that way under *flow*, look, and give it back; see ``harness.audit``.
 
         A guest whose VF does not come back, or that an error leaves as it is, is to be replaced.
+        One that does not answer any more, or has lost its VF before, is replaced first.
         """
         self._lab.renew()
-        self._find()
+        self._find_with_vf()
         return audit(
             way, self.instance, self.ends(), flow, raw=raw,
             bme_per_s=self._lab.topology.limits.bme_per_s, progress=self._lab.progress,
@@ -161,26 +160,13 @@ class MovingGuest:
     @property
     def twin(self) -> Twin:
         """The twin that it has now.  Raises UsageError if its VF is none."""
-        vf = self.instance.vf
-        if not isinstance(vf, Twin):
-            raise self._no_twin()
-        return vf
+        return as_twin(self.instance.vf)
 
     @property
     def other_twin(self) -> Twin:
         """The twin that waits for it on the other host."""
         here = self.instance.host.name
-        vf = next(each.vf for each in self._berths.values() if each.host != here)
-        if not isinstance(vf, Twin):
-            raise self._no_twin()
-        return vf
-
-    def _no_twin(self) -> UsageError:
-        return UsageError(
-            f"lab {self._lab.topology.name!r}: the guest's VF is no twin",
-            because="its hosts lend VFs of ports, or none",
-            fix='mark the test `needs("twin")`',
-        )
+        return as_twin(next(each.vf for each in self._berths.values() if each.host != here))
 
     def _find(self) -> None:
         """Reach the guest where it runs; if it does not answer, end it and boot another there."""
@@ -188,6 +174,14 @@ class MovingGuest:
         if lost:
             self._lab.progress(f"{lost}; the guest is lost, ending it")
             self._boot_another()
+
+    def _find_with_vf(self) -> None:
+        """Reach a guest that has its VF: without one another thing would be measured."""
+        self._find()
+        try:
+            wait_for_lent_vf(self.machine)
+        except (GuestError, RemoteError) as bare:
+            self.replace(f"{bare.what}; {bare.because}")
 
     def _silent_why(self) -> str:
         """Why the guest does not answer where it runs; empty if it does."""
@@ -210,7 +204,7 @@ class MovingGuest:
         self._ending, self.instance, self.machine = self._boot(berth)
 
     def _boot(self, berth: Berth) -> tuple[ExitStack, Instance, GuestMachine]:
-        """A guest that answers; a silent one is started anew where its lab says so.
+        """A guest that answers and has its VF; another is started anew where its lab says so.
 
         Nothing is measured yet, so nothing is hidden by another try.
         """
@@ -224,6 +218,7 @@ class MovingGuest:
             try:
                 booting.wait_until_up()
                 machine = GuestMachine(booting, self._lab.guest)
+                wait_for_lent_vf(machine)
                 self.own_vf = make_own_vf(machine) if self.spec.emulated_port else None
                 return ending, booting, machine
             except (GuestError, RemoteError) as silent:
@@ -232,36 +227,6 @@ class MovingGuest:
                 if not left:
                     raise
                 self._lab.progress(f"{silent.what}; ended it")
-
-    def _scheme(
-        self,
-        plan: Plan | None,
-        hand_off: HandOff | None,
-        source: Vf | None,
-        destination: Vf | None,
-        comparison: Comparison | None,
-    ) -> Scheme:
-        if hand_off and self.spec.standby:
-            return Failover(hand_off, self.spec.trigger, comparison)
-        if hand_off:
-            return Driven(hand_off, comparison)
-        if plan is None:
-            return Plain(comparison)
-        assert isinstance(comparison, LoggedComparison)
-        if not isinstance(source, Twin) or not isinstance(destination, Twin):
-            raise self._no_twin()
-        return Inplace(plan, self.machine, source, destination, comparison)
-
-    def _hand_off(self, source: Instance, berth: Berth, order: Order | None) -> HandOff | None:
-        """Say what follows the guest from VF to VF; None for one that no host lends a VF.
-
-        The driver of a guest that keeps its VF resets none, so nothing would put back an address
-        that opening the VF took out: it is set once the guest runs.
-        """
-        if not source.vf or not berth.vf:
-            return None
-        needed = Order.of(berth.vf) if self.spec.standby else Order.AFTER_RESUME
-        return HandOff(source.vf, berth.vf, self.spec.mac, order or needed)
 
     def _launch(
         self, berth: Berth, *, incoming: bool, paused: bool = False
