@@ -214,6 +214,16 @@ I82599 = DeviceProfile(
 )
 
 
+def without_erratum_35(known: DeviceProfile) -> DeviceProfile:
+    """Give the profile of VFs that are those of *known* but for erratum 35: twins can be so."""
+    advertised = Fact(
+        True,
+        "drivers/vfio/pci/vfio_pci_config.c, vfio_exp_config_write: PCI_EXP_DEVCAP_FLR is what it "
+        "asks, and what such a twin shows",
+    )
+    return replace(known, vf_advertises_flr=advertised)
+
+
 def _later_ixgbe(name: str, *, pf_devices: frozenset[int], vf_device: int) -> DeviceProfile:
     """Describe a successor of the 82599: the same drivers, without the 82599's own limits."""
     return replace(

@@ -190,7 +190,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--dma-log", help="file for every access to the guest's memory")
     parser.add_argument("--port-mtu", type=int, default=1500, help="MTU of the port (PF)")
     parser.add_argument("--link-mbit", type=int, default=10_000, choices=(100, 1000, 10_000))
-    parser.add_argument("--erratum-35", action="store_true", help="zeros in the PCIe capability")
+    parser.add_argument(
+        "--erratum-35",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="zeros in the PCIe capability",
+    )
     return parser.parse_args(arguments)
 
 

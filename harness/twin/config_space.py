@@ -49,7 +49,7 @@ class ConfigSpace:
     def __init__(
         self,
         *,
-        erratum_35: bool = False,
+        erratum_35: bool = True,
         capabilities: Sequence[Capability] = (),
         commanded: Callable[[int], None] = lambda _: None,
         changed: Callable[[str, bytes], None] = lambda _name, _now: None,

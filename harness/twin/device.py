@@ -46,7 +46,7 @@ class Device:
         port: Port,
         send: Send,
         log: DmaLog | None = None,
-        erratum_35: bool = False,
+        erratum_35: bool = True,
         capabilities: Sequence[Capability] = (),
         commanded: Callable[[int], None] = lambda _: None,
         changed: Callable[[str, bytes], None] = lambda _name, _now: None,

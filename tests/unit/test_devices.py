@@ -13,6 +13,7 @@ from harness.devices import (
     by_pf_id,
     by_vf_id,
     profile,
+    without_erratum_35,
 )
 from harness.errors import UsageError
 
@@ -143,6 +144,15 @@ def test_a_function_reset_takes_the_filter_of_every_family_that_ixgbe_drives() -
     """
     kept = {name: device.filter_survives_reset.value for name, device in PROFILES.items()}
     assert kept == {"82599": False, "X540": False, "X550": False, "82576": True}
+
+
+def test_without_erratum_35_nothing_else_is_another() -> None:
+    """A twin can be so; whatever a test expects of it otherwise is an 82599's."""
+    real = profile("82599")
+    mended = without_erratum_35(real)
+    assert mended.vf_advertises_flr is not None
+    assert mended.vf_advertises_flr.value
+    assert dataclasses.replace(mended, vf_advertises_flr=real.vf_advertises_flr) == real
 
 
 def test_what_no_source_says_is_left_out_and_not_inherited() -> None:
