@@ -1,6 +1,7 @@
 """Device profiles: what is said of one family must hold together, and have a source."""
 
 import dataclasses
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -30,7 +31,10 @@ def test_every_fact_and_quirk_names_a_kind_of_source(device: DeviceProfile) -> N
     """A fact without one cannot be checked by the next reader; recollection is no source."""
     sources = [fact.source for fact in facts(device).values()]
     sources += [quirk.source for quirk in device.quirks]
-    known = ("drivers/", "Intel 82599 errata", "Linux commit", "QEMU commit", "measured with")
+    known = (
+        *("drivers/", "Linux commit", "QEMU commit", "measured with"),
+        *("Intel 82599 errata", "Intel 82599 specification update"),
+    )
     assert [source for source in sources if not source.startswith(known)] == []
     assert len(facts(device)) >= 10
 
@@ -123,6 +127,45 @@ def test_other_vfs_receive_whatever_their_port_does(name: str) -> None:
     assert device.vf_receives(port_mtu=1500, vf_mtu=9000)
     assert device.vf_receives(port_mtu=9000, vf_mtu=1500, old_mailbox=True)
     assert not device.vf_receives(port_mtu=1500, vf_mtu=device.vf_max_mtu.value + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "port_mtu", "vf_mtu", "largest"),
+    [
+        ("82599", 9000, 9000, 9014),
+        ("82599", 9000, 1500, 9014),
+        ("82599", 1500, 1000, 1514),
+        ("82599", 1000, 1000, 1514),
+        ("82599", 9710, 9710, 9724),
+        ("82576", 9000, 9000, 9018),
+        ("82576", 9000, 1500, 1518),
+        ("82576", 1500, 9000, 9018),
+        ("82576", 9216, 9216, 9230),
+    ],
+)
+def test_the_largest_frame_that_a_vf_receives(
+    name: str, port_mtu: int, vf_mtu: int, largest: int
+) -> None:
+    """The 82599 has one limit for its port and all VFs (MAXFRS), the 82576 one for each VF."""
+    takes = partial(profile(name).vf_takes, vf_mtu=vf_mtu, port_mtu=port_mtu)
+    assert (takes(largest), takes(largest + 1)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("quirk", "families"),
+    [
+        ("bad-vf-is-reset", {"82599", "X540", "X550"}),
+        ("bad-vf-is-disabled", {"82599"}),
+        ("record-outlives-filter", {"82599", "X540", "X550"}),
+        ("flr-keeps-queue-registers", {"82599"}),
+        ("small-buffers-limit-frames", {"X540", "X550"}),
+    ],
+)
+def test_a_quirk_is_told_of_the_families_that_its_source_speaks_of(
+    quirk: str, families: set[str]
+) -> None:
+    """ixgbe_bad_vf_abort looks for an 82599, and so does its specification update."""
+    assert {name for name, device in PROFILES.items() if device.quirk(quirk)} == families
 
 
 def test_where_the_stand_in_differs_from_the_82599() -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from errno import ENOMEM
+from functools import partial
 from pathlib import Path
 
 import pytest
 from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, PEER, frame_of
 
+from harness.devices import I82599
 from harness.uapi.ixgbe_vf import (
     CLEAR_TO_SEND,
     FAILURE,
@@ -141,6 +143,18 @@ def test_the_largest_frame_grows_with_what_a_vf_says_and_shrinks_with_the_port(
     jumbo_guest.device.port.set_mtu(1500)
     jumbo_guest.start()
     assert (hears(jumbo_guest, 1514), hears(jumbo_guest, 1515)) == (True, False)
+
+
+@pytest.mark.parametrize(("port_mtu", "vf_mtu"), [(9000, 9000), (9000, 1500), (1500, 1000)])
+def test_the_largest_frame_is_the_one_that_the_profile_names(
+    tmp_path: Path, port_mtu: int, vf_mtu: int
+) -> None:
+    """Twins and profile are read side by side: a test of one must hold for the other."""
+    with guest_with_vf(tmp_path / "dma.log", port_mtu=port_mtu) as guest:
+        guest.start(mtu=vf_mtu)
+        sizes = (vf_mtu + 14, vf_mtu + 15, port_mtu + 14, port_mtu + 15, 1514, 1515)
+        takes = partial(I82599.vf_takes, vf_mtu=vf_mtu, port_mtu=port_mtu)
+        assert [hears(guest, size) for size in sizes] == [takes(size) for size in sizes]
 
 
 def test_the_largest_frame_is_a_standard_one_at_least(guest: Guest) -> None:
