@@ -57,6 +57,16 @@ class JumboRule(Enum):
     """The VF's MTU is accepted whatever the port's is."""
 
 
+class FrameLimit(Enum):
+    """Whose size a frame must not exceed for a VF to receive it."""
+
+    PORT = "port"
+    """The largest that the port or any VF of its has asked for: one register for all of them."""
+
+    VF = "vf"
+    """The VF's own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceProfile:
     """What is true of one NIC family."""
@@ -78,10 +88,17 @@ class DeviceProfile:
     """Whether the VF's own Device Capabilities register says that it can be reset (FLR)."""
     vf_has_memory_enable: Fact[bool]
     """Whether the VF's command register has a Memory Space Enable bit of its own."""
+    filter_survives_reset: Fact[bool]
+    """Whether a function reset of a VF leaves its MAC address in the port's filter.
+
+    Where it does not, the VF's own reset message puts the address back; see `migration.handoff`.
+    """
     vf_link_states: Fact[frozenset[str]]
     """The values of ``ip link set PF vf N state`` that change something; empty: refused."""
+    vf_frame_limit: Fact[FrameLimit]
+    """Whose MTU decides which frames a VF receives, where the VF's is smaller than its port's."""
     vf_frame_room: Fact[int]
-    """How many bytes a frame may have beyond the MTU, its header and its checksum."""
+    """How many bytes a frame may have beyond that MTU, its header and its checksum."""
     vf_receive_queues: Fact[range]
     """Where in BAR 0 of a VF the registers of each of its receive queues begin."""
     quirks: tuple[Quirk, ...] = ()
@@ -90,13 +107,17 @@ class DeviceProfile:
         """Find the quirk of that name; None where this family does not have it."""
         return next((quirk for quirk in self.quirks if quirk.name == name), None)
 
-    def vf_takes(self, frame_bytes: int, *, vf_mtu: int) -> bool:
-        """Say whether a VF with *vf_mtu* receives an untagged frame of that size.
+    def vf_takes(self, frame_bytes: int, *, vf_mtu: int, port_mtu: int) -> bool:
+        """Say whether a VF with *vf_mtu* on a port with *port_mtu* receives an untagged frame.
 
-        *frame_bytes* is without its checksum.
+        *frame_bytes* is its size without its checksum.  The VF is one that receives at all (see
+        `vf_receives`), and no other VF of the port has a larger MTU.
         """
+        mtu = vf_mtu
+        if self.vf_frame_limit.value is FrameLimit.PORT:
+            mtu = max(vf_mtu, port_mtu, ETH_DATA_LEN)
         wire_bytes = frame_bytes + ETH_FCS_LEN
-        largest = vf_mtu + ETH_HLEN + ETH_FCS_LEN + self.vf_frame_room.value
+        largest = mtu + ETH_HLEN + ETH_FCS_LEN + self.vf_frame_room.value
         return wire_bytes <= min(largest, self.max_frame_bytes.value)
 
     def vf_receives(self, *, port_mtu: int, vf_mtu: int, old_mailbox: bool = False) -> bool:
@@ -141,9 +162,22 @@ _FLR_KEEPS_ADDRESS = Quirk(
     "that it was reset.",
     f"{_SRIOV}, ixgbe_vf_reset_msg",
 )
+_RECORD_OUTLIVES_FILTER = Quirk(
+    "record-outlives-filter",
+    "After a reset of the VF or of its port `ip link` shows an address that the filter does not "
+    "hold, to clear it is refused with ENOMEM, and the VF's own reset message puts it back.",
+    f"{_SRIOV}, ixgbe_vf_reset_event, ixgbe_ndo_set_vf_mac, ixgbe_vf_reset_msg",
+)
+_BAD_VF_RESET = Quirk(
+    "bad-vf-is-reset",
+    "While the port sends nothing, its driver resets each VF whose STATUS says `received master "
+    "abort` at every tick of its watchdog, and does not put configuration space back: BME stays "
+    "clear under the guest's driver, and an observer takes that for a release.",
+    "drivers/net/ethernet/intel/ixgbe/ixgbe_main.c, ixgbe_check_for_bad_vf: pcie_flr alone",
+)
 _IXGBE_QUIRKS = (
     *(_MAC_NEEDS_RELOAD, _RESET_DROPS_API, _ENABLE_IGNORED),
-    *(_FEWER_VFS, _FLR_KEEPS_ADDRESS),
+    *(_FEWER_VFS, _FLR_KEEPS_ADDRESS, _RECORD_OUTLIVES_FILTER, _BAD_VF_RESET),
 )
 
 I82599 = DeviceProfile(
@@ -179,8 +213,16 @@ I82599 = DeviceProfile(
         'Linux commit ebfa440ce38b ("vfio/pci: Fix SR-IOV VF handling with MMIO blocking"): '
         "the port's SR-IOV capability governs it",
     ),
+    filter_survives_reset=Fact(
+        False, f"{_SRIOV}, ixgbe_vf_reset_event deletes it, ixgbe_vf_reset_msg enters it again"
+    ),
     vf_link_states=Fact(frozenset({"auto", "disable"}), f"{_SRIOV}, ixgbe_ndo_set_vf_link_state"),
-    vf_frame_room=Fact(0, f"{_SRIOV}, ixgbe_set_vf_lpe: MAXFRS is what the VF asked for"),
+    vf_frame_limit=Fact(
+        FrameLimit.PORT,
+        f"{_SRIOV}, ixgbe_set_vf_lpe only raises MAXFRS, which is the port's; "
+        "ixgbevf_configure_rx_ring: RXDCTL.RLPML, which would be the VF's, does not work on 82599",
+    ),
+    vf_frame_room=Fact(0, f"{_SRIOV}, ixgbe_set_vf_lpe: MAXFRS counts header and checksum, no tag"),
     vf_receive_queues=Fact(
         range(0x1000, 0x1200, 0x40), "drivers/net/ethernet/intel/ixgbevf/regs.h, IXGBE_VFRDBAL"
     ),
@@ -198,12 +240,36 @@ I82599 = DeviceProfile(
             "drivers/net/ethernet/intel/ixgbevf/ixgbevf_main.c, ixgbevf_probe",
         ),
         Quirk(
+            "bad-vf-is-disabled",
+            "At the fifth such reset its driver sets the VF's link state to disable, and says "
+            "`Malicious Driver Detection event detected`; on by default, off by `ethtool "
+            "--set-priv-flags PORT mdd-disable-vf off`.",
+            "drivers/net/ethernet/intel/ixgbe/ixgbe_main.c, ixgbe_bad_vf_abort, "
+            "IXGBE_PRIMARY_ABORT_LIMIT; ixgbe_probe, IXGBE_FLAG2_AUTO_DISABLE_VF",
+        ),
+        Quirk(
+            "flr-keeps-queue-registers",
+            "A function reset leaves VFRDH/T, VFTDH/T, VFPSRTYPE, VFSRRCTL, VFRXDCTL, VFTXDCTL, "
+            "VFTDWBAL/H and VFDCA_*CTRL: a queue is enabled still, and its ring has no length.",
+            "Intel 82599 specification update, software clarification 5",
+        ),
+        Quirk(
             "wrong-completer-id",
             "Completions of a VF's configuration cycles carry another function's number.",
             "Intel 82599 errata, no. 36",
         ),
     ),
 )
+
+
+def without_erratum_35(known: DeviceProfile) -> DeviceProfile:
+    """Give the profile of VFs that are those of *known* but for erratum 35: twins can be so."""
+    advertised = Fact(
+        True,
+        "drivers/vfio/pci/vfio_pci_config.c, vfio_exp_config_write: PCI_EXP_DEVCAP_FLR is what it "
+        "asks, and what such a twin shows",
+    )
+    return replace(known, vf_advertises_flr=advertised)
 
 
 def _later_ixgbe(name: str, *, pf_devices: frozenset[int], vf_device: int) -> DeviceProfile:
@@ -218,7 +284,15 @@ def _later_ixgbe(name: str, *, pf_devices: frozenset[int], vf_device: int) -> De
             f"{_SRIOV}, ixgbe_set_vf_lpe: the rule is for ixgbe_mac_82599EB only",
         ),
         vf_advertises_flr=None,
-        quirks=_IXGBE_QUIRKS,
+        quirks=(
+            *_IXGBE_QUIRKS,
+            Quirk(
+                "small-buffers-limit-frames",
+                "A VF whose driver has buffers of 2 KiB receives no larger frame, whatever the "
+                "port's MTU (RXDCTL.RLPML).",
+                "drivers/net/ethernet/intel/ixgbevf/ixgbevf_main.c, ixgbevf_configure_rx_ring",
+            ),
+        ),
     )
 
 
@@ -242,7 +316,16 @@ I82576 = DeviceProfile(
     jumbo_rule=Fact(JumboRule.INDEPENDENT, f"{_QEMU}: VF MTU 9000 on a port with 1500"),
     vf_advertises_flr=Fact(True, 'QEMU commit d90014fc337a ("igb: Add Function Level Reset")'),
     vf_has_memory_enable=Fact(True, f"{_QEMU}: writable bits of the VF's command are 0507"),
+    filter_survives_reset=Fact(
+        True,
+        "drivers/net/ethernet/intel/igb/igb_main.c, igb_vf_reset_event leaves RAL and RAH of an "
+        "address that an administrator gave",
+    ),
     vf_link_states=Fact(frozenset(), f"{_QEMU}: EOPNOTSUPP"),
+    vf_frame_limit=Fact(
+        FrameLimit.VF,
+        "drivers/net/ethernet/intel/igb/igb_main.c, igb_set_vf_rlpml: VMOLR, the VF's",
+    ),
     vf_frame_room=Fact(
         4, "drivers/net/ethernet/intel/igb/igb_main.c, igb_set_vf_rlpml: VLAN_TAG_SIZE is added"
     ),

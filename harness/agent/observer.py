@@ -84,14 +84,16 @@ class Action:
     def run(self, seen_ns: int) -> dict[str, Any]:
         """Act, and return the event; its time is when it was done.
 
-        A refusal is part of the event (``error``): what is observed goes on all the same.
+        A refusal is part of the event (``error``): what is observed goes on all the same.  So is
+        what was found (``note``) where a filter to be cleared was empty already.
         """
         if self._filters is None:
             return {"t_ns": seen_ns, "name": self._name, "data": self._data}
         data: dict[str, Any] = {**self._data, "seen_ns": seen_ns}
         before_ns = time.monotonic_ns()
         try:
-            self._filters.set_mac(self._data["vf_index"], self._data["mac"])
+            if note := self._filters.set_mac(self._data["vf_index"], self._data["mac"]):
+                data["note"] = note
         except AgentError as error:
             data["error"] = error.as_dict()
         done_ns = time.monotonic_ns()

@@ -28,10 +28,52 @@ _MEANING = {
         "name the port (PF) that the VF belongs to",
     ),
     errno.EINVAL: (
-        "the port has no VF of that number, or its driver refuses the address",
+        "the port has no VF of that number, or its driver refuses the address "
+        "(ixgbe_ndo_set_vf_mac: it must be unicast)",
         "create the VFs first, and give a unicast address, or zeros to clear it",
     ),
+    errno.ENOMEM: (
+        "the port has no receive address register free (ixgbe_add_mac_filter: an 82599 has 128 in "
+        "all, for itself and its VFs), or, for zeros, none with that address",
+        "take addresses off the port and its VFs: `ip link show`, `bridge fdb show`",
+    ),
 }
+"""What an errno means by which a port's driver refuses the filter of a VF, and what to do."""
+
+_OTHERWISE = ("the kernel or the port's driver refused it", "see the host's kernel log")
+
+NOT_THERE = "the filter was empty already: a reset of the VF or of its port took the address out"
+"""What ENOMEM means where a filter was to be cleared; it is clear then.
+
+Ref: Linux, drivers/net/ethernet/intel/ixgbe: ixgbe_vf_reset_event() and ixgbe_flush_sw_mac_table()
+take the entry out and leave the address on record, so that ixgbe_del_mac_filter() finds no entry.
+The record stays: ``ip link`` goes on showing the address, and the VF's own reset message would put
+it back.
+"""
+
+
+class FilterRefused(AgentError):
+    """A port's driver, or the kernel before it, refused; *number* is its errno."""
+
+    def __init__(self, what: str, number: int) -> None:
+        because, fix = meaning(number)
+        super().__init__(what, because=because, fix=fix)
+        self.number = number
+
+
+def meaning(number: int) -> tuple[str, str]:
+    """Say what a refusal with that errno means, and what to do about it."""
+    return _MEANING.get(number, _OTHERWISE)
+
+
+def errno_said(text: str) -> int:
+    """Find the errno whose words, as strerror(3) has them, stand in *text*; 0 without one."""
+    return next((number for number in _MEANING if os.strerror(number) in text), 0)
+
+
+def means_not_there(mac: str, number: int) -> bool:
+    """Whether to set *mac* was refused with *number* because there was nothing to clear."""
+    return number == errno.ENOMEM and not any(packed(mac))
 
 
 @final
@@ -59,16 +101,23 @@ class PortFilters:
     def __exit__(self, *exc: object) -> None:
         self._socket.close()
 
-    def set_mac(self, vf_index: int, mac: str) -> None:
+    def set_mac(self, vf_index: int, mac: str) -> str:
         """Give VF *vf_index* the address *mac* ("52:54:00:12:34:56"); zeros clear the filter.
 
-        Returns when the driver has done it.  Raises AgentError if the kernel refuses.
+        Returns when the driver has done it: NOT_THERE where it had nothing to clear, else ``""``.
+        Raises FilterRefused if the kernel refuses.
         """
         address = packed(mac)
-        self._ask(
-            lambda number: set_mac_request(number, self._index, vf_index, address),
-            about=f" VF {vf_index}: setting its MAC address to {mac}:",
-        )
+        try:
+            self._ask(
+                lambda number: set_mac_request(number, self._index, vf_index, address),
+                about=f" VF {vf_index}: setting its MAC address to {mac}:",
+            )
+        except FilterRefused as refused:
+            if means_not_there(mac, refused.number):
+                return NOT_THERE
+            raise
+        return ""
 
     def macs(self) -> dict[int, str]:
         """VF number -> MAC address; empty for a port without VFs."""
@@ -86,14 +135,15 @@ class PortFilters:
         if header.nlmsg_type == rtnetlink.Control.ERROR:
             body = rtnetlink.Nlmsgerr.from_buffer_copy(answer, ctypes.sizeof(header))
             if body.error:
-                raise _refused(f"{self.port}:{about} {os.strerror(-body.error)}", -body.error)
+                said = os.strerror(-body.error)
+                raise FilterRefused(f"{self.port}:{about} {said}", -body.error)
         return answer
 
 
-def set_vf_mac(port: str, vf_index: int, mac: str) -> None:
+def set_vf_mac(port: str, vf_index: int, mac: str) -> str:
     """As PortFilters.set_mac, with a socket of its own."""
     with PortFilters(port) as filters:
-        filters.set_mac(vf_index, mac)
+        return filters.set_mac(vf_index, mac)
 
 
 def vf_macs(port: str) -> dict[int, str]:
@@ -154,13 +204,6 @@ def macs_in(answer: bytes) -> dict[int, str]:
                     held = rtnetlink.IflaVfMac.from_buffer_copy(value)
                     macs[held.vf] = bytes(held.mac[:6]).hex(":")
     return macs
-
-
-def _refused(what: str, number: int) -> AgentError:
-    because, fix = _MEANING.get(
-        number, ("the kernel or the port's driver refused it", "see the host's kernel log")
-    )
-    return AgentError(what, because=because, fix=fix)
 
 
 def _no_address(mac: str) -> AgentError:

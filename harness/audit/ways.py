@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from harness.devices import DeviceProfile
 from harness.errors import UsageError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
@@ -46,6 +47,18 @@ class Way(Enum):
     def frees_rings(self) -> bool:
         """Whether the driver gives rings and buffers back to its kernel, for any other use."""
         return self in (Way.LINK_DOWN, Way.UNBIND, Way.REMOVED, Way.UNPLUG)
+
+    def stops(self, vf: DeviceProfile) -> bool | None:
+        """Say whether a VF of that family stops by it, until it is taken back or set up anew.
+
+        None where nothing is known.  A function reset that the guest asks for reaches only a VF
+        whose Device Capabilities advertise one: for the others VFIO leaves the request out (Linux,
+        drivers/vfio/pci/vfio_pci_config.c, vfio_exp_config_write), and all that the guest's kernel
+        does is to clear BME for a tenth of a second (drivers/pci/pci.c, pci_dev_save_and_disable).
+        """
+        if self is Way.GUEST_RESET:
+            return None if vf.vf_advertises_flr is None else vf.vf_advertises_flr.value
+        return self is not Way.NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,10 @@ class PortConfig(ConfigBytes):
         self.masters_bus = False
         self._note_vfs()
 
+    def disguise_again(self) -> None:
+        """Begin as before the first reset: a QEMU is about to realize the device."""
+        self._was_reset = False
+
     def vf_bars(self, number: int) -> list[int]:
         """Return where BAR 0 and BAR 3 of VF *number* are, by the SR-IOV capability."""
         size = ixgbe_vf.BAR_BYTES

@@ -158,6 +158,11 @@ class PhysicalFunction:
     def write(self, offset: int, value: int) -> None:
         self.registers.write(offset, value)
 
+    def connect(self) -> None:
+        """Be as after power-on."""
+        self.reset()
+        self.config.disguise_again()
+
     def reset(self) -> None:
         """A function level reset: the port begins anew, and its VFs are gone."""
         self.config.clear()

@@ -44,7 +44,11 @@ class Port:
         return int(self.host.read_text(f"{self.device}/sriov_numvfs"))
 
     def filters(self) -> dict[int, str]:
-        """The MAC address that the port's filter has for each VF, by the VF's number."""
+        """The MAC address that the port's driver has on record for each VF, by the VF's number.
+
+        After a reset of the VF or of the port ``ixgbe`` goes on showing an address that its filter
+        does not hold any more (ixgbe_ndo_get_vf_config: vf_mac_addresses).
+        """
         return {vf["vf"]: vf["address"] for vf in self.link().get("vfinfo_list", ())}
 
     def link(self) -> dict[str, Any]:
@@ -94,14 +98,32 @@ def port_up(port: Port, *, mtu: int) -> Iterator[None]:
                 do={"kind": "run", "argv": ["ip", "link", "set", "dev", interface, "up"]},
                 undo={"kind": "run", "argv": ["ip", "link", "set", "dev", interface, "down"]},
             )
-        wait_for(
-            f"{host.name}: a link on {interface}",
-            lambda: port.link()["operstate"],
-            within=LINK_SECONDS,
-            until=lambda state: state == "UP",
-            fix="see that the cable is in and the other end is up",
-        )
+        wait_for_link(port)
         yield
+
+
+def wait_for_link(port: Port) -> None:
+    """Return once *port*, which is up, has a carrier, and its kernel takes it to have one.
+
+    A port has none for some seconds after its driver has reset it: when its MTU changes
+    (ixgbe_change_mtu) and when VFs are made or taken (ixgbe_sriov_reinit).  The carrier falls at
+    once, and is LOWER_UP in what ``ip`` shows (net/core/dev.c, dev_get_flags).  The state
+    (operstate) follows within a second (net/core/link_watch.c), so alone it may still tell of the
+    link that was there before; until it follows, the port sends nothing.  Raises WaitError.
+    """
+
+    def look() -> str:
+        link = port.link()
+        carrier = "carrier" if "LOWER_UP" in link["flags"] else "no carrier"
+        return f"{carrier}, state {link['operstate']}"
+
+    wait_for(
+        f"{port.host.name}: a link on {port.interface}",
+        look,
+        within=LINK_SECONDS,
+        until=lambda seen: seen == "carrier, state UP",
+        fix="see that the cable is in and the other end is up",
+    )
 
 
 def _ids(profile: DeviceProfile) -> str:

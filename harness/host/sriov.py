@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import LabError
+from harness.agent import vf_filter
+from harness.errors import HarnessError, LabError, RemoteError
 from harness.host.changes import changed_back, set_attribute
-from harness.host.port import Port
-from harness.host.vf import NO_MAC, Observed, Ring
+from harness.host.port import Port, wait_for_link
+from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
 from harness.remote import Host, Recorder
 from harness.topology import Capabilities, MacAddress, PciAddress
 from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
@@ -72,6 +73,11 @@ class VirtualFunction:
         return self.port.profile.vf_has_memory_enable.value
 
     @property
+    def filter_survives_reset(self) -> bool:
+        """As its family has it."""
+        return self.port.profile.filter_survives_reset.value
+
+    @property
     def needs_shared_memory(self) -> bool:
         """The kernel pins whatever memory the guest has."""
         return False
@@ -84,10 +90,24 @@ class VirtualFunction:
     def set_filter(self, mac: MacAddress) -> None:
         """Give the port's filter for this VF the address *mac*; ``vf.NO_MAC`` clears it.
 
-        It goes with the VF, whose making is journalled, so it needs no way back of its own.
+        It goes with the VF, whose making is journalled, so it needs no way back of its own.  See
+        ``Vf`` for a filter that is empty already.
         """
         interface, vf = self.port.interface, str(self.index)
-        self.host.run("ip", "link", "set", "dev", interface, "vf", vf, "mac", mac, changes=True)
+        argv = ("ip", "link", "set", "dev", interface, "vf", vf, "mac", mac)
+        done = self.host.run(*argv, check=False, changes=True)
+        if done.status == 0:
+            return
+        number = vf_filter.errno_said(done.stderr)
+        if vf_filter.means_not_there(mac, number):
+            note_not_there(self)
+            return
+        because, fix = vf_filter.meaning(number)
+        raise RemoteError(
+            f"{self.host.name}: the filter of VF {vf} of {interface} did not take {mac}",
+            because=f"`ip` said {done.stderr.strip()!r}: {because}",
+            fix=fix,
+        )
 
     def observe(
         self,
@@ -179,8 +199,9 @@ class Observing:
 def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]:
     """Lend *count* VFs of *port*; VF 0 first, none with a MAC filter yet.
 
-    The port must be up: a VF made on one that is down gets no address and a late link.  A port
-    that already has VFs is not touched.  Raises LabError.
+    The port must be up: a VF made on one that is down gets no address and a late link.  It has its
+    link again when this yields, which making VFs took away.  A port that already has VFs is not
+    touched.  Raises LabError, and WaitError for a VF or a link that does not come.
     """
     if count > (allowed := port.vfs_allowed):
         raise LabError(
@@ -199,8 +220,44 @@ def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]
     with changed_back(port.host) as host:
         # Without a driver of the host's own on them: the guest is to be their first user.
         set_attribute(host, f"{port.device}/sriov_drivers_autoprobe", "0")
-        set_attribute(host, f"{port.device}/sriov_numvfs", str(count))
-        yield [_bound(port, index) for index in range(count)]
+        try:
+            set_attribute(host, f"{port.device}/sriov_numvfs", str(count))
+        except RemoteError as refused:
+            raise _no_vfs(port, count, refused) from None
+        lent = [_bound(port, index) for index in range(count)]
+        wait_for_link(port)
+        yield lent
+
+
+def _no_vfs(port: Port, count: int, refused: RemoteError) -> HarnessError:
+    """What the kernel or the port's driver means by refusing to make *count* VFs."""
+    meant = next((_NO_VFS[name] for name in _NO_VFS if name in refused.what), None)
+    if meant is None:
+        return refused
+    because, fix = meant
+    driver, name = port.profile.pf_driver.value, refused.what.rpartition(": ")[2]
+    return LabError(
+        f"{port.host.name}: {driver} makes no {count} VFs on {port.interface}",
+        because=f"it refused with {name}: {because}",
+        fix=fix,
+    )
+
+
+_NO_VFS = {
+    "EPERM": (
+        "that is more than it allows, 63 on an 82599, 31 where the port has 2 to 4 traffic "
+        "classes, 15 where it has more, and one less for each offloaded macvlan "
+        "(ixgbe_pci_sriov_enable)",
+        "ask for fewer, or take traffic classes (`tc qdisc show`) and macvlans off the port",
+    ),
+    "ENOMEM": (
+        "the bridge above the port has no room for the VFs' registers or bus numbers "
+        "(drivers/pci/iov.c, sriov_enable), or the kernel has no memory for their records",
+        "see the kernel log; turn SR-IOV on in the firmware's set-up, or boot with "
+        "pci=realloc,assign-busses",
+    ),
+}
+"""What the errno means that a write to ``sriov_numvfs`` is refused with, and what to do."""
 
 
 def _bound(port: Port, index: int) -> VirtualFunction:

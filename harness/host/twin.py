@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.agent.vf_filter import means_not_there
+from harness.devices import I82599
 from harness.errors import LabError, RemoteError, UsageError
-from harness.host.twin_control import TwinControl
-from harness.host.vf import NO_MAC, Observed, Ring
+from harness.host.twin_control import TwinControl, TwinRefused
+from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
 from harness.remote import Host
 from harness.topology import Capabilities, MacAddress
 from harness.uapi.pci_regs import Command
@@ -44,6 +46,11 @@ class Twin:
     def has_memory_enable(self) -> bool:
         """As VFIO would make one up for it."""
         return True
+
+    @property
+    def filter_survives_reset(self) -> bool:
+        """As an 82599 has it, whose VF the twin is."""
+        return I82599.filter_survives_reset.value
 
     @property
     def needs_shared_memory(self) -> bool:
@@ -90,19 +97,19 @@ class Twin:
             )
 
     def set_filter(self, mac: MacAddress) -> None:
-        """The port's filter, and the bridge's entry that leads there.
+        """Set the port's filter; the twin has the bridge of its host follow it at once.
 
-        As on a port, frames for *mac* go there and nowhere else from then on, whoever sends with
-        that address: the entry is sticky.
+        A function reset takes the address out of both, and the VF's own reset message puts it back,
+        as ``ixgbe`` does it.  See ``Vf`` for a filter that is empty already.
         """
-        vf = self.control.ask("status")["vf"]
-        if vf["mac"] != NO_MAC:
-            self.host.run(*self._forwarding("del", vf["mac"]), changes=True)
-        self.control.ask("set_mac", mac=mac)
-        if mac != NO_MAC:
-            self.host.run(*self._forwarding("replace", mac), changes=True)
-            if not vf["enabled"]:
-                self.control.ask("set_state", enabled=True)
+        try:
+            self.control.ask("set_mac", mac=mac)
+        except TwinRefused as refused:
+            if not means_not_there(mac, refused.number):
+                raise
+            note_not_there(self)
+        if mac != NO_MAC and not self.control.ask("status")["vf"]["enabled"]:
+            self.control.ask("set_state", enabled=True)
 
     def misbehave(self, **faults: Any) -> None:
         """Be at fault from now on, in this way alone; good again without one.
@@ -167,10 +174,7 @@ class Twin:
         """
         del qemu_pid, rate_per_s, path, capabilities
         if on_release:
-            mac = self.control.ask("status")["vf"]["mac"]
-            self.control.ask(
-                "clear_filter_on_release", name=on_release, argv=self._forwarding("del", mac)
-            )
+            self.control.ask("clear_filter_on_release", name=on_release)
         return TwinObservation(self, self.control.ask("now"))
 
     def is_master(self) -> bool:
@@ -224,11 +228,6 @@ class Twin:
                 fix="see whether that host has room in the twin's folder",
             )
         return data
-
-    def _forwarding(self, action: str, mac: str) -> list[str]:
-        """The command that makes or deletes the bridge's entry, in place of a learned one."""
-        kind = ["static", "sticky"] if action == "replace" else []
-        return ["bridge", "fdb", action, mac, "dev", self.tap, "master", *kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import RemoteError
@@ -12,6 +13,18 @@ ANSWER_SECONDS = 30
 """For the longest thing that a twin is asked: marking some thousand pages."""
 
 _ANSWER_BYTES = 1 << 16
+
+
+class TwinRefused(RemoteError):
+    """The twin refused a word; *number* is the errno of its port's driver, or 0."""
+
+    def __init__(self, name: str, word: str, answer: Mapping[str, Any]) -> None:
+        super().__init__(
+            f"{name}: the twin refused {word!r}",
+            because=f"it said: {answer['error']}",
+            fix="see `harness/twin/control.py` for what it takes",
+        )
+        self.number = int(answer.get("errno", 0))
 
 
 class TwinControl:
@@ -23,7 +36,7 @@ class TwinControl:
         self._connection.settimeout(ANSWER_SECONDS)
 
     def ask(self, word: str, **arguments: Any) -> Any:
-        """What the twin answers.  Raises RemoteError with its own words if it refuses."""
+        """What the twin answers.  Raises TwinRefused with its own words if it refuses."""
         try:
             self._connection.sendall(json.dumps({"do": word, **arguments}).encode() + b"\n")
             answer = self._line()
@@ -35,11 +48,7 @@ class TwinControl:
                 fix="see its log on that host, beside its sockets",
             ) from None
         if "error" in answer:
-            raise RemoteError(
-                f"{self._name}: the twin refused {word!r}",
-                because=f"it said: {answer['error']}",
-                fix="see `harness/twin/control.py` for what it takes",
-            )
+            raise TwinRefused(self._name, word, answer)
         return answer["ok"]
 
     def close(self) -> None:

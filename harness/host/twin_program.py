@@ -37,7 +37,7 @@ def twins(
     app = host.install(TWIN)
     options = [
         *("--port-mtu", str(port_mtu), "--link-mbit", str(entry.link_mbit)),
-        *(["--erratum-35"] if entry.erratum_35 else []),
+        "--erratum-35" if entry.erratum_35 else "--no-erratum-35",
         *(f"--capability={_told(name, each)}" for name, each in capabilities.items()),
     ]
     with changed_back(host), ExitStack() as stack:

@@ -6,15 +6,25 @@ through VFIO; `twin` lends software ones, over vfio-user.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.agent.vf_filter import NOT_THERE
 from harness.remote import Host
 from harness.topology import Capabilities, MacAddress
 
 NO_MAC = MacAddress("00:00:00:00:00:00")
 """As the MAC of a VF it clears the filter on its port."""
+
+
+_commands = logging.getLogger("harness.commands")
+
+
+def note_not_there(vf: Vf) -> None:
+    """Note among the commands that the filter of *vf*, which was to be cleared, was empty."""
+    _commands.info("[%s] # %s: %s", vf.host.name, vf.name, NOT_THERE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +99,19 @@ class Vf(Protocol):
         """Whether its COMMAND has a Memory Enable of its own."""
 
     @property
+    def filter_survives_reset(self) -> bool:
+        """Whether a function reset of this VF leaves its address in the port's filter."""
+
+    @property
     def needs_shared_memory(self) -> bool:
         """Whether it can work only in a guest whose memory is shared."""
 
     def set_filter(self, mac: MacAddress) -> None:
-        """Have frames for *mac* go to this VF; for nobody with NO_MAC."""
+        """Have frames for *mac* go to this VF; for nobody with NO_MAC.
+
+        A filter that is empty already, by a reset, counts as cleared, and that is noted in the log
+        of commands.  Raises RemoteError if the port refuses anything else.
+        """
 
     def observe(
         self,

@@ -2,14 +2,11 @@
 
 While a port's filter gives the guest's address to a VF, frames for the guest go to that VF and to
 nothing else: once the VF is unplugged they go into a pool that nobody reads, and the standby on
-the same port never sees them.  So the filter has to follow the guest::
-
-    source        set while the guest has the VF; cleared the moment the VF is released
-    destination   clear until the guest runs there; set before its driver resets the new VF
-
-The source's step is taken by the observer on the source itself, within a millisecond of seeing
-Bus Master Enable fall.  The destination's cannot wait for the driver to show itself: a VF that is
-reset without an address takes a random one, and the failover pair never forms.
+the same port never sees them.  So the filter has to follow the guest.  On the source the observer
+clears it, within a millisecond of seeing Bus Master Enable fall.  On the destination a VF that is
+reset without an address takes a random one, and the failover pair never forms: the address has to
+be set before the guest's driver resets its new VF.  When that is done depends on the family of the
+destination's port; see `Order`.
 """
 
 from __future__ import annotations
@@ -17,12 +14,39 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from harness.host.vf import Vf
+from harness.host.vf import NO_MAC, Vf
 from harness.topology import MacAddress
 
 CLEARED, SET = "filter cleared", "filter set"
+
+
+class Order(Enum):
+    """When the destination's filter is set."""
+
+    BEFORE_OPEN = "before QEMU opens the VF"
+    """Before the destination's QEMU is started, as libvirt does it; for families such as the 82599.
+
+    The function reset by which VFIO opens the VF takes the address out of the filter and leaves it
+    on record, so the standby is served until the guest's own driver resets the VF, which puts the
+    address back: nothing of ours races with that driver.  From the setting until QEMU opens the VF,
+    as the memory's last page arrives, frames for the guest that come to the destination's port are
+    lost; but the guest is at its source then, and a switch that has heard it sends none there.
+    """
+
+    AFTER_RESUME = "once the guest runs there"
+    """As soon as the destination says RESUME; for families such as the 82576.
+
+    Their filter keeps the address over a function reset: set earlier, it would send the guest's
+    frames to a VF without a driver for as long as the standby is to serve it.
+    """
+
+    @classmethod
+    def of(cls, destination: Vf) -> Order:
+        """Say which order a guest that is to get *destination* as its new VF needs."""
+        return cls.AFTER_RESUME if destination.filter_survives_reset else cls.BEFORE_OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +61,43 @@ class Step:
 
 
 class HandOff:
-    """The guest's address *mac* handed from one VF's filter to another's; once."""
+    """The guest's address *mac* handed from one VF's filter to another's, in that *order*; once.
 
-    def __init__(self, source: Vf, destination: Vf, mac: MacAddress) -> None:
+    *steps* are the filters that were set for the migration, in order of time.
+    """
+
+    def __init__(self, source: Vf, destination: Vf, mac: MacAddress, order: Order) -> None:
         self._source = source
         self._destination = destination
         self._mac = mac
+        self._order = order
         self.steps: list[Step] = []
 
+    def prepare(self) -> None:
+        """Set the destination's filter now, in the order BEFORE_OPEN: its QEMU is started next."""
+        if self._order is Order.BEFORE_OPEN:
+            self._set(self._destination)
+
     def arrive(self) -> None:
-        """The guest runs on the destination: set the filter there."""
-        self._set(self._destination)
+        """Set the destination's filter now, in the order AFTER_RESUME: the guest runs there."""
+        if self._order is Order.AFTER_RESUME:
+            self._set(self._destination)
 
     def stay(self) -> None:
-        """The guest runs on at the source: set the filter there again, for the VF's return."""
+        """Set the source's filter again, for the VF's return: the guest runs on at the source."""
         self._set(self._source)
+
+    def withdraw(self) -> None:
+        """Clear the destination's filter where it was prepared: the guest did not come.
+
+        To be called once no QEMU of the destination has the VF; it is no step of the migration.
+        """
+        if self._order is Order.BEFORE_OPEN:
+            self._destination.set_filter(NO_MAC)
 
     def _set(self, vf: Vf) -> None:
         before_ns = time.monotonic_ns()
         vf.set_filter(self._mac)
         after_ns = time.monotonic_ns()
-        data = {"vf": vf.name, "mac": self._mac}
+        data = {"vf": vf.name, "mac": self._mac, "order": self._order.value}
         self.steps.append(Step(after_ns, after_ns - before_ns, vf.host.name, SET, data))

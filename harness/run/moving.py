@@ -11,27 +11,25 @@ from pathlib import Path
 from harness.analysis.audit_records import AuditRecords
 from harness.audit.conduct import audit
 from harness.audit.ways import Way
-from harness.errors import GuestError, RemoteError, UsageError
+from harness.errors import GuestError, RemoteError
 from harness.guest.command_line import shares_memory
 from harness.guest.instance import Instance, instance, put_image
+from harness.guest.lent_vf import wait_for_lent_vf
 from harness.guest.machine import GuestMachine
 from harness.guest.own_vf import OwnVf, make_own_vf
 from harness.guest.spec import GuestSpec, Place
 from harness.host.twin import Twin
-from harness.host.vf import NO_MAC, Vf
+from harness.host.vf import NO_MAC
 from harness.migration.comparison import Comparison
 from harness.migration.conductor import Conducted, Ends, conduct
-from harness.migration.handoff import HandOff
+from harness.migration.handoff import HandOff, Order
 from harness.migration.memory import LoggedComparison
 from harness.migration.plan import Plan
 from harness.migration.raw import Raw
 from harness.migration.scheme import Scheme, deadline_for
-from harness.migration.schemes.driven import Driven
-from harness.migration.schemes.failover import Failover
-from harness.migration.schemes.inplace import Inplace
-from harness.migration.schemes.plain import Plain
 from harness.migration.witness import WitnessedComparison
 from harness.run.berth import Berth, berth_on
+from harness.run.choosing import as_twin, hand_off_of, scheme_of
 from harness.run.lab import Lab
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import start
@@ -66,50 +64,70 @@ class MovingGuest:
         observe: bool = True,
         plan: Plan | None = None,
         compare_memory: bool = False,
+        order: Order | None = None,
     ) -> Conducted:
         """Move to the other host while *flows* run, and return what was measured.
 
         With *plan*, or without a standby, it keeps its VF (scheme ``inplace``): as planned, or as
         QEMU drives it.  Otherwise it is ``failover``, or ``plain`` for a guest that no host lends a
         VF.  With *compare_memory* both memories are compared page by page, as they always are with
-        a plan; it lengthens the stop.
+        a plan; it lengthens the stop.  *order* is that of the hand-off, to measure another than the
+        destination's family needs.
 
         The old instance is ended afterwards; `instance` is the successor.  Raises what the
         harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
         was said from when both ends were there.  Without *observe* nobody clears the filter on the
         source either: it shows what observing costs, and nothing else.  A guest that does not
-        answer any more is replaced by another one first.
+        answer any more, or has lost its VF, is replaced by another one first.
         """
         if plan:
             plan.check()
             self.twin.check_logged()
-        self._find()
+        self._find_with_vf()
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
-        bme_per_s = self._lab.topology.limits.bme_per_s if observe else 0
-        self._lab.renew(deadline_for(source).seconds)
         comparison = self._comparison(source) if compare_memory else None
         if plan:
             comparison = LoggedComparison(self.twin)
-        paused = comparison is not None
-        ending, successor = self._launch(berth, incoming=True, paused=paused)
+        hand_off = None if plan else hand_off_of(source, berth.vf, order)
+        scheme = scheme_of(self.machine, source, berth.vf, hand_off, plan, comparison)
+        self._lab.renew(deadline_for(source).seconds)
+        if hand_off:
+            hand_off.prepare()
+        try:
+            return self._conduct(scheme, berth, flows, raw, hand_off, comparison, observe=observe)
+        finally:
+            if hand_off and self.instance is source:
+                hand_off.withdraw()
+
+    def _conduct(
+        self,
+        scheme: Scheme,
+        berth: Berth,
+        flows: Sequence[Flow],
+        raw: Raw,
+        hand_off: HandOff | None,
+        comparison: Comparison | None,
+        *,
+        observe: bool,
+    ) -> Conducted:
+        """Move to a new process on *berth*, end the old one, and return what was measured."""
+        source = self.instance
+        ending, successor = self._launch(berth, incoming=True, paused=comparison is not None)
         loser = ending
         try:
-            hand_off = None if plan else self._hand_off(source, berth)
-            scheme = self._scheme(plan, hand_off, source.vf, berth.vf, comparison)
-            entry = self._lab.topology.hosts[berth.host]
-            conducted = conduct(
+            return conduct(
                 scheme, source, successor,
-                address=entry.migration_endpoint, ends=self.ends(), flows=flows,
-                hand_off=hand_off, raw=raw, bme_per_s=bme_per_s, comparison=comparison,
-                capabilities=self._lab.topology.capabilities, own_vf=self.own_vf,
-                progress=self._lab.progress,
+                address=self._lab.topology.hosts[berth.host].migration_endpoint,
+                ends=self.ends(), flows=flows, hand_off=hand_off, raw=raw,
+                bme_per_s=self._lab.topology.limits.bme_per_s if observe else 0,
+                capabilities=self._lab.topology.capabilities, comparison=comparison,
+                progress=self._lab.progress, own_vf=self.own_vf,
             )  # fmt: skip
         finally:
             if _runs(successor):  # also when measuring broke off after that
                 loser, self._ending, self.instance = self._ending, ending, successor
             loser.close()
-        return conducted
 
     def stay(self, flow: Flow, seconds: float = 1.0) -> FlowRecords:
         """Run *flow* for so long while the guest stays where it is; what is left of it.
@@ -126,9 +144,10 @@ class MovingGuest:
         """Stop its VF that way under *flow*, look, and give it back; see ``harness.audit``.
 
         A guest whose VF does not come back, or that an error leaves as it is, is to be replaced.
+        One that does not answer any more, or has lost its VF before, is replaced first.
         """
         self._lab.renew()
-        self._find()
+        self._find_with_vf()
         return audit(
             way, self.instance, self.ends(), flow, raw=raw, log=self._lab.log_of(self.instance.vf),
             bme_per_s=self._lab.topology.limits.bme_per_s, progress=self._lab.progress,
@@ -142,26 +161,13 @@ class MovingGuest:
     @property
     def twin(self) -> Twin:
         """The twin that it has now.  Raises UsageError if its VF is none."""
-        vf = self.instance.vf
-        if not isinstance(vf, Twin):
-            raise self._no_twin()
-        return vf
+        return as_twin(self.instance.vf)
 
     @property
     def other_twin(self) -> Twin:
         """The twin that waits for it on the other host."""
         here = self.instance.host.name
-        vf = next(each.vf for each in self._berths.values() if each.host != here)
-        if not isinstance(vf, Twin):
-            raise self._no_twin()
-        return vf
-
-    def _no_twin(self) -> UsageError:
-        return UsageError(
-            f"lab {self._lab.topology.name!r}: the guest's VF is no twin",
-            because="its hosts lend VFs of ports, or none",
-            fix='mark the test `needs("twin")`',
-        )
+        return as_twin(next(each.vf for each in self._berths.values() if each.host != here))
 
     def _comparison(self, source: Instance) -> Comparison:
         log = self._lab.log_of(source.vf)
@@ -173,6 +179,14 @@ class MovingGuest:
         if lost:
             self._lab.progress(f"{lost}; the guest is lost, ending it")
             self._boot_another()
+
+    def _find_with_vf(self) -> None:
+        """Reach a guest that has its VF: without one another thing would be measured."""
+        self._find()
+        try:
+            wait_for_lent_vf(self.machine)
+        except (GuestError, RemoteError) as bare:
+            self.replace(f"{bare.what}; {bare.because}")
 
     def _silent_why(self) -> str:
         """Why the guest does not answer where it runs; empty if it does."""
@@ -195,7 +209,7 @@ class MovingGuest:
         self._ending, self.instance, self.machine = self._boot(berth)
 
     def _boot(self, berth: Berth) -> tuple[ExitStack, Instance, GuestMachine]:
-        """A guest that answers; a silent one is started anew where its lab says so.
+        """A guest that answers and has its VF; another is started anew where its lab says so.
 
         Nothing is measured yet, so nothing is hidden by another try.
         """
@@ -209,6 +223,7 @@ class MovingGuest:
             try:
                 booting.wait_until_up()
                 machine = GuestMachine(booting, self._lab.guest)
+                wait_for_lent_vf(machine)
                 self.own_vf = make_own_vf(machine) if self.spec.emulated_port else None
                 return ending, booting, machine
             except (GuestError, RemoteError) as silent:
@@ -217,30 +232,6 @@ class MovingGuest:
                 if not left:
                     raise
                 self._lab.progress(f"{silent.what}; ended it")
-
-    def _scheme(
-        self,
-        plan: Plan | None,
-        hand_off: HandOff | None,
-        source: Vf | None,
-        destination: Vf | None,
-        comparison: Comparison | None,
-    ) -> Scheme:
-        if hand_off and self.spec.standby:
-            return Failover(hand_off, self.spec.trigger, comparison)
-        if hand_off:
-            return Driven(hand_off, comparison)
-        if plan is None:
-            return Plain(comparison)
-        assert isinstance(comparison, LoggedComparison)
-        if not isinstance(source, Twin) or not isinstance(destination, Twin):
-            raise self._no_twin()
-        return Inplace(plan, self.machine, source, destination, comparison)
-
-    def _hand_off(self, source: Instance, berth: Berth) -> HandOff | None:
-        if not source.vf or not berth.vf:
-            return None
-        return HandOff(source.vf, berth.vf, self.spec.mac)
 
     def _launch(
         self, berth: Berth, *, incoming: bool, paused: bool = False

@@ -40,9 +40,10 @@ class TwinEntry(Entry):
         default=10_000, description="speed of their link, 100, 1000 or 10000", examples=[10_000]
     )
     erratum_35: bool = Field(
-        default=False,
-        description="true for zeros in their PCI Express capability, as in those of real 82599 VFs",
-        examples=[True],
+        default=True,
+        description="false for a PCI Express capability that says what the VF can, its function "
+        "reset (FLR) included; real 82599 VFs have zeros there",
+        examples=[False],
     )
     dma_log: bool = Field(
         default=True,

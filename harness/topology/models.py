@@ -122,7 +122,12 @@ class Topology(Entry):
     def vf_profile(self) -> devices.DeviceProfile:
         """What is true of the VFs that guests get here: those of the first port, or twins."""
         ports = list(self.ports().values())
-        return ports[0].profile if ports else devices.I82599
+        if ports:
+            return ports[0].profile
+        twins = [host.twin for host in self.hosts.values() if host.twin]
+        if any(not twin.erratum_35 for twin in twins):
+            return devices.without_erratum_35(devices.I82599)
+        return devices.I82599
 
     @property
     def wire_mtu(self) -> int:

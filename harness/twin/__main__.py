@@ -17,6 +17,7 @@ from harness.twin.channel import Channel, ClientGone
 from harness.twin.control import Control, ControlConnection
 from harness.twin.device import Device
 from harness.twin.dma_log import DmaLog
+from harness.twin.forwarding import Forwarding
 from harness.twin.port import Port
 from harness.twin.say import say
 from harness.twin.server import Server
@@ -46,6 +47,7 @@ class EventLoop:
             capabilities=options.capability,
             commanded=lambda command: self._note(command=command),
             changed=lambda name, now: self._note(capability=name, bytes=now.hex()),
+            follow=Forwarding(options.tap).follow,
         )
         self._server = Server(self._device)
         self._channel: Channel | None = None
@@ -77,6 +79,8 @@ class EventLoop:
             receiver.write_late()
             receiver.settle()
             self._device.port.mailbox.deliver()
+            if refused := self._device.follow_filter():
+                say(f"the host's bridge does not follow the filter: {refused}")
             wait_s = interrupts.deliver() or self._patience()
             if self._log:
                 self._log.settle()
@@ -183,7 +187,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--dma-log", help="file for every access to the guest's memory")
     parser.add_argument("--port-mtu", type=int, default=1500, help="MTU of the port (PF)")
     parser.add_argument("--link-mbit", type=int, default=10_000, choices=(100, 1000, 10_000))
-    parser.add_argument("--erratum-35", action="store_true", help="zeros in the PCIe capability")
+    parser.add_argument(
+        "--erratum-35",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="zeros in the PCIe capability",
+    )
     return parser.parse_args(arguments)
 
 

@@ -44,7 +44,7 @@ class ConfigSpace(ConfigBytes):
     def __init__(
         self,
         *,
-        erratum_35: bool = False,
+        erratum_35: bool = True,
         capabilities: Sequence[Capability] = (),
         commanded: Callable[[int], None] = lambda _: None,
         changed: Callable[[str, bytes], None] = lambda _name, _now: None,
@@ -88,13 +88,15 @@ class ConfigSpace(ConfigBytes):
         self._note_registers()
 
     def clear(self) -> None:
-        """What a function level reset does here."""
+        """What a function level reset does here; a COMMAND that was 0 is not told again."""
+        was = self.command
         self.put("<H", Register.COMMAND, 0)
         self.put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1)
         for each in self._capabilities:
             for at, count in each.writable:
                 self._bytes[at : at + count] = bytes(count)
-        self._note_command()
+        if was:
+            self._note_command()
         self._note_registers()
 
     def _note_command(self) -> None:

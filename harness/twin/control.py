@@ -1,7 +1,8 @@
 """What a twin can be asked and told by those who run it: JSON lines over a UNIX socket.
 
-A request is ``{"do": WORD, ...}``; the reply ``{"ok": ...}`` or ``{"error": TEXT}``.  The words
-are the methods of `Control`, and their arguments the request's other keys.
+A request is ``{"do": WORD, ...}``; the reply ``{"ok": ...}`` or ``{"error": TEXT}``, with an
+``"errno"`` beside it where the port's driver refuses.  The words are the methods of `Control`, and
+their arguments the request's other keys.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from typing import Any, Callable, get_origin, get_type_hints
 
@@ -27,7 +27,6 @@ _FAULTS = frozenset(
     ("ignores_bme", "late_ms", "corrupts", "late_mailbox_ms", "silent_mailbox", "loses", "dies")
 )
 _MOST = 1e9
-_FOLLOW_SECONDS = 5
 _READ_SECONDS = 1  # for one who asks and does not read: the guest's VF stands still meanwhile
 
 
@@ -101,22 +100,9 @@ class Control:
         registers = {name: each.hex() for name, each in config.registers.items()}
         return {"t_ns": time.monotonic_ns(), "command": config.command, "registers": registers}
 
-    def clear_filter_on_release(self, name: str, argv: list[str]) -> None:
-        """Clear the filter when BME next falls, and run *argv*, by which the host follows."""
-        if not argv or not all(isinstance(each, str) and "\0" not in each for each in argv):
-            raise ValueError(f"{argv!r} is no command")
-
-        def follow() -> str:
-            try:
-                done = subprocess.run(
-                    argv, capture_output=True, text=True, errors="replace", check=False,
-                    timeout=_FOLLOW_SECONDS,
-                )  # fmt: skip
-            except (OSError, subprocess.TimeoutExpired) as failed:
-                return str(failed)
-            return done.stderr.strip()
-
-        self._device.clear_filter_on_release(name, follow)
+    def clear_filter_on_release(self, name: str) -> None:
+        """Clear the filter when BME next falls, and the host's bridge with it."""
+        self._device.clear_filter_on_release(name)
 
     def released(self) -> list[dict[str, Any]]:
         """What that came to, if the VF was released since."""
@@ -127,8 +113,13 @@ class Control:
         self._device.announce(_mac(mac))
 
     def set_mac(self, mac: str) -> None:
-        """The address that the VF has, and its filter; zeros for none."""
+        """The address that the VF has, and its filter; zeros for none.  The bridge follows it.
+
+        The port refuses as a real one does; see ``port.Port.set_mac``.
+        """
         self._device.port.set_mac(_mac(mac))
+        if refused := self._device.follow_filter():
+            raise ValueError(f"the host's bridge refused it: {refused}")
 
     def set_vlan(self, vlan: int) -> None:
         """The VLAN that the port puts the VF into; 0 for none."""
@@ -257,6 +248,8 @@ class ControlConnection:
             return {"ok": method(**request)}
         except (ValueError, TypeError, RecursionError) as wrong:
             return {"error": str(wrong)}
+        except OSError as refused:
+            return {"error": str(refused.strerror), "errno": refused.errno}
 
 
 def _check(method: Callable[..., Any], arguments: dict[str, Any]) -> None:

@@ -16,7 +16,10 @@ from harness.twin.vf import Vf
 
 
 class Device(Vf):
-    """One VF, which its *port* lends and which has a wire of its own; for the rest see `Vf`."""
+    """One VF, which its *port* lends and which has a wire of its own; for the rest see `Vf`.
+
+    *follow* has the host's bridge follow the filter; see ``forwarding``.
+    """
 
     def __init__(
         self,
@@ -24,10 +27,11 @@ class Device(Vf):
         port: Port,
         send: Send,
         log: DmaLog | None = None,
-        erratum_35: bool = False,
+        erratum_35: bool = True,
         capabilities: Sequence[Capability] = (),
         commanded: Callable[[int], None] = lambda _: None,
         changed: Callable[[str, bytes], None] = lambda _name, _now: None,
+        follow: Callable[[bytes], str] = lambda _: "",
     ) -> None:
         super().__init__(
             port=port, send=send, log=log, erratum_35=erratum_35, capabilities=capabilities,
@@ -36,7 +40,8 @@ class Device(Vf):
         self.port = port
         self._send = send
         self._mastered = False
-        self._on_release: tuple[str, Callable[[], str]] | None = None
+        self._follow = follow
+        self._on_release = ""
         self.released: list[dict[str, Any]] = []
         """What `clear_filter_on_release` came to: events as an observer has them."""
 
@@ -47,13 +52,14 @@ class Device(Vf):
         else:
             self.statistics.filtered += 1
 
-    def clear_filter_on_release(self, name: str, follow: Callable[[], str]) -> None:
-        """Clear the port's filter when Bus Master Enable next falls, and note it as *name*.
-
-        *follow* is called then, for what else has to change on the host; what it says is wrong.
-        """
-        self._on_release = name, follow
+    def clear_filter_on_release(self, name: str) -> None:
+        """Clear the port's filter when Bus Master Enable next falls, and note it as *name*."""
+        self._on_release = name
         self.released.clear()
+
+    def follow_filter(self) -> str:
+        """Have the host's bridge follow the port's filter; what it refused, or ``""``."""
+        return self._follow(self.port.filters.mac)
 
     def announce(self, mac: bytes) -> None:
         """Let the port tell the wire that *mac* is here: a reverse ARP request (RFC 903)."""
@@ -64,9 +70,12 @@ class Device(Vf):
         super()._command_written(command)
         was, self._mastered = self._mastered, self.config.masters_bus
         if was and not self._mastered and self._on_release:
-            name, follow = self._on_release
-            self._on_release = None
-            self.port.set_mac(NO_MAC)
-            wrong = follow()
-            data = {"error": wrong} if wrong else {}
+            name, self._on_release = self._on_release, ""
+            data = {}
+            try:
+                self.port.set_mac(NO_MAC)
+            except OSError:
+                data["note"] = "the filter was empty already: a reset took the address out"
+            if wrong := self.follow_filter():
+                data["error"] = wrong
             self.released.append({"t_ns": time.monotonic_ns(), "name": name, "data": data})

@@ -44,5 +44,8 @@ class Function(Protocol):
     def write(self, offset: int, value: int) -> None:
         """Write a register of BAR 0, 32 bits."""
 
+    def connect(self) -> None:
+        """Be as after power-on: a client has come."""
+
     def reset(self) -> None:
         """Do what a function level reset does."""

@@ -6,6 +6,8 @@ at ours.  What that driver refuses is refused here, with the same effect on the 
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from typing import Callable
 
@@ -22,9 +24,14 @@ _LARGEST_MTU = ixgbe_vf.MAX_FRAME_BYTES - _HEADER_BYTES - ixgbe_vf.CHECKSUM_BYTE
 
 @dataclass
 class Administered:
-    """What an administrator set on the port for this VF; a reset of the VF keeps it."""
+    """What the port's driver has on record of this VF; a reset of the VF or of the port keeps it.
+
+    *mac* is its vf_mac_addresses, whoever set it last, and *mac_given* its pf_set_mac: whether an
+    administrator has.
+    """
 
     mac: bytes = NO_MAC
+    mac_given: bool = False
     vlan: int = 0
     trusted: bool = False
     spoof_check: bool = True
@@ -90,8 +97,17 @@ class Port:
     # What an administrator does.
 
     def set_mac(self, mac: bytes) -> None:
-        """ixgbe_ndo_set_vf_mac: the VF's filter; all zeros clear it."""
-        self.administered.mac = mac
+        """ixgbe_ndo_set_vf_mac: the VF's filter takes *mac* at once; all zeros clear it.
+
+        Raises OSError: EINVAL for an address of a group; ENOMEM where a filter is to be cleared
+        that a reset has emptied, and the address stays on record (ixgbe_del_mac_filter).
+        """
+        given = self.administered
+        if mac[0] & 1:
+            raise _refused(errno.EINVAL)
+        if mac == NO_MAC and self.filters.mac != given.mac:
+            raise _refused(errno.ENOMEM)
+        given.mac, given.mac_given = mac, mac != NO_MAC
         self.filters.mac = mac
 
     def set_vlan(self, vlan: int) -> None:
@@ -141,9 +157,14 @@ class Port:
         self.reset()
 
     def reset(self) -> None:
-        """ixgbe_reset: no VF is clear to send, and each has to start anew."""
+        """ixgbe_reset: no VF is clear to send, none has a filter, and each has to start anew.
+
+        ixgbe_flush_sw_mac_table empties the table of addresses, those of the VFs included.
+        """
         self.mailbox.port_was_reset()
         self.clear_to_send = False
+        self.filters.mac = NO_MAC
+        self.filters.macvlans.clear()
         self.largest_frame = self._own_frame_bytes
         self.checks_spoofing = self.administered.spoof_check  # ixgbe_configure_virtualization
         self._set_receive_transmit()
@@ -157,7 +178,10 @@ class Port:
         return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.QUEUES % queues
 
     def vf_was_reset(self) -> None:
-        """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet."""
+        """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet.
+
+        The VF's address is taken out of the filter, and stays on record.
+        """
         self._forget_vf()
 
     def accepts(self, frame: memoryview) -> bool:
@@ -195,7 +219,7 @@ class Port:
 
     def _forget_vf(self) -> None:
         self.api = int(Api.V10)
-        self.filters = Filters(self.administered.mac, {self.administered.vlan})
+        self.filters = Filters(NO_MAC, {self.administered.vlan})
         if self.administered.vlan and self.administered.spoof_check:
             self.checks_spoofing = True  # without a port VLAN it stays as it is
         self._set_receive_transmit()
@@ -236,14 +260,22 @@ class Port:
             self.mailbox.send(words)
 
     def _reset_message(self) -> None:
-        """ixgbe_vf_reset_msg; this reply alone does not say that the VF is clear to send."""
+        """ixgbe_vf_reset_msg: the address on record is in the filter again.
+
+        This reply alone does not say that the VF is clear to send.
+        """
         self.vf_was_reset()
         self.mailbox.clear()
+        self.filters.mac = self.administered.mac
         self.clear_to_send = True
-        mac = self.administered.mac
+        mac = self.administered.mac if self.administered.mac_given else NO_MAC
         result = FAILURE if mac == NO_MAC else SUCCESS
         low, high = mac[:4], mac[4:] + b"\0\0"
         self.mailbox.send([
             Message.RESET | result, int.from_bytes(low, "little"), int.from_bytes(high, "little"),
             ixgbe_vf.MULTICAST_FILTER_TYPE,
         ])  # fmt: skip
+
+
+def _refused(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

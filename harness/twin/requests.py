@@ -40,11 +40,9 @@ def _set_mac_addr(port: Port, words: list[int]) -> bool:
     if mac[0] & 1 or mac == NO_MAC:
         return False
     given = port.administered
-    if given.mac not in (NO_MAC, mac) and not given.trusted:
+    if given.mac_given and given.mac != mac and not given.trusted:
         return False
-    if given.mac != NO_MAC:
-        given.mac = mac  # the driver keeps one address of a VF, whoever set it last
-    port.filters.mac = mac
+    given.mac = port.filters.mac = mac  # the driver keeps one address, whoever set it last
     return True
 
 
@@ -97,7 +95,7 @@ def _set_macvlan(port: Port, words: list[int]) -> bool:
     """
     index, mac = _info(words), _mac(words)
     given = port.administered
-    if index and given.mac != NO_MAC and not given.trusted:
+    if index and given.mac_given and not given.trusted:
         return False
     if index and (mac[0] & 1 or mac == NO_MAC):
         return False

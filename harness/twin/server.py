@@ -79,7 +79,13 @@ class Server:
             channel.refuse(message, refused.error)
 
     def client_gone(self) -> None:
-        """Let go of the client's memory and interrupts; the device keeps its state."""
+        """Reset the function, and let go of the client's memory and interrupts.
+
+        Ref: Linux, drivers/vfio/pci/vfio_pci_core.c, vfio_pci_core_disable(): whoever closes a VF,
+        or is killed, leaves it reset.
+        """
+        if self._negotiated:
+            self._function.reset()
         self._negotiated = False
         self._function.memory.unmap_all()
         self._function.memory.channel = None
@@ -96,6 +102,7 @@ class Server:
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise Refused(errno.EINVAL) from None
         agreed = self._agreed(offered)
+        self._function.connect()
         self._negotiated = True
         head = vfio_user.VERSION_HEAD.pack(major, min(minor, vfio_user.VERSION[1]))
         return head + json.dumps({"capabilities": agreed}).encode() + b"\0"

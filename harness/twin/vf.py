@@ -48,7 +48,7 @@ class Vf:
         port: PortSide,
         send: Send,
         log: DmaLog | None = None,
-        erratum_35: bool = False,
+        erratum_35: bool = True,
         capabilities: Sequence[Capability] = (),
         configuration: type[ConfigSpace] = ConfigSpace,
         queues: int = ixgbe_vf.QUEUES,
@@ -84,6 +84,10 @@ class Vf:
     def has_late_work(self) -> bool:
         """Whether something waits for a time, and not for an event."""
         return self.receiver.has_late_writes or self._port.has_late_replies
+
+    def connect(self) -> None:
+        """As after power-on; ``vfio_pci_core_enable()`` resets a VF for whoever opens it."""
+        self.reset()
 
     def reset(self) -> None:
         """A function level reset, or VFIO's: the VF begins anew, off the bus; BARs stay."""

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.analysis.order.copying import surely_before
+from harness.analysis.phases import ASKED
+from harness.migration.handoff import SET
+
 if TYPE_CHECKING:
     from harness.analysis.measured import Direction
     from harness.run.lab import Lab
@@ -46,3 +50,17 @@ def test_users_are_cut_off_no_longer_than_the_lab_allows(
     assert moved.served_in("pre-copy") >= lab.topology.limits.served_while_copied, (
         "the standby did not take over while memory was copied"
     )
+
+
+@pytest.mark.nightly
+def test_the_destinations_filter_is_set_when_its_family_needs_it(
+    lab: Lab, guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+) -> None:
+    """Where a function reset takes it out, before QEMU opens the VF; else once the guest runs."""
+    moved = migrate(guest, flow(64))
+    filter_set = moved.event(SET)
+    assert filter_set.source == f"handoff:{moved.migration.destination}"
+    if lab.topology.vf_profile.filter_survives_reset.value:
+        assert surely_before(moved.event("RESUME"), filter_set), filter_set
+    else:
+        assert surely_before(filter_set, moved.event(ASKED)), filter_set

@@ -9,10 +9,8 @@ import pytest
 
 from harness.analysis.memory import read_log
 from harness.analysis.phases import RELEASED
-from harness.audit.ways import Way
 
 if TYPE_CHECKING:
-    from harness.analysis.audit import Audited
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
     from harness.run.record import Moved
@@ -50,15 +48,3 @@ def test_a_vf_that_was_let_go_wrote_nothing_more(
     assert abs(early_ns) <= released.uncertainty_ns, "the observer and the device disagree"
     assert moved.memory["misbehaved"] == 0, moved.why
     assert moved.memory["unexplained"] == [], moved.why
-
-
-def test_silence_is_what_the_devices_own_log_says_too(
-    staying_guest: MovingGuest, audit: Callable[..., Audited]
-) -> None:
-    """Frames, buffers and pages say from outside that a VF is silent; its log says so by itself."""
-    found = audit(staying_guest, Way.BME_CLEARED)
-    assert not found.faults, found
-    assert found.evidence.accesses == 0
-    control = audit(staying_guest, Way.NOTHING)
-    assert control.evidence.accesses is not None
-    assert control.evidence.accesses > 100

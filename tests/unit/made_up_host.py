@@ -2,7 +2,8 @@
 
 It is asked as a real one is, through ``Host``; only what its agent would do is made up here.  The
 kernel's refusals are kept: VFs go from 0 to n and from n to 0 only, and what is not there cannot
-be read.  The journal is the agent's own, so the way back is the real one.
+be read.  So are those of the port's driver, ``ixgbe``, v6.12; the names of its functions stand at
+ours.  The journal is the agent's own, so the way back is the real one.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def vf_address(index: int) -> str:
     return f"0000:17:10.{2 * index}"
 
 
+NO_MAC = "00:00:00:00:00:00"
 TCP_HEADER = "  sl  local_address rem_address   st tx_queue rx_queue"
 
 
@@ -53,6 +55,11 @@ class Machine(AgentClient):
     msrs      what its processor has in MSRs, by their number; 0 elsewhere
     speeds    how many bytes a second each digest takes in, by its name
     digest_seconds  how long a guest's memory took
+    records   the MAC address that the port's driver has of each VF (vf_mac_addresses)
+    entries   the VFs whose address is in the port's filter
+    registers_left  how many receive address registers the port has for its VFs
+    looks_without_link  how often a port that was reset is looked at before its carrier is back
+    most_vfs  how many VFs the port's driver makes
     has_bme   whether a VF that is waited for has BME set in time
     ahead_ns  how far its monotonic and its wall clock are ahead of our monotonic one
     """
@@ -95,6 +102,12 @@ class Machine(AgentClient):
         self.holder = ""
         self.ahead_ns = (0, 0)
         self.has_bme = True
+        self.records: dict[int, str] = {}
+        self.entries: set[int] = set()
+        self.registers_left = 127  # ixgbe_82599.c, IXGBE_82599_RAR_ENTRIES, but for the port's own
+        self.looks_without_link = 2
+        self.most_vfs = 63
+        self._dark = 0
         self._journal = Journal(str(state))
 
     def call(self, verb: str, *, patience_s: float = 30.0, **args: Any) -> Any:
@@ -108,6 +121,21 @@ class Machine(AgentClient):
 
     def close(self, seconds: float = 120.0) -> None:
         """There is nothing to end."""
+
+    def reset_vf(self, index: int) -> None:
+        """ixgbe_vf_reset_event: the VF's entry is taken out, its address stays on record."""
+        self.entries.discard(index)
+
+    def reset_port(self) -> None:
+        """ixgbe_reset: ixgbe_flush_sw_mac_table takes out every entry, and the carrier falls.
+
+        The state of a port that is up does not follow so fast (net/core/link_watch.c).
+        """
+        self.entries.clear()
+        link = self.shown[INTERFACE]
+        if "UP" in link["flags"]:
+            link["flags"] = sorted({*link["flags"]} - {"LOWER_UP"})
+            self._dark = self.looks_without_link
 
     def _serve(self, verb: str, args: dict[str, Any]) -> Any:
         verbs: dict[str, Callable[[], Any]] = {
@@ -193,12 +221,18 @@ class Machine(AgentClient):
         self.files[path] = f"{text}\n"
         if path == f"/sys/class/net/{INTERFACE}/mtu":
             self.shown[INTERFACE]["mtu"] = int(text)
+            self.reset_port()  # ixgbe_change_mtu
 
     def _make_vfs(self, path: str, text: str) -> None:
         if self.files[path] != "0\n" and text != "0":
             raise _refused(path, errno.EBUSY)
         if int(text) > int(self.files[f"{PORT}/sriov_totalvfs"]):
             raise _refused(path, errno.ERANGE)
+        if int(text) > self.most_vfs:
+            raise _refused(path, errno.EPERM)  # ixgbe_pci_sriov_enable
+        self.records = dict.fromkeys(range(int(text)), NO_MAC)  # ixgbe_vf_configuration
+        self.reset_port()  # ixgbe_sriov_reinit
+        self._show_filters()
         for index in range(int(text)):
             device = f"/sys/bus/pci/devices/{vf_address(index)}"
             self.links[f"{PORT}/virtfn{index}"] = f"../{vf_address(index)}"
@@ -235,15 +269,51 @@ class Machine(AgentClient):
         if argv[-1] == "show":
             return 0, json.dumps([*self.shown.values()])
         if "show" in argv:
+            self._look_at_link()
             return 0, json.dumps([self.shown[argv[-1]]])
         assert argv[:4] == ["ip", "link", "set", "dev"], argv
         self.changes.append(" ".join(argv))
         link = self.shown[argv[4]]
+        if argv[5] == "vf":
+            number = self._set_vf_mac(int(argv[6]), argv[8])
+            self._show_filters()
+            return (2, f"RTNETLINK answers: {os.strerror(number)}\n") if number else (0, "")
         if argv[5] in ("up", "down"):
             flags = {"UP", "LOWER_UP"}
             link["flags"] = sorted({*link["flags"]} - flags | (flags if argv[5] == "up" else set()))
             link["operstate"] = argv[5].upper()
         return 0, ""
+
+    def _look_at_link(self) -> None:
+        if self._dark:
+            self._dark -= 1
+            if not self._dark:
+                link = self.shown[INTERFACE]
+                link["flags"] = sorted({*link["flags"], "LOWER_UP"})
+
+    def _set_vf_mac(self, vf: int, mac: str) -> int:
+        """ixgbe_ndo_set_vf_mac: the errno that it refuses with, or 0."""
+        if vf not in self.records or int(mac[:2], 16) & 1:
+            return errno.EINVAL
+        if mac == NO_MAC:
+            if self.records[vf] != NO_MAC:
+                if vf not in self.entries:
+                    return errno.ENOMEM  # ixgbe_del_mac_filter; the record stays
+                self.entries.remove(vf)
+                self.records[vf] = NO_MAC
+            return 0
+        self.entries.discard(vf)
+        if len(self.entries) >= self.registers_left:
+            self.records[vf] = NO_MAC  # ixgbe_set_vf_mac
+            return errno.ENOMEM  # ixgbe_add_mac_filter
+        self.entries.add(vf)
+        self.records[vf] = mac
+        return 0
+
+    def _show_filters(self) -> None:
+        """ixgbe_ndo_get_vf_config shows what is on record."""
+        shown = [{"vf": vf, "address": mac} for vf, mac in self.records.items()]
+        self.shown[INTERFACE]["vfinfo_list"] = shown
 
 
 def made_up_host(machine: Machine, name: str = "alder", folder: str = "/run/vf-harness") -> Host:

@@ -35,8 +35,8 @@ def spare(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
     def describe(*changes: tuple[str, str]) -> str:
         own = (
-            ('name = "emulated"', f'name = "{name}"'),
-            ("vfh-emulated-peer", f"vfh-{name}"),
+            ('name = "emulated-82576"', f'name = "{name}"'),
+            ("vfh-emulated-82576-peer", f"vfh-{name}"),
             ("port = 22022", "port = 32022"),
             ("port = 22023", "port = 32023"),
         )

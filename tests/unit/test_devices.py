@@ -1,6 +1,7 @@
 """Device profiles: what is said of one family must hold together, and have a source."""
 
 import dataclasses
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -13,6 +14,7 @@ from harness.devices import (
     by_pf_id,
     by_vf_id,
     profile,
+    without_erratum_35,
 )
 from harness.errors import UsageError
 
@@ -29,7 +31,10 @@ def test_every_fact_and_quirk_names_a_kind_of_source(device: DeviceProfile) -> N
     """A fact without one cannot be checked by the next reader; recollection is no source."""
     sources = [fact.source for fact in facts(device).values()]
     sources += [quirk.source for quirk in device.quirks]
-    known = ("drivers/", "Intel 82599 errata", "Linux commit", "QEMU commit", "measured with")
+    known = (
+        *("drivers/", "Linux commit", "QEMU commit", "measured with"),
+        *("Intel 82599 errata", "Intel 82599 specification update"),
+    )
     assert [source for source in sources if not source.startswith(known)] == []
     assert len(facts(device)) >= 10
 
@@ -124,6 +129,45 @@ def test_other_vfs_receive_whatever_their_port_does(name: str) -> None:
     assert not device.vf_receives(port_mtu=1500, vf_mtu=device.vf_max_mtu.value + 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "port_mtu", "vf_mtu", "largest"),
+    [
+        ("82599", 9000, 9000, 9014),
+        ("82599", 9000, 1500, 9014),
+        ("82599", 1500, 1000, 1514),
+        ("82599", 1000, 1000, 1514),
+        ("82599", 9710, 9710, 9724),
+        ("82576", 9000, 9000, 9018),
+        ("82576", 9000, 1500, 1518),
+        ("82576", 1500, 9000, 9018),
+        ("82576", 9216, 9216, 9230),
+    ],
+)
+def test_the_largest_frame_that_a_vf_receives(
+    name: str, port_mtu: int, vf_mtu: int, largest: int
+) -> None:
+    """The 82599 has one limit for its port and all VFs (MAXFRS), the 82576 one for each VF."""
+    takes = partial(profile(name).vf_takes, vf_mtu=vf_mtu, port_mtu=port_mtu)
+    assert (takes(largest), takes(largest + 1)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("quirk", "families"),
+    [
+        ("bad-vf-is-reset", {"82599", "X540", "X550"}),
+        ("bad-vf-is-disabled", {"82599"}),
+        ("record-outlives-filter", {"82599", "X540", "X550"}),
+        ("flr-keeps-queue-registers", {"82599"}),
+        ("small-buffers-limit-frames", {"X540", "X550"}),
+    ],
+)
+def test_a_quirk_is_told_of_the_families_that_its_source_speaks_of(
+    quirk: str, families: set[str]
+) -> None:
+    """ixgbe_bad_vf_abort looks for an 82599, and so does its specification update."""
+    assert {name for name, device in PROFILES.items() if device.quirk(quirk)} == families
+
+
 def test_where_the_stand_in_differs_from_the_82599() -> None:
     """Tests of these four must be skipped on the emulated lab, so the profiles must tell."""
     real, stand_in = profile("82599"), profile("82576")
@@ -134,6 +178,24 @@ def test_where_the_stand_in_differs_from_the_82599() -> None:
     assert real.vf_link_states.value == {"auto", "disable"}
     assert stand_in.vf_link_states.value == set()
     assert real.jumbo_rule.value is not stand_in.jumbo_rule.value
+
+
+def test_a_function_reset_takes_the_filter_of_every_family_that_ixgbe_drives() -> None:
+    """The hand-off is set by this: the wrong way round users are cut off, or the pair never forms.
+
+    The stand-in's driver, igb, keeps it.
+    """
+    kept = {name: device.filter_survives_reset.value for name, device in PROFILES.items()}
+    assert kept == {"82599": False, "X540": False, "X550": False, "82576": True}
+
+
+def test_without_erratum_35_nothing_else_is_another() -> None:
+    """A twin can be so; whatever a test expects of it otherwise is an 82599's."""
+    real = profile("82599")
+    mended = without_erratum_35(real)
+    assert mended.vf_advertises_flr is not None
+    assert mended.vf_advertises_flr.value
+    assert dataclasses.replace(mended, vf_advertises_flr=real.vf_advertises_flr) == real
 
 
 def test_what_no_source_says_is_left_out_and_not_inherited() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_up_host import ENTRY, INTERFACE, PF, PORT, VFIO_DRIVER, Machine, made_up_host, vf_address
 
 from harness.errors import LabError, RemoteError, RestoreError
+from harness.host import port as port_module
 from harness.host import sriov
 from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port, find_port, port_up
@@ -17,6 +20,8 @@ from harness.host.vf import NO_MAC, Ring
 from harness.remote import Host
 from harness.topology import CapabilityEntry, FieldEntry, MacAddress
 from harness.waiting import WaitError
+
+MAC = MacAddress("52:54:00:12:34:56")
 
 
 @pytest.fixture
@@ -30,8 +35,16 @@ def host(machine: Machine) -> Host:
 
 
 @pytest.fixture
-def port(host: Host) -> Port:
+def idle_port(host: Host) -> Port:
+    """A port that is down, as a host has it before a run."""
     return find_port(host, "p0", ENTRY.ports["p0"])
+
+
+@pytest.fixture
+def port(idle_port: Port, machine: Machine) -> Port:
+    """A port that is up and has its link."""
+    machine.shown[INTERFACE] |= {"flags": ["LOWER_UP", "UP"], "operstate": "UP"}
+    return idle_port
 
 
 def test_lent_vfs_are_numbered_and_bound_to_vfio(port: Port, machine: Machine) -> None:
@@ -105,6 +118,73 @@ def test_the_filter_is_set_for_the_vf_by_its_number(port: Port, machine: Machine
             f"ip link set dev {INTERFACE} vf 1 mac 52:54:00:12:34:56",
             f"ip link set dev {INTERFACE} vf 1 mac 00:00:00:00:00:00",
         ]
+
+
+RESETS: dict[str, Callable[[Machine], None]] = {
+    "function reset": lambda machine: machine.reset_vf(0),
+    "port reset": Machine.reset_port,
+}
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_a_filter_that_a_reset_has_emptied_counts_as_cleared(
+    port: Port, machine: Machine, reset: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A guest that was killed leaves its VF reset: every later test of its module would fail.
+
+    ``ip link`` goes on showing the address, and nothing of ours takes that for a filter.
+    """
+    caplog.set_level("INFO", "harness.commands")
+    with virtual_functions(port, 1) as (vf,):
+        vf.set_filter(MAC)
+        RESETS[reset](machine)
+        vf.set_filter(NO_MAC)
+        assert port.filters() == {0: MAC}
+        vf.set_filter(NO_MAC)
+        assert f"[alder] # {vf.pci}: the filter was empty already" in caplog.text
+        vf.set_filter(MAC)
+        vf.set_filter(NO_MAC)
+        assert port.filters() == {0: NO_MAC}
+
+
+@pytest.mark.parametrize(
+    ("mac", "left", "index", "because"),
+    [
+        (MAC, 0, 0, "'RTNETLINK answers: Cannot allocate memory': the port has no receive address"),
+        (MAC, 127, 1, "'RTNETLINK answers: Invalid argument': the port has no VF of that number"),
+        (MacAddress("01:00:5e:00:00:01"), 127, 0, "it must be unicast"),
+    ],
+)
+def test_what_the_ports_driver_refuses_is_told_with_its_meaning(
+    port: Port, machine: Machine, mac: MacAddress, left: int, index: int, because: str
+) -> None:
+    """`Cannot allocate memory` sends a person to look for memory, which is not what is short."""
+    with virtual_functions(port, 1) as (vf,):
+        machine.registers_left = left
+        with pytest.raises(RemoteError, match=f"alder: the filter of VF {index} of") as refused:
+            replace(vf, index=index).set_filter(mac)
+        assert because in refused.value.because
+
+
+def test_more_vfs_than_the_driver_allows_are_refused_with_its_reason(
+    port: Port, machine: Machine
+) -> None:
+    """`Operation not permitted` sends a person to look for rights; classes take VFs away."""
+    machine.most_vfs = 1
+    with (
+        pytest.raises(LabError, match=f"alder: ixgbe makes no 2 VFs on {INTERFACE}") as refused,
+        virtual_functions(port, 2),
+    ):
+        pytest.fail("they were made")
+    assert refused.value.because.startswith("it refused with EPERM: that is more than it allows")
+    assert machine.call("journal.pending") == []
+
+
+def test_what_else_a_port_refuses_keeps_the_kernels_words(port: Port, machine: Machine) -> None:
+    """Another errno is not explained by the driver's own rules."""
+    machine.files[f"{PORT}/sriov_totalvfs"] = "1\n"
+    with pytest.raises(RemoteError, match="ERANGE"), virtual_functions(port, 2):
+        pytest.fail("they were made")
 
 
 def test_the_observer_is_told_which_filter_to_clear(port: Port, machine: Machine) -> None:
@@ -229,22 +309,48 @@ def test_a_port_without_its_driver_is_an_error(host: Host, machine: Machine) -> 
     assert unbound.value.fix == "bind it to ixgbe"
 
 
-def test_a_port_is_brought_up_with_its_mtu_and_put_back(port: Port, machine: Machine) -> None:
+def test_a_port_is_brought_up_with_its_mtu_and_put_back(idle_port: Port, machine: Machine) -> None:
     """Left up or jumbo, it is another port for whoever comes next."""
-    before = snapshot(port.host, ENTRY)
-    with port_up(port, mtu=9000):
+    before = snapshot(idle_port.host, ENTRY)
+    with port_up(idle_port, mtu=9000):
         assert machine.shown[INTERFACE]["operstate"] == "UP"
         assert machine.shown[INTERFACE]["mtu"] == 9000
-    before.check_same(snapshot(port.host, ENTRY))
+    before.check_same(snapshot(idle_port.host, ENTRY))
     assert machine.changes[-2:] == [f"ip link set dev {INTERFACE} down", "mtu = 1500"]
 
 
 def test_a_port_that_is_up_already_is_left_up(port: Port, machine: Machine) -> None:
     """Taking down what was up is a change too."""
-    machine.shown[INTERFACE] |= {"flags": ["UP", "LOWER_UP"], "operstate": "UP"}
     with port_up(port, mtu=1500):
         pass
     assert machine.changes == []
+
+
+def test_a_port_whose_mtu_was_changed_has_its_link_again(port: Port, machine: Machine) -> None:
+    """ixgbe_change_mtu resets it; its state goes on reading UP for a while."""
+    with port_up(port, mtu=9000):
+        assert "LOWER_UP" in machine.shown[INTERFACE]["flags"]
+
+
+def test_a_port_has_its_link_again_once_its_vfs_are_lent(port: Port, machine: Machine) -> None:
+    """ixgbe_sriov_reinit takes it: a migration that began before would begin without."""
+    with virtual_functions(port, 1):
+        assert "LOWER_UP" in machine.shown[INTERFACE]["flags"]
+
+
+def test_a_link_that_does_not_come_back_is_told_as_it_was_last_seen(
+    port: Port, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its state alone the port would pass for one with a link."""
+    monkeypatch.setattr(port_module, "LINK_SECONDS", 0.05)
+    machine.looks_without_link = 1000
+    with (
+        pytest.raises(WaitError, match=f"alder: a link on {INTERFACE}") as late,
+        virtual_functions(port, 1),
+    ):
+        pytest.fail("a VF was lent")
+    assert "no carrier, state UP" in late.value.because
+    assert machine.files[f"{PORT}/sriov_numvfs"] == "0\n"
 
 
 def test_the_rings_of_a_vf_are_those_of_its_queues_that_work(port: Port, machine: Machine) -> None:

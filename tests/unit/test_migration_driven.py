@@ -11,7 +11,7 @@ from test_migration_scheme import ends as ends
 
 from harness.analysis.measured import MIGRATE_REFUSED, REFUSED
 from harness.errors import MigrationError
-from harness.migration.handoff import HandOff
+from harness.migration.handoff import HandOff, Order
 from harness.migration.scheme import GONE, Outcome
 from harness.migration.schemes.driven import Driven
 
@@ -24,7 +24,7 @@ def refuse(_: Arguments) -> object:
 
 def driven(ends: tuple[End, End]) -> Outcome:
     source, destination = ends
-    way = Driven(HandOff(source.vf, destination.vf, MAC))
+    way = Driven(HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME))
     return way.migrate(source.instance, destination.instance, ADDRESS)
 
 

@@ -12,19 +12,21 @@ from typing import cast
 
 import pytest
 from qmp_server import Arguments, connected
-from test_migration_scheme import ADDRESS, End
+from test_migration_scheme import ADDRESS, MAC, End
 from test_migration_scheme import ends as ends
 
 from harness.errors import LabError, MeasurementError, RemoteError
 from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
 from harness.host.twin import Twin
-from harness.host.twin_control import TwinControl
+from harness.host.twin_control import TwinControl, TwinRefused
+from harness.host.vf import NO_MAC
 from harness.migration import scheme
 from harness.migration.memory import LoggedComparison, last_said
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.migration.scheme import GONE, Outcome
 from harness.migration.schemes.inplace import Inplace
+from harness.topology import MacAddress
 from harness.twin.control import Control, ControlConnection
 from harness.twin.device import Device
 from harness.twin.dma_log import HEAD, RECORD, DmaLog, Kind
@@ -104,6 +106,19 @@ def test_a_log_that_is_shorter_than_its_twin_says_is_none(
                 pytest.raises(RemoteError, match=f"of twin vf0 has {whole - 1} bytes"),
             ):
                 cut.dma_log()
+
+
+def test_a_twins_filter_that_a_reset_has_emptied_counts_as_cleared(
+    ends: tuple[End, End], devices: list[Device]
+) -> None:
+    """As a port's does; what else its port refuses is an error all the same."""
+    with twin_of(ends[0], devices[0]) as twin:
+        twin.set_filter(MAC)
+        devices[0].port.vf_was_reset()
+        twin.set_filter(NO_MAC)
+        assert twin.control.ask("status")["vf"]["mac"] == NO_MAC
+        with pytest.raises(TwinRefused, match="vf0: the twin refused 'set_mac'"):
+            twin.set_filter(MacAddress("01:00:5e:00:00:01"))
 
 
 def test_the_last_pass_is_the_last_that_qemu_announced(ends: tuple[End, End]) -> None:

@@ -13,14 +13,16 @@ import pytest
 from made_up_host import ENTRY, INTERFACE, Machine, made_up_host, vf_address
 from qmp_server import Arguments, Monitor, Reaction, connected
 
+from harness.devices import profile
 from harness.errors import MigrationError
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
 from harness.guest.spec import GuestSpec, Place
 from harness.host.port import find_port
 from harness.host.sriov import VirtualFunction
+from harness.host.vf import NO_MAC
 from harness.migration import scheme
-from harness.migration.handoff import SET, HandOff
+from harness.migration.handoff import SET, HandOff, Order
 from harness.migration.scheme import GONE, Outcome
 from harness.migration.schemes.failover import Failover
 from harness.migration.schemes.plain import Plain
@@ -50,6 +52,7 @@ class End:
         self._qmp = stack.enter_context(closing(Qmp(name, self.monitor.near)))
         host = made_up_host(self.machine, name, folder=str(folder / f"{name}.d"))
         port = find_port(host, "p0", ENTRY.ports["p0"])
+        host.write_text(f"{port.device}/sriov_numvfs", "1")
         self.vf = VirtualFunction(port, 0, PciAddress(vf_address(0)))
         self.instance = Instance(SPEC, self.vf, PLACE, host, 1, self._qmp)
 
@@ -201,7 +204,7 @@ def test_a_source_that_ends_as_it_is_cancelled_is_an_outcome(
     monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
     source, destination = ends
     gets_stuck(source, until_cancelled=source.monitor.end)
-    outcome = migrated(ends, Failover(HandOff(source.vf, destination.vf, MAC)))
+    outcome = migrated(ends, Failover(HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME)))
     assert (outcome.status, outcome.source_state) == ("failed", GONE)
     assert (filters_set(source), filters_set(destination)) == ([], [])
 
@@ -252,22 +255,56 @@ def test_a_deadline_grows_with_the_guests_memory(
 # --- failover -------------------------------------------------------------------------------
 
 
-def test_the_filter_is_set_at_the_destination_once_the_guest_runs_there(
-    ends: tuple[End, End],
+@pytest.mark.parametrize("order", Order)
+def test_the_filter_is_set_at_the_destination_in_the_order_that_is_asked_for(
+    ends: tuple[End, End], order: Order
 ) -> None:
-    """Earlier, frames for the guest would go to a VF that no driver has taken up."""
+    """Earlier than its family allows, frames for the guest go to a VF that no driver has.
+
+    Later than it allows, the setting races with the guest's driver, which takes a random address.
+    """
     source, destination = ends
-    hand_off = HandOff(source.vf, destination.vf, MAC)
-    before_ns = time.monotonic_ns()
+    hand_off = HandOff(source.vf, destination.vf, MAC, order)
+    hand_off.prepare()
+    assert bool(hand_off.steps) == (order is Order.BEFORE_OPEN)
     outcome = migrated(ends, Failover(hand_off))
 
     assert outcome.check()
     assert (filters_set(source), filters_set(destination)) == ([], [MAC])
     (step,) = hand_off.steps
     assert (step.host, step.name, step.data) == (
-        "birch", SET, {"vf": vf_address(0), "mac": MAC},
+        "birch", SET, {"vf": vf_address(0), "mac": MAC, "order": order.value},
     )  # fmt: skip
-    assert before_ns < outcome.asked_ns < step.t_ns - step.took_ns <= step.t_ns
+    assert step.t_ns - step.took_ns <= step.t_ns
+    assert (step.t_ns < outcome.asked_ns) == (order is Order.BEFORE_OPEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "order"), [("82599", Order.BEFORE_OPEN), ("82576", Order.AFTER_RESUME)]
+)
+def test_the_order_is_that_of_the_destinations_family(
+    ends: tuple[End, End], name: str, order: Order
+) -> None:
+    """Two families in one lab: what the source is says nothing of where the guest goes."""
+    _, destination = ends
+    port = replace(destination.vf.port, profile=profile(name))
+    assert Order.of(replace(destination.vf, port=port)) is order
+
+
+@pytest.mark.parametrize("order", Order)
+def test_a_guest_that_did_not_come_leaves_no_filter_where_it_was_to_go(
+    ends: tuple[End, End], order: Order
+) -> None:
+    """The next guest there would have two addresses in its port's filter, and the source none."""
+    source, destination = ends
+    connected(source.monitor, destination.monitor, fails="Broken pipe")
+    hand_off = HandOff(source.vf, destination.vf, MAC, order)
+    hand_off.prepare()
+    assert migrated(ends, Failover(hand_off)).status == "failed"
+    hand_off.withdraw()
+    assert destination.machine.entries == set()
+    prepared = [MAC, NO_MAC] if order is Order.BEFORE_OPEN else []
+    assert (filters_set(source), filters_set(destination)) == ([MAC], prepared)
 
 
 def test_a_guest_that_did_not_come_gets_its_filter_back_at_the_source(
@@ -276,7 +313,7 @@ def test_a_guest_that_did_not_come_gets_its_filter_back_at_the_source(
     """It runs on there, and its VF, plugged in again, would take a random address without one."""
     source, destination = ends
     connected(source.monitor, destination.monitor, fails="Broken pipe")
-    hand_off = HandOff(source.vf, destination.vf, MAC)
+    hand_off = HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME)
 
     assert migrated(ends, Failover(hand_off)).status == "failed"
     assert (filters_set(source), filters_set(destination)) == ([MAC], [])
@@ -292,7 +329,7 @@ def test_a_guest_that_never_resumes_gets_no_filter(
     source.monitor.reacts["migrate"] = lambda _: source.monitor.then.append(
         lambda: source.monitor.step("completed")
     )
-    hand_off = HandOff(source.vf, destination.vf, MAC)
+    hand_off = HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME)
     outcome = migrated(ends, Failover(hand_off))
     assert (outcome.status, outcome.destination_state) == ("completed", "inmigrate")
     (note,) = outcome.notes
@@ -307,7 +344,7 @@ def test_a_migration_that_gets_stuck_is_cancelled_and_has_an_outcome(
     monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
     source, destination = ends
     gets_stuck(source, until_cancelled=lambda: source.monitor.step("cancelled"))
-    hand_off = HandOff(source.vf, destination.vf, MAC)
+    hand_off = HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME)
     outcome = migrated(ends, Failover(hand_off))
     assert outcome.status == "cancelled"
     assert outcome.reason == outcome.notes[0].text

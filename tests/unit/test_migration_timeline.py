@@ -33,7 +33,7 @@ from timelines import state as state
 from harness.analysis.measured import ECHOES
 from harness.analysis.phases import ASKED, STOPPING
 from harness.migration import handoff
-from harness.migration.handoff import HandOff, Step
+from harness.migration.handoff import HandOff, Order, Step
 from harness.migration.scheme import Note
 from harness.migration.watch import Seen
 
@@ -198,7 +198,7 @@ def test_both_steps_of_the_hand_off_are_shown_where_they_were_done(state: Path) 
     vfs = [instance(host, state).vf for host in ("alder", "birch")]
     assert vfs[0] is not None
     assert vfs[1] is not None
-    hand_off = HandOff(vfs[0], vfs[1], MAC)
+    hand_off = HandOff(vfs[0], vfs[1], MAC, Order.AFTER_RESUME)
     done = Step(ASKED_NS + 6390 * MS, 8 * MS, "birch", handoff.SET, {"mac": MAC})
     hand_off.steps.append(done)
 

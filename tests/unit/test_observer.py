@@ -20,6 +20,7 @@ from harness.agent import bme, observer
 from harness.agent.bme import HOLE_NS, Sample
 from harness.agent.channel import Channel
 from harness.agent.errors import AgentError
+from harness.agent.vf_filter import NOT_THERE, PortFilters
 
 
 def test_an_owned_vf_is_read_through_its_owner(sysfs: Path) -> None:
@@ -237,6 +238,19 @@ def test_a_filter_that_is_refused_is_told_and_the_observer_goes_on(sysfs: Path) 
     assert event["data"]["error"]["what"].startswith("lo: VF 0: setting its MAC address")
     assert 0 < event["data"]["took_ms"] <= (event["t_ns"] - event["data"]["seen_ns"]) / 1e6
     assert lines[-1] == (ON, True, "sysfs")
+
+
+def test_a_filter_that_was_empty_already_is_cleared_and_noted(
+    sysfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On ixgbe a function reset that came first has emptied it: that is no refusal."""
+    monkeypatch.setattr(PortFilters, "set_mac", lambda *_: NOT_THERE)
+    vf = Vf(sysfs)
+    action = {"name": "filter", "port": "lo", "vf_index": 0, "mac": "00:00:00:00:00:00"}
+    summary, _ = run(vf, lambda: vf.set(OFF), on_release=[action])
+    (event,) = summary["events"]
+    assert event["data"]["note"] == NOT_THERE
+    assert "error" not in event["data"]
 
 
 def test_a_port_that_is_missing_stops_the_observer_before_it_starts(sysfs: Path) -> None:

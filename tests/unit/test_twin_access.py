@@ -113,10 +113,22 @@ def test_bus_master_enable_is_told_as_it_changes(twin: Twin, client: Client) -> 
     assert twin.commanded == [PciCommand.MASTER, both, PciCommand.INTX_DISABLE]
 
 
-def test_a_function_level_reset_resets_registers_and_takes_the_bus_away(
-    twin: Twin, client: Client
-) -> None:
+def test_a_function_level_reset_resets_registers_and_takes_the_bus_away() -> None:
     """The bit is in DEVCTL's second byte: a write of the first, or of another bit, is none."""
+    with Twin(erratum_35=False) as twin:
+        _resets_its_function(twin, twin.connect())
+
+
+def test_a_vf_as_real_ones_are_has_its_guests_reset_swallowed(twin: Twin, client: Client) -> None:
+    """Erratum 35: its Device Capabilities name no reset, so VFIO does none."""
+    client.write(CONFIG, Register.COMMAND, PciCommand.MASTER, 2)
+    client.write(BAR0, Bar.VTEIMS, 1)
+    client.write(CONFIG, EXPRESS + Express.DEVCTL, Express.DEVCTL_BCR_FLR, 2)
+    assert client.read(BAR0, Bar.VTEIMS) == 1
+    assert twin.commanded == [PciCommand.MASTER]
+
+
+def _resets_its_function(twin: Twin, client: Client) -> None:
     client.write(CONFIG, Register.COMMAND, PciCommand.MASTER, 2)
     client.write(CONFIG, MSIX + Msix.FLAGS, Msix.FLAGS_ENABLE, 2)
     client.write(BAR0, Bar.VTEIMS, 1)

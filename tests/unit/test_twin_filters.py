@@ -65,8 +65,8 @@ def test_a_vf_hears_its_own_address_and_everybodys(guest: Guest) -> None:
 
 
 def test_a_vf_without_an_address_hears_broadcasts_alone(guest: Guest) -> None:
-    """What holds from a reset on: no address is not the address of all zeros."""
-    guest.ask(Message.RESET)
+    """What holds from a function reset on: no address is not the address of all zeros."""
+    guest.device.port.vf_was_reset()
     assert [reaches(guest, each) for each in (MAC, NOBODY, BROADCAST)] == [False, False, True]
 
 

@@ -7,12 +7,15 @@ ixgbe_sriov.c and ixgbe_mbx.h; the names of its functions stand at the tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from errno import ENOMEM
+from functools import partial
 from pathlib import Path
 
 import pytest
 from vf_driver import Guest, guest_with_vf
 from vf_rings import MAC, PEER, frame_of
 
+from harness.devices import I82599
 from harness.uapi.ixgbe_vf import (
     CLEAR_TO_SEND,
     FAILURE,
@@ -21,6 +24,7 @@ from harness.uapi.ixgbe_vf import (
     Mailbox,
     Message,
     Register,
+    VfControl,
     Xcast,
 )
 
@@ -141,6 +145,18 @@ def test_the_largest_frame_grows_with_what_a_vf_says_and_shrinks_with_the_port(
     assert (hears(jumbo_guest, 1514), hears(jumbo_guest, 1515)) == (True, False)
 
 
+@pytest.mark.parametrize(("port_mtu", "vf_mtu"), [(9000, 9000), (9000, 1500), (1500, 1000)])
+def test_the_largest_frame_is_the_one_that_the_profile_names(
+    tmp_path: Path, port_mtu: int, vf_mtu: int
+) -> None:
+    """Twins and profile are read side by side: a test of one must hold for the other."""
+    with guest_with_vf(tmp_path / "dma.log", port_mtu=port_mtu) as guest:
+        guest.start(mtu=vf_mtu)
+        sizes = (vf_mtu + 14, vf_mtu + 15, port_mtu + 14, port_mtu + 15, 1514, 1515)
+        takes = partial(I82599.vf_takes, vf_mtu=vf_mtu, port_mtu=port_mtu)
+        assert [hears(guest, size) for size in sizes] == [takes(size) for size in sizes]
+
+
 def test_the_largest_frame_is_a_standard_one_at_least(guest: Guest) -> None:
     """ixgbe_set_rx_buffer_len, "at least the size of a standard frame"."""
     guest.device.port.set_mtu(1000)
@@ -182,6 +198,60 @@ def test_what_an_administrator_set_outlives_a_reset(guest: Guest) -> None:
     assert (filters.mac, filters.vlans) == (PEER, {7})
     guest.ask(Message.API_NEGOTIATE, Api.V17)
     assert told(guest, Message.UPDATE_XCAST_MODE, Xcast.ALLMULTI) == Xcast.ALLMULTI
+
+
+TAKEN_OUT: dict[str, Callable[[Guest], object]] = {
+    "function reset": lambda guest: guest.device.port.vf_was_reset(),
+    "port reset": lambda guest: guest.device.port.reset(),
+}
+
+
+@pytest.mark.parametrize("how", TAKEN_OUT)
+def test_a_reset_takes_the_address_out_and_the_vfs_own_message_puts_it_back(
+    guest: Guest, how: str
+) -> None:
+    """ixgbe_vf_reset_event and ixgbe_flush_sw_mac_table; ixgbe_vf_reset_msg has it on record.
+
+    A port that kept the address would send the guest's frames to a VF that nobody drives.
+    """
+    guest.device.port.set_mac(PEER)
+    TAKEN_OUT[how](guest)
+    assert guest.device.port.filters.mac == bytes(6)
+    guest.device.write(Register.VFCTRL, VfControl.RST)
+    assert guest.device.port.filters.mac == bytes(6)
+    assert guest.ask(Message.RESET) == Message.RESET | SUCCESS
+    assert guest.device.port.filters.mac == PEER
+
+
+@pytest.mark.parametrize("how", TAKEN_OUT)
+def test_a_filter_that_a_reset_has_emptied_cannot_be_cleared(guest: Guest, how: str) -> None:
+    """ixgbe_del_mac_filter finds no entry; vf_mac_addresses and pf_set_mac stay, however often."""
+    port = guest.device.port
+    port.set_mac(PEER)
+    TAKEN_OUT[how](guest)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Cannot allocate memory") as refused:
+            port.set_mac(bytes(6))
+        assert refused.value.errno == ENOMEM
+    assert guest.ask(Message.RESET) == Message.RESET | SUCCESS
+    port.set_mac(bytes(6))
+    assert guest.ask(Message.RESET) == Message.RESET | FAILURE
+    port.set_mac(bytes(6))
+
+
+def test_an_address_of_a_group_is_refused(guest: Guest) -> None:
+    """ixgbe_ndo_set_vf_mac: is_valid_ether_addr."""
+    with pytest.raises(OSError, match="Invalid argument"):
+        guest.device.port.set_mac(b"\xff" * 6)
+    assert guest.device.port.filters.mac == MAC
+
+
+def test_an_address_that_the_vf_chose_comes_back_and_is_not_told_as_given(guest: Guest) -> None:
+    """ixgbe_vf_reset_msg: vf_mac_addresses goes into the filter; without pf_set_mac it says no."""
+    assert guest.device.port.filters.mac == MAC
+    assert guest.ask(Message.RESET) == Message.RESET | FAILURE
+    assert [guest.device.read(Register.VFMBMEM + 4 * at) for at in (1, 2)] == [0, 0]
+    assert guest.device.port.filters.mac == MAC
 
 
 def test_a_port_that_is_reset_hears_nobody_until_a_reset(guest: Guest) -> None:

@@ -16,9 +16,12 @@ from pathlib import Path
 
 import pytest
 from vfio_client import Client, packed
-from wire import ROOT, laid
+from wire import ROOT, Namespace, laid
 
+from harness.errors import RemoteError
 from harness.host.twin_control import TwinControl
+from harness.uapi import ixgbe_vf
+from harness.uapi.ixgbe_vf import Mailbox, Message
 from harness.uapi.pci_regs import Register
 from harness.uapi.vfio import PciRegion
 from harness.uapi.vfio_user import Command
@@ -30,6 +33,7 @@ needs_namespaces = pytest.mark.skipif(
 )
 
 
+ADDRESS = "52:54:00:12:34:56"
 INVENTED = {
     "name": "migration", "offset": 0x46, "length": 1,
     "id": 0x14, "at": 0x40, "writable": [(0x46, 1)],
@@ -72,6 +76,7 @@ class Running:
 
     process: subprocess.Popen[str]
     folder: Path
+    namespace: Namespace
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -86,6 +91,15 @@ class Running:
 
     def now(self) -> dict[str, object]:
         return self._ask("now")
+
+    def set_mac(self, mac: str) -> None:
+        with closing(TwinControl("vf0", connected(self.folder / "control"))) as control:
+            control.ask("set_mac", mac=mac)
+
+    def entries(self) -> list[str]:
+        """Which addresses the bridge sends to the twin's tap alone."""
+        shown = json.loads(self.namespace.run("bridge", "-json", "fdb", "show", "dev", "vf0"))
+        return [each["mac"] for each in shown if "sticky" in each.get("flags", ())]
 
     def _ask(self, word: str) -> dict[str, object]:
         with closing(TwinControl("vf0", connected(self.folder / "control"))) as control:
@@ -106,7 +120,8 @@ def vendor(client: Client) -> int:
 def running(tmp_path: Path) -> Iterator[Running]:
     with laid(tmp_path) as wire:
         wire.near.ip("tuntap", "add", "vf0", "mode", "tap")
-        wire.near.ip("link", "set", "vf0", "up")
+        wire.near.ip("link", "add", "br0", "type", "bridge")
+        wire.near.ip("link", "set", "vf0", "master", "br0", "up")
         argv = [
             "ip", "netns", "exec", wire.near.name, sys.executable, "-m", "harness.twin",
             f"--socket={tmp_path}/vf", f"--control={tmp_path}/control", "--tap=vf0",
@@ -116,7 +131,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
         process = subprocess.Popen(argv, cwd=ROOT, text=True, stderr=subprocess.PIPE)
         try:
             wait_for("the twin to listen", (tmp_path / "control").exists, within=10)
-            yield Running(process, tmp_path)
+            yield Running(process, tmp_path, wire.near)
         finally:
             process.kill()
             process.communicate()
@@ -162,6 +177,35 @@ def test_what_becomes_of_described_registers_is_written_with_command(running: Ru
         {"capability": "migration", "bytes": "00"},
     ]
     assert now["registers"] == {"migration": "00"}
+
+
+@needs_namespaces
+def test_the_bridge_follows_the_filter(running: Running) -> None:
+    """An entry that stayed after a function reset would cut the guest's standby off.
+
+    So would one for the address that was there before.
+    """
+    running.set_mac("02:00:00:00:00:07")
+    assert running.entries() == ["02:00:00:00:00:07"]
+    running.set_mac(ADDRESS)
+    assert running.entries() == [ADDRESS]
+    with running.client() as client:
+        client.negotiate()
+        wait_for("the entry to go", lambda: running.entries() == [], within=5)
+        client.write(PciRegion.BAR0, ixgbe_vf.Register.VFMBMEM, Message.RESET, 4)
+        client.write(PciRegion.BAR0, ixgbe_vf.Register.VFMAILBOX, Mailbox.REQ, 4)
+        wait_for("the entry to come back", lambda: running.entries() == [ADDRESS], within=5)
+    wait_for("the entry to go", lambda: running.entries() == [], within=5)
+
+
+@needs_namespaces
+def test_what_the_bridge_refuses_is_told_to_whoever_sets_the_filter(running: Running) -> None:
+    """Nothing would show that the guest's frames go elsewhere."""
+    running.set_mac(ADDRESS)
+    running.namespace.run("bridge", "fdb", "del", ADDRESS, "dev", "vf0", "master")
+    with pytest.raises(RemoteError) as refused:
+        running.set_mac("00:00:00:00:00:00")
+    assert "the host's bridge refused it: RTNETLINK answers" in refused.value.because
 
 
 def test_a_capability_that_is_not_understood_is_refused(tmp_path: Path) -> None:

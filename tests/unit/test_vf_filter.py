@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from errno import EOPNOTSUPP
+from errno import EINVAL, ENOMEM, EOPNOTSUPP, EPERM
 
 import pytest
 
 from harness.agent.errors import AgentError
-from harness.agent.netlink import attributes
+from harness.agent.netlink import attributes, link_message
 from harness.agent.vf_filter import (
+    NOT_THERE,
+    FilterRefused,
     PortFilters,
+    errno_said,
     link_request,
     macs_in,
+    meaning,
     packed,
     set_mac_request,
     set_vf_mac,
     vf_macs,
 )
+from harness.uapi import rtnetlink
 
+NO_MAC = "00:00:00:00:00:00"
 MAC = "52:54:00:12:34:56"
 
 # `strace -e write=all ip link set lo vf 3 mac 52:54:00:12:34:56` of iproute2 6.1, lo being link 1;
@@ -135,6 +142,64 @@ def test_a_socket_stays_usable_after_a_refusal(own_network: ThreadPoolExecutor) 
             return filters.macs()
 
     assert own_network.submit(ask_twice).result() == {}
+
+
+class Kernel:
+    """A kernel that knows the link of that name, and refuses to set a VF's address with *number*.
+
+    Ports that refuse it so are no everyday thing; what it says is laid out as <linux/netlink.h>.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._asked = b""
+
+    def send(self, request: bytes) -> None:
+        self._asked = request
+
+    def recv(self, _: int) -> bytes:
+        asked = rtnetlink.Nlmsghdr.from_buffer_copy(self._asked)
+        if asked.nlmsg_type == rtnetlink.RouteMessage.GETLINK:
+            return link_message(rtnetlink.RouteMessage.NEWLINK, 0, asked.nlmsg_seq, 7)
+        body = bytes(rtnetlink.Nlmsgerr(error=-self.number))
+        length = ctypes.sizeof(asked) + len(body)
+        said = rtnetlink.Nlmsghdr(
+            nlmsg_len=length, nlmsg_type=rtnetlink.Control.ERROR, nlmsg_seq=asked.nlmsg_seq
+        )
+        return bytes(said) + body
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+@pytest.mark.parametrize(
+    ("number", "mac", "note"),
+    [(0, NO_MAC, ""), (ENOMEM, NO_MAC, NOT_THERE), (0, MAC, "")],
+)
+def test_an_address_that_is_not_in_the_filter_any_more_counts_as_cleared(
+    monkeypatch: pytest.MonkeyPatch, number: int, mac: str, note: str
+) -> None:
+    """Ixgbe refuses with ENOMEM after a reset: the hand-off would be told as refused."""
+    monkeypatch.setattr(socket, "socket", lambda *_: Kernel(number))
+    assert set_vf_mac("ens1f0", 1, mac) == note
+
+
+@pytest.mark.parametrize(("number", "mac"), [(ENOMEM, MAC), (EINVAL, NO_MAC), (EPERM, NO_MAC)])
+def test_any_other_refusal_stays_one(
+    monkeypatch: pytest.MonkeyPatch, number: int, mac: str
+) -> None:
+    """A port without a free register sets no address: the guest's frames go elsewhere."""
+    monkeypatch.setattr(socket, "socket", lambda *_: Kernel(number))
+    with pytest.raises(FilterRefused) as refused:
+        set_vf_mac("ens1f0", 1, mac)
+    assert refused.value.number == number
+    assert refused.value.because == meaning(number)[0]
+
+
+def test_the_words_of_a_refusal_lead_back_to_its_errno() -> None:
+    """``ip`` tells nothing but these."""
+    assert errno_said("RTNETLINK answers: Cannot allocate memory\n") == ENOMEM
+    assert errno_said("Cannot find device") == 0
 
 
 def test_an_interface_that_is_not_there_is_named(own_network: ThreadPoolExecutor) -> None:

@@ -234,7 +234,7 @@ class Client:
 class Twin:
     """A device that serves one client after the other, in a thread of its own."""
 
-    def __init__(self, *, log: DmaLog | None = None, erratum_35: bool = False) -> None:
+    def __init__(self, *, log: DmaLog | None = None, erratum_35: bool = True) -> None:
         self.sent: list[bytes] = []
         self.commanded: list[int] = []
         self.device = Device(

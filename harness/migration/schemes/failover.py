@@ -40,7 +40,7 @@ class Failover:
     def migrate(
         self, source: Instance, successor: Instance, address: tuple[str, int]
     ) -> scheme.Outcome:
-        """Move the guest; the filter on the destination is set when the guest runs there."""
+        """Move the guest; its hand-off says when the filter on the destination is set."""
         return scheme.move(
             source, successor, address, standing=self._standing,
             arrived=self._hand_off.arrive, stayed=self._hand_off.stay,

@@ -1,0 +1,65 @@
+"""Which scheme moves a guest, and which hand-off its filter needs, by what the guest is lent."""
+
+from __future__ import annotations
+
+from harness.errors import UsageError
+from harness.guest.instance import Instance
+from harness.guest.machine import GuestMachine
+from harness.host.twin import Twin
+from harness.host.vf import Vf
+from harness.migration.comparison import Comparison
+from harness.migration.handoff import HandOff, Order
+from harness.migration.memory import LoggedComparison
+from harness.migration.plan import Plan
+from harness.migration.scheme import Scheme
+from harness.migration.schemes.driven import Driven
+from harness.migration.schemes.failover import Failover
+from harness.migration.schemes.inplace import Inplace
+from harness.migration.schemes.plain import Plain
+
+
+def hand_off_of(source: Instance, destination: Vf | None, order: Order | None) -> HandOff | None:
+    """Say what follows the guest from VF to VF; None for one that no host lends a VF.
+
+    Without *order* it is the one that the destination's family needs.  The driver of a guest that
+    keeps its VF resets none, so nothing would put back an address that opening the VF took out:
+    there it is set once the guest runs.
+    """
+    if source.vf is None or destination is None:
+        return None
+    needed = Order.of(destination) if source.spec.standby else Order.AFTER_RESUME
+    return HandOff(source.vf, destination, source.spec.mac, order or needed)
+
+
+def scheme_of(
+    guest: GuestMachine,
+    source: Instance,
+    destination: Vf | None,
+    hand_off: HandOff | None,
+    plan: Plan | None,
+    comparison: Comparison | None,
+) -> Scheme:
+    """Say how the guest at *source* moves to *destination*: as planned, or by its devices.
+
+    Raises UsageError for a *plan* where a VF is no twin.
+    """
+    if hand_off and source.spec.standby:
+        return Failover(hand_off, source.spec.trigger, comparison)
+    if hand_off:
+        return Driven(hand_off, comparison)
+    if plan is None:
+        return Plain(comparison)
+    assert isinstance(comparison, LoggedComparison)
+    return Inplace(plan, guest, as_twin(source.vf), as_twin(destination), comparison)
+
+
+def as_twin(vf: Vf | None) -> Twin:
+    """Give *vf* as the twin that it is.  Raises UsageError if it is none."""
+    if not isinstance(vf, Twin):
+        whose = f"{vf.host.name}: VF {vf.name}" if vf else "the guest's VF"
+        raise UsageError(
+            f"{whose} is no twin",
+            because="its host lends VFs of ports, or none",
+            fix='mark the test `needs("twin")`',
+        )
+    return vf

@@ -1,0 +1,35 @@
+"""What each way to stop a VF is expected to do, by the family that the VF is of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.audit.ways import Way
+from harness.devices import PROFILES
+from harness.topology import TOPOLOGIES, load
+
+TWINS = (TOPOLOGIES / "twin.toml").read_text()
+
+
+@pytest.mark.parametrize("family", PROFILES)
+@pytest.mark.parametrize("way", Way)
+def test_every_way_stops_a_vf_but_a_reset_that_does_not_reach_it(way: Way, family: str) -> None:
+    """A guest's own reset of an 82599 VF is left out by VFIO; of X540 and X550 nothing is known.
+
+    An audit that wanted a silence there would be red on hardware, and tell nothing of the VF.
+    """
+    reset = {"82599": False, "82576": True}.get(family)
+    expected = {Way.NOTHING: False, Way.GUEST_RESET: reset}.get(way, True)
+    assert way.stops(PROFILES[family]) is expected
+
+
+@pytest.mark.parametrize(("said", "stops"), [("", False), ("erratum_35 = false\n", True)])
+def test_a_twin_is_as_an_82599_unless_its_topology_has_it_say_what_it_can(
+    tmp_path: Path, said: str, stops: bool
+) -> None:
+    """What the twins of a lab can and what its tests expect come from one key."""
+    path = tmp_path / "twins.toml"
+    path.write_text(TWINS.replace('interface = "p0"\n', f'interface = "p0"\n{said}'))
+    assert Way.GUEST_RESET.stops(load(path).vf_profile) is stops
