@@ -80,6 +80,8 @@ class DeviceProfile:
     """Whether the VF's command register has a Memory Space Enable bit of its own."""
     vf_link_states: Fact[frozenset[str]]
     """The values of ``ip link set PF vf N state`` that change something; empty: refused."""
+    vf_spoof_check: Fact[bool]
+    """Whether the port drops what a VF sends with another's address, unless that is turned off."""
     vf_frame_room: Fact[int]
     """How many bytes a frame may have beyond the MTU, its header and its checksum."""
     vf_receive_queues: Fact[range]
@@ -180,6 +182,7 @@ I82599 = DeviceProfile(
         "the port's SR-IOV capability governs it",
     ),
     vf_link_states=Fact(frozenset({"auto", "disable"}), f"{_SRIOV}, ixgbe_ndo_set_vf_link_state"),
+    vf_spoof_check=Fact(True, f"{_SRIOV}, ixgbe_ndo_set_vf_spoofchk"),
     vf_frame_room=Fact(0, f"{_SRIOV}, ixgbe_set_vf_lpe: MAXFRS is what the VF asked for"),
     vf_receive_queues=Fact(
         range(0x1000, 0x1200, 0x40), "drivers/net/ethernet/intel/ixgbevf/regs.h, IXGBE_VFRDBAL"
@@ -243,6 +246,7 @@ I82576 = DeviceProfile(
     vf_advertises_flr=Fact(True, 'QEMU commit d90014fc337a ("igb: Add Function Level Reset")'),
     vf_has_memory_enable=Fact(True, f"{_QEMU}: writable bits of the VF's command are 0507"),
     vf_link_states=Fact(frozenset(), f"{_QEMU}: EOPNOTSUPP"),
+    vf_spoof_check=Fact(True, "drivers/net/ethernet/intel/igb/igb_main.c, igb_ndo_set_vf_spoofchk"),
     vf_frame_room=Fact(
         4, "drivers/net/ethernet/intel/igb/igb_main.c, igb_set_vf_rlpml: VLAN_TAG_SIZE is added"
     ),

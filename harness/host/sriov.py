@@ -14,6 +14,7 @@ from typing import Any
 from harness.errors import LabError
 from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port
+from harness.host.sriov_port_side import VfPortSide
 from harness.host.vf import NO_MAC, Observed, Ring
 from harness.remote import Host, Recorder
 from harness.topology import Capabilities, MacAddress, PciAddress
@@ -80,6 +81,10 @@ class VirtualFunction:
     def iommu_group(self) -> str:
         """The number of its IOMMU group."""
         return self.host.readlink(f"/sys/bus/pci/devices/{self.pci}/iommu_group").rpartition("/")[2]
+
+    @property
+    def port_side(self) -> VfPortSide:
+        return VfPortSide(self)
 
     def set_filter(self, mac: MacAddress) -> None:
         """Give the port's filter for this VF the address *mac*; ``vf.NO_MAC`` clears it.

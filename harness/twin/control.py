@@ -77,6 +77,12 @@ class Control:
                 "xcast": port.filters.xcast,
                 "queues": sum(queue.enabled for queue in device.receiver.queues),
             },
+            "administered": {
+                "api": port.administered.api,
+                "vlan": port.administered.vlan,
+                "trusted": port.administered.trusted,
+                "spoof_check": port.administered.spoof_check,
+            },
         }
 
     def now(self) -> dict[str, Any]:
@@ -123,6 +129,10 @@ class Control:
     def set_trust(self, trusted: bool) -> None:
         """Let the VF choose its own address and see more than its own frames."""
         self._device.port.set_trust(trusted)
+
+    def set_spoof_check(self, on: bool) -> None:
+        """Drop what the VF sends with an address that is not its own, or let it out."""
+        self._device.port.administered.spoof_check = on
 
     def set_state(self, enabled: bool) -> None:
         """Let the VF send and receive at all; its driver starts it anew."""
