@@ -21,13 +21,13 @@ class TwinPortSide:
     @property
     def settings(self) -> VfSettings:
         status = self._ask("status")
-        vf, administered = status["vf"], status["administered"]
+        administered = status["administered"]
         return VfSettings(
-            mac=MacAddress(vf["mac"]),
+            mac=MacAddress(administered["mac"]),
             vlan=administered["vlan"],
             trusted=administered["trusted"],
             spoof_check=administered["spoof_check"],
-            link_state=LinkState.AUTO if vf["enabled"] else LinkState.DISABLE,
+            link_state=LinkState.AUTO if status["vf"]["enabled"] else LinkState.DISABLE,
         )
 
     @property

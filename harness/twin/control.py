@@ -79,6 +79,7 @@ class Control:
             },
             "administered": {
                 "api": port.administered.api,
+                "mac": port.administered.mac.hex(":"),
                 "vlan": port.administered.vlan,
                 "trusted": port.administered.trusted,
                 "spoof_check": port.administered.spoof_check,

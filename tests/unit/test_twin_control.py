@@ -138,6 +138,7 @@ def test_what_is_told_is_seen_in_the_status(say: Say) -> None:
     vf = tell(say, "status")["vf"]
     assert tell(say, "status")["administered"] == {
         "api": Api.V17,
+        "mac": "02:00:00:00:00:07",
         "vlan": 7,
         "trusted": False,
         "spoof_check": False,
