@@ -138,8 +138,8 @@ class Port:
         return self.filters.accept(frame, tagged_only=bool(self.administered.vlan))
 
     def lets_out(self, source: bytes) -> bool:
-        """Whether the VF may send with this source address (ixgbe_ndo_set_vf_spoofchk)."""
-        if not self.transmits:
+        """Whether a frame with this source address gets out (ixgbe_ndo_set_vf_spoofchk)."""
+        if not (self._link_up and self.transmits):
             return False
         if not self.administered.spoof_check or self.filters.macvlans:
             return True

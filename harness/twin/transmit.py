@@ -161,9 +161,7 @@ class Transmitter:
             self._statistics.malformed += 1
         elif not self._port.lets_out(bytes(parts[0][6:12])):
             self._statistics.spoofed += 1
-        elif self._port.link_up and self._send(
-            [*parts, bytes(_LEAST_BYTES - length)] if length < _LEAST_BYTES else parts
-        ):
+        elif self._send([*parts, bytes(_LEAST_BYTES - length)] if length < _LEAST_BYTES else parts):
             self._statistics.send(max(length, _LEAST_BYTES))
         else:
             self._statistics.unsent += 1
