@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.guest.faults import panic_at_next_vf, panic_without_vf
+from harness.host.way_out import way_out
 from harness.migration.scheme import Patience
 from harness.migration.schemes.failover import Failover
+from harness.run.known_cut import cut_under
+from harness.topology import PEER
 from harness.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 ONE_CONNECTION_KIB = 8 << 10
 """What sshd and the relay behind it take in a guest, or somewhat less."""
 
-pytestmark = pytest.mark.needs("two-hosts", "vf", "peer", "wire")
+pytestmark = pytest.mark.needs("two-hosts", "vf", "peer")
 
 
 @pytest.mark.downtime
@@ -33,11 +36,25 @@ def test_a_wire_cut_for_a_known_time_is_an_outage_of_that_length(
     """The instrument's own error: two send intervals, and how exactly the cut itself is known.
 
     An analysis that multiplied lost frames by an interval, or that began to count at the wrong
-    frame, is off by more.
+    frame, is off by more.  The way is cut where every lab has it, at the peer's own end.
     """
-    from harness.lab.known_cut import cut_under
+    assert lab.topology.peer is not None
+    with way_out(lab.peer, lab.topology.peer.interface) as way:
+        cut = cut_under(way, guest, flow(frame_bytes), milliseconds=cut_ms)
+    assert cut.longest_ms == pytest.approx(cut.known_ms, abs=2 * cut.interval_ms + cut.doubt_ms)
 
-    cut = cut_under(lab.topology, guest, flow(frame_bytes), milliseconds=cut_ms)
+
+@pytest.mark.downtime
+@pytest.mark.needs("wire")
+def test_it_is_the_same_outage_wherever_the_wire_is_cut(
+    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """The peer's own end is a part of the instrument; in the middle of the wire it has no part."""
+    from harness.lab.emulated import wire_of
+    from harness.lab.wire import WireEnd
+
+    wire = WireEnd(wire_of(lab.topology), PEER)
+    cut = cut_under(wire, guest, flow(64), milliseconds=500)
     assert cut.longest_ms == pytest.approx(cut.known_ms, abs=2 * cut.interval_ms + cut.doubt_ms)
 
 
@@ -157,6 +174,7 @@ def test_all_memory_of_a_guest_that_moved_is_in_huge_pages(
 
 @pytest.mark.failover
 @pytest.mark.jumbo
+@pytest.mark.needs("wire")
 def test_an_independent_capture_counts_the_same_frames(
     lab: Lab,
     guest: MovingGuest,
