@@ -57,7 +57,7 @@ class TwinPortSide:
         self._ask("set_trust", trusted=trusted)
 
     def set_spoof_check(self, on: bool) -> None:
-        self._ask("set_spoof_check", on=on)
+        self._ask("set_spoof_check", checked=on)
 
     def set_link_state(self, state: LinkState) -> None:
         self._ask("set_state", enabled=state is LinkState.AUTO)

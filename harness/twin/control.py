@@ -131,9 +131,9 @@ class Control:
         """Let the VF choose its own address and see more than its own frames."""
         self._device.port.set_trust(trusted)
 
-    def set_spoof_check(self, on: bool) -> None:
+    def set_spoof_check(self, checked: bool) -> None:
         """Drop what the VF sends with an address that is not its own, or let it out."""
-        self._device.port.administered.spoof_check = on
+        self._device.port.administered.spoof_check = checked
 
     def set_state(self, enabled: bool) -> None:
         """Let the VF send and receive at all; its driver starts it anew."""

@@ -80,7 +80,7 @@ def tell(say: Say, word: str, **arguments: Any) -> Any:
         b'{"do": "mark", "since": "x"}', b'{"do": "misbehave", "sings": true}',
         b'{"do": "misbehave", "late_ms": "x"}', b'{"do": "misbehave", "late_ms": 1e999}',
         b'{"do": "misbehave", "loses": -1}', b'{"do": "misbehave", "loses": 3, "corupts": 1}',
-        b'{"do": "set_spoof_check", "on": 1}',
+        b'{"do": "set_spoof_check", "checked": 1}',
         b'{"do": "set_vlan", "vlan": 7.5}', b'{"do": "set_trust", "trusted": "no"}',
         b'{"do": "clear_filter_on_release", "name": "n", "argv": ["a\\u0000b"]}',
         b'{"do": "clear_filter_on_release", "name": "n", "argv": []}',
@@ -134,7 +134,7 @@ def test_what_is_told_is_seen_in_the_status(say: Say) -> None:
     """Filter, port and DMA; and a port that is reset listens to its VF no more."""
     tell(say, "set_mac", mac="02:00:00:00:00:07")
     tell(say, "set_vlan", vlan=7)
-    tell(say, "set_spoof_check", on=False)
+    tell(say, "set_spoof_check", checked=False)
     vf = tell(say, "status")["vf"]
     assert tell(say, "status")["administered"] == {
         "api": Api.V17,
