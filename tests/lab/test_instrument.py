@@ -48,6 +48,7 @@ def test_a_wire_cut_for_a_known_time_is_an_outage_of_that_length(
 
 
 @pytest.mark.downtime
+@pytest.mark.about("a cut of the wire itself")
 @pytest.mark.needs("wire")
 def test_it_is_the_same_outage_wherever_the_wire_is_cut(
     lab: Lab, guest: MovingGuest, flow: Callable[..., Flow]
@@ -163,6 +164,7 @@ def test_a_guest_that_ends_with_its_record_is_measured_by_another(
 
 @pytest.mark.failover
 @pytest.mark.jumbo
+@pytest.mark.about("huge pages")
 @pytest.mark.needs("sriov")  # a twin's guest has its memory in a file, which others map
 def test_all_memory_of_a_guest_that_moved_is_in_huge_pages(
     guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
@@ -177,6 +179,7 @@ def test_all_memory_of_a_guest_that_moved_is_in_huge_pages(
 
 @pytest.mark.failover
 @pytest.mark.jumbo
+@pytest.mark.about("a capture on the wire")
 @pytest.mark.needs("wire")
 def test_an_independent_capture_counts_the_same_frames(
     lab: Lab,

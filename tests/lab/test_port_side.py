@@ -57,6 +57,7 @@ def wait_for_link(guest: MovingGuest, wanted: tuple[bool, int]) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.about("link of the port")
 def test_the_ports_link_is_what_the_driver_says(
     guest: MovingGuest, arrives: Callable[[], bool]
 ) -> None:
@@ -71,6 +72,7 @@ def test_the_ports_link_is_what_the_driver_says(
     assert arrives()
 
 
+@pytest.mark.about("speed of the cable")
 @pytest.mark.needs("twin")  # a real cable has one speed
 def test_the_cables_speed_is_what_the_driver_says(
     guest: MovingGuest, arrives: Callable[[], bool]
@@ -92,6 +94,7 @@ def port_speaks(guest: MovingGuest) -> Iterator[Callable[[Api], None]]:
     guest.twin.control.ask("set_api", newest=before)
 
 
+@pytest.mark.about("older mailbox APIs")
 @pytest.mark.needs("twin", "ixgbevf")  # a port speaks what its driver speaks
 @pytest.mark.parametrize("newest", [Api.V10, Api.V11, Api.V13], ids=lambda api: api.name)
 def test_a_driver_speaks_what_an_older_port_knows(
@@ -110,6 +113,7 @@ def test_a_driver_speaks_what_an_older_port_knows(
     assert arrives() == (newest >= Api.V11)
 
 
+@pytest.mark.about("addresses and trust")
 def test_an_address_that_the_administrator_gave_is_kept_unless_the_vf_is_trusted(
     guest: MovingGuest, arrives: Callable[[], bool]
 ) -> None:
@@ -129,6 +133,7 @@ def test_an_address_that_the_administrator_gave_is_kept_unless_the_vf_is_trusted
     assert arrives()
 
 
+@pytest.mark.about("VLAN of the port")
 def test_a_vlan_of_the_ports_takes_the_vf_out_of_the_others_reach(
     guest: MovingGuest, arrives: Callable[[], bool]
 ) -> None:
@@ -140,6 +145,7 @@ def test_a_vlan_of_the_ports_takes_the_vf_out_of_the_others_reach(
     assert arrives()
 
 
+@pytest.mark.about("spoof check")
 @pytest.mark.needs("vf-spoof-check")
 def test_what_a_vf_sends_with_anothers_address_arrives_only_unchecked(
     guest: MovingGuest, flow: Callable[..., Flow]
@@ -162,6 +168,7 @@ def test_what_a_vf_sends_with_anothers_address_arrives_only_unchecked(
     assert not sent(OTHER)
 
 
+@pytest.mark.about("link state of a VF")
 @pytest.mark.needs("vf-link-state")
 def test_a_vf_that_is_disabled_has_no_link_and_gets_nothing(
     guest: MovingGuest, arrives: Callable[[], bool]
@@ -180,6 +187,7 @@ def test_a_vf_that_is_disabled_has_no_link_and_gets_nothing(
     assert arrives()
 
 
+@pytest.mark.about("resets of the port")
 def test_a_port_that_is_reset_is_served_again_by_the_drivers_own_doing(
     guest: MovingGuest, flow: Callable[..., Flow]
 ) -> None:

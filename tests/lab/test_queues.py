@@ -13,7 +13,11 @@ from harness.run.lab import Lab
 from harness.run.moving import MovingGuest, moving_guest
 from harness.traffic.flow import Flow
 
-pytestmark = [pytest.mark.jumbo, pytest.mark.needs("two-hosts", "ixgbevf", "peer", "jumbo")]
+pytestmark = [
+    pytest.mark.jumbo,
+    pytest.mark.about("receive queues"),
+    pytest.mark.needs("two-hosts", "ixgbevf", "peer", "jumbo"),
+]
 
 ADDRESSES = [f"198.18.0.{last}" for last in range(10, 42)]
 

@@ -19,7 +19,10 @@ from harness.traffic.flow import Flow
 from harness.traffic.running import start
 from harness.waiting import WaitError, let_pass, wait_for
 
-pytestmark = [pytest.mark.faults, pytest.mark.needs("two-hosts", "twin", "peer", "jumbo")]
+pytestmark = [
+    *(pytest.mark.faults, pytest.mark.about("devices that misbehave")),
+    pytest.mark.needs("two-hosts", "twin", "peer", "jumbo"),
+]
 
 DUYCKS_ORDER = Plan(Quiesce.BME_CLEARED, When.PRECOPY, Marking.AFTER)
 
