@@ -97,6 +97,8 @@ class DeviceProfile:
     """The values of ``ip link set PF vf N state`` that change something; empty: refused."""
     vf_frame_limit: Fact[FrameLimit]
     """Whose MTU decides which frames a VF receives, where the VF's is smaller than its port's."""
+    vf_spoof_check: Fact[bool]
+    """Whether the port drops what a VF sends with another's address, unless that is turned off."""
     vf_frame_room: Fact[int]
     """How many bytes a frame may have beyond that MTU, its header and its checksum."""
     vf_receive_queues: Fact[range]
@@ -222,6 +224,7 @@ I82599 = DeviceProfile(
         f"{_SRIOV}, ixgbe_set_vf_lpe only raises MAXFRS, which is the port's; "
         "ixgbevf_configure_rx_ring: RXDCTL.RLPML, which would be the VF's, does not work on 82599",
     ),
+    vf_spoof_check=Fact(True, f"{_SRIOV}, ixgbe_ndo_set_vf_spoofchk"),
     vf_frame_room=Fact(0, f"{_SRIOV}, ixgbe_set_vf_lpe: MAXFRS counts header and checksum, no tag"),
     vf_receive_queues=Fact(
         range(0x1000, 0x1200, 0x40), "drivers/net/ethernet/intel/ixgbevf/regs.h, IXGBE_VFRDBAL"
@@ -326,6 +329,7 @@ I82576 = DeviceProfile(
         FrameLimit.VF,
         "drivers/net/ethernet/intel/igb/igb_main.c, igb_set_vf_rlpml: VMOLR, the VF's",
     ),
+    vf_spoof_check=Fact(True, "drivers/net/ethernet/intel/igb/igb_main.c, igb_ndo_set_vf_spoofchk"),
     vf_frame_room=Fact(
         4, "drivers/net/ethernet/intel/igb/igb_main.c, igb_set_vf_rlpml: VLAN_TAG_SIZE is added"
     ),

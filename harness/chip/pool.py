@@ -16,7 +16,7 @@ class Pool:
     """Pool *number* of *port*: the port side of a VF, or of the port itself.
 
     Ref: Linux, ixgbe_sriov.c, for what the driver does with a VF's registers; the VF's own end is
-    ``harness.twin.port_side``.
+    ``harness.twin.lender``.
     """
 
     has_late_replies = False

@@ -78,6 +78,11 @@ class GuestMachine:
         argv = ["/usr/bin/ip", "link", "set", "dev", interface, "mtu", str(mtu)]
         return self.host.run(*argv, check=False).status == 0
 
+    def set_mac(self, interface: str, mac: str) -> bool:
+        """Ask an interface's driver for that MAC address; whether it took it."""
+        argv = ["/usr/bin/ip", "link", "set", "dev", interface, "address", mac]
+        return self.host.run(*argv, check=False).status == 0
+
     def interface_with(self, address: str) -> str:
         """The interface that has the IP *address*, above standby and VF where there are both.
 

@@ -15,6 +15,7 @@ from harness.agent import vf_filter
 from harness.errors import HarnessError, LabError, RemoteError
 from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port, wait_for_link
+from harness.host.sriov_port_side import VfPortSide
 from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
 from harness.remote import Host, Recorder
 from harness.topology import Capabilities, MacAddress, PciAddress
@@ -86,6 +87,10 @@ class VirtualFunction:
     def iommu_group(self) -> str:
         """The number of its IOMMU group."""
         return self.host.readlink(f"/sys/bus/pci/devices/{self.pci}/iommu_group").rpartition("/")[2]
+
+    @property
+    def port_side(self) -> VfPortSide:
+        return VfPortSide(self)
 
     def set_filter(self, mac: MacAddress) -> None:
         """Give the port's filter for this VF the address *mac*; ``vf.NO_MAC`` clears it.

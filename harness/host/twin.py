@@ -11,17 +11,12 @@ from harness.agent.vf_filter import means_not_there
 from harness.devices import I82599
 from harness.errors import LabError, RemoteError, UsageError
 from harness.host.twin_control import TwinControl, TwinRefused
+from harness.host.twin_port_side import TwinPortSide
 from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
 from harness.remote import Host
 from harness.topology import Capabilities, MacAddress
 from harness.uapi.pci_regs import Command
 from harness.waiting import WaitError, wait_for
-
-COME_BACK_SECONDS = 30
-"""ixgbevf resets a VF that the port does not listen to, but no two times within 10 s.
-
-Ref: Linux, drivers/net/ethernet/intel/ixgbevf/ixgbevf_main.c, ixgbevf_watchdog_update_link.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +51,10 @@ class Twin:
     def needs_shared_memory(self) -> bool:
         """Its DMA goes straight into the guest's memory."""
         return True
+
+    @property
+    def port_side(self) -> TwinPortSide:
+        return TwinPortSide(self)
 
     @property
     def accesses(self) -> int | None:
@@ -117,19 +116,6 @@ class Twin:
         See ``harness.twin.control`` for the faults.
         """
         self.control.ask("misbehave", **faults)
-
-    def set_port_mtu(self, mtu: int) -> None:
-        """Change the port's MTU, which resets the port: the VF's driver has to come back."""
-        self.control.ask("set_port_mtu", mtu=mtu)
-
-    def wait_until_clear_to_send(self) -> None:
-        """Return once the VF's driver has reset it and the port listens to it again."""
-        wait_for(
-            f"{self.host.name}: the driver of twin {self.name} to come back",
-            lambda: self.control.ask("status")["vf"]["clear_to_send"],
-            within=COME_BACK_SECONDS,
-            fix="see the guest's kernel log: its driver must notice that the port was reset",
-        )
 
     def wait_until_quiet(self, seconds: float) -> None:
         """Return once its driver has turned every receive queue off."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.agent.vf_filter import NOT_THERE
+from harness.host.port_side import PortSide
 from harness.remote import Host
 from harness.topology import Capabilities, MacAddress
 
@@ -105,6 +106,10 @@ class Vf(Protocol):
     @property
     def needs_shared_memory(self) -> bool:
         """Whether it can work only in a guest whose memory is shared."""
+
+    @property
+    def port_side(self) -> PortSide:
+        """What an administrator can set for it on the port that lends it."""
 
     def set_filter(self, mac: MacAddress) -> None:
         """Have frames for *mac* go to this VF; for nobody with NO_MAC.

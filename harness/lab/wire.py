@@ -94,6 +94,20 @@ class Wire:
         ip("-n", self.namespace, "link", "set", name, "master", bridge, "up")
 
 
+@dataclass(frozen=True, slots=True)
+class WireEnd:
+    """One end of a *wire*, by its name there; what is cut in a known outage."""
+
+    wire: Wire
+    name: str
+
+    def cut(self) -> None:
+        self.wire.cut(self.name)
+
+    def mend(self) -> None:
+        self.wire.mend(self.name)
+
+
 def add_bridge(namespace: str, name: str, mtu: int) -> None:
     """A bridge that is as quick as a cable.
 

@@ -11,6 +11,7 @@ import pytest
 from harness.errors import HarnessError, LabError, UsageError, disk_full
 from harness.plugin.options import MARKERS, SETTINGS, add_options, read_settings
 from harness.plugin.plan import plan
+from harness.plugin.untested import UNMET, untested
 
 RECORD = pytest.StashKey[Any]()
 """The run's ``harness.run.record.Record``; only where a test of the lab is to run."""
@@ -23,7 +24,8 @@ EXIT_CODE = pytest.StashKey[int]()
 
 FAILED = pytest.StashKey[bool]()
 
-UNMET = pytest.StashKey[list[str]]()
+UNTESTED = pytest.StashKey[str]()
+"""What this lab cannot test of what was chosen, in one line."""
 
 LAB_TESTS = "tests/lab"
 """What is run for who names a lab and no file."""
@@ -71,13 +73,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 unmet = topology.unmet(map(str, marker.args))
             except UsageError as error:
                 raise pytest.UsageError(f"{item.nodeid}: {error}") from None
-            item.stash.setdefault(UNMET, []).extend(str(each) for each in unmet)
+            item.stash.setdefault(UNMET, []).extend(unmet)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Make the run's folder and its JUnit file, if a test of the lab is to run."""
     config = session.config
     settings = config.stash[SETTINGS]
+    config.stash[UNTESTED] = untested(settings.topology.name, session.items)
     if config.option.collectonly or settings.dry_run or not _lab_tests(session):
         return
     if hasattr(config, WORKER):
@@ -112,7 +115,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    unmet = item.stash.get(UNMET, [])
+    unmet = [str(each) for each in item.stash.get(UNMET, [])]
     if unmet and item.config.stash[SETTINGS].require_all:
         pytest.fail("; ".join(unmet), pytrace=False)
     if unmet:
@@ -156,15 +159,16 @@ def pytest_terminal_summary(
 ) -> None:
     record = config.stash.get(RECORD, None)
     results = config.stash.get(RESULTS, None)
-    if record is None or results is None:
-        return
-    from rich.console import Console
+    if record is not None and results is not None:
+        from rich.console import Console
 
-    from harness.report.summary import summary
+        from harness.report.summary import summary
 
-    terminalreporter.section("migrations")
-    summary(results, Console())
-    terminalreporter.line(f"report: {record.folder / 'report.html'}")
+        terminalreporter.section("migrations")
+        summary(results, Console())
+        terminalreporter.line(f"report: {record.folder / 'report.html'}")
+    if not config.option.collectonly and (line := config.stash.get(UNTESTED, "")):
+        terminalreporter.line(line)
 
 
 def _words(raised: BaseException) -> str:

@@ -29,6 +29,7 @@ MARKERS = {
     "smoke": "length: the few that show that a lab works",
     "nightly": "length: minutes each",
     "soak": "length: hours",
+    "about(subject)": "what a test is about, in plain words, for a lab that cannot run it",
     "needs(word, ...)": "what the lab must offer, such as two-hosts, sriov, 82599; else skipped",
 }
 

@@ -6,18 +6,20 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from harness.analysis.audit_records import AuditRecords
 from harness.audit.conduct import audit
 from harness.audit.ways import Way
-from harness.errors import GuestError, RemoteError
+from harness.errors import GuestError, RemoteError, UsageError
 from harness.guest.command_line import shares_memory
 from harness.guest.instance import Instance, instance, put_image
 from harness.guest.lent_vf import wait_for_lent_vf
 from harness.guest.machine import GuestMachine
 from harness.guest.own_vf import OwnVf, make_own_vf
 from harness.guest.spec import GuestSpec, Place
+from harness.host.port_side import PortSide
 from harness.host.twin import Twin
 from harness.host.vf import NO_MAC
 from harness.migration.comparison import Comparison
@@ -129,14 +131,16 @@ class MovingGuest:
                 loser, self._ending, self.instance = self._ending, ending, successor
             loser.close()
 
-    def stay(self, flow: Flow, seconds: float = 1.0) -> FlowRecords:
+    def stay(self, flow: Flow, seconds: float = 1.0, *, guest_mac: str = "") -> FlowRecords:
         """Run *flow* for so long while the guest stays where it is; what is left of it.
 
-        A guest that does not answer any more is replaced by another one first.
+        With *guest_mac* its frames name that address as the guest's.  A guest that does not answer
+        any more is replaced by another one first.
         """
         self._find()
         ends = self.ends()
-        with start(flow, ends.peer_end, ends.guest_end) as running:
+        guest_end = replace(ends.guest_end, mac=guest_mac or ends.guest_end.mac)
+        with start(flow, ends.peer_end, guest_end) as running:
             let_pass(seconds)
             return running.stop()
 
@@ -157,6 +161,17 @@ class MovingGuest:
         """End the guest and boot another one where it was; *why* is told."""
         self._lab.progress(f"{why}; ending its guest")
         self._boot_another()
+
+    @property
+    def port_side(self) -> PortSide:
+        """What can be set for its VF on the port.  Raises UsageError for a guest without a VF."""
+        if self.instance.vf is None:
+            raise UsageError(
+                f"lab {self._lab.topology.name!r}: the guest has no VF",
+                because="it was booted without one",
+                fix='use a guest that has one, in a test marked `needs("vf")`',
+            )
+        return self.instance.vf.port_side
 
     @property
     def twin(self) -> Twin:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.devices import ETH_DATA_LEN, PROFILES, JumboRule
+from harness.devices import ETH_DATA_LEN, I82599, PROFILES, DeviceProfile, JumboRule
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,18 +91,25 @@ def _jumbo(lab: Topology) -> Finding:
     return Finding(mtu >= JUMBO_MTU, f"an MTU of {mtu}", key)
 
 
-def _on_every_host(fits: Callable[[PortEntry], bool]) -> Callable[[Topology], Finding]:
-    """Make a look that is met when each host has a port that *fits*, and else names devices."""
+def _on_every_host(
+    fits: Callable[[PortEntry], bool], *, twins_do: bool = False
+) -> Callable[[Topology], Finding]:
+    """Make a look that is met when each host has a port that *fits*, and else names devices.
+
+    With *twins_do* a host that lends twins will do as well.
+    """
 
     def look(lab: Topology) -> Finding:
         without = [
-            name for name, host in lab.hosts.items() if not any(map(fits, host.ports.values()))
+            name
+            for name, host in lab.hosts.items()
+            if not ((twins_do and host.twin) or any(map(fits, host.ports.values())))
         ]
         if not without:
             return Finding(True)
         devices = dict.fromkeys(port.device for port in lab.ports().values() if not fits(port))
         if not devices:
-            return _sriov(lab)
+            return _vf(lab) if twins_do else _sriov(lab)
         ports = lab.hosts[without[0]].ports
         port = ("ports", next(iter(ports)), "device") if ports else ()
         return Finding(False, " and ".join(devices), ("hosts", without[0], *port))
@@ -110,10 +117,9 @@ def _on_every_host(fits: Callable[[PortEntry], bool]) -> Callable[[Topology], Fi
     return look
 
 
-def _ixgbevf(lab: Topology) -> Finding:
-    if all(host.twin for host in lab.hosts.values()):
-        return Finding(True)
-    return _on_every_host(lambda port: port.profile.vf_driver.value == "ixgbevf")(lab)
+def _vf_is(fits: Callable[[DeviceProfile], bool]) -> Callable[[Topology], Finding]:
+    """Make a look that is met when each host lends a VF whose profile *fits*, a twin included."""
+    return _on_every_host(lambda port: fits(port.profile), twins_do=fits(I82599))
 
 
 def _dma_log(lab: Topology) -> Finding:
@@ -142,17 +148,24 @@ WORDS: dict[str, Word] = {
     "sriov": Word("a port on every host", _sriov),
     "vf": Word("on every host a VF to lend, a port's or a twin", _vf),
     "twin": Word("on every host twins: software 82599 VFs over vfio-user", _twin),
-    "ixgbevf": Word("on every host a VF that is driven by ixgbevf, a twin included", _ixgbevf),
+    "ixgbevf": Word(
+        "on every host a VF that is driven by ixgbevf, a twin included",
+        _vf_is(lambda profile: profile.vf_driver.value == "ixgbevf"),
+    ),
     "two-vfs": Word("on every port two VFs that a test may make", _two_vfs),
     "peer": Word("a peer on the wire", _peer),
     "jumbo": Word(f"a link and a guest with an MTU of {JUMBO_MTU} or more", _jumbo),
     "jumbo-rule": Word(
-        "on every host a port whose VFs' MTU follows its own",
-        _on_every_host(lambda port: port.profile.jumbo_rule.value is JumboRule.FOLLOWS_PORT),
+        "on every host a VF whose MTU follows that of its port",
+        _vf_is(lambda profile: profile.jumbo_rule.value is JumboRule.FOLLOWS_PORT),
     ),
     "vf-link-state": Word(
-        "on every host a port that can set the link state of a VF",
-        _on_every_host(lambda port: bool(port.profile.vf_link_states.value)),
+        "on every host a VF whose link state its port can set",
+        _vf_is(lambda profile: bool(profile.vf_link_states.value)),
+    ),
+    "vf-spoof-check": Word(
+        "on every host a VF whose port drops what it sends with another's address",
+        _vf_is(lambda profile: profile.vf_spoof_check.value),
     ),
     **{
         name: Word(f"on every host a port of the {name}", _on_every_host(_is(name)))

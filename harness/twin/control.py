@@ -73,6 +73,13 @@ class Control:
                 "xcast": port.filters.xcast,
                 "queues": sum(queue.enabled for queue in device.receiver.queues),
             },
+            "administered": {
+                "api": port.administered.api,
+                "mac": port.administered.mac.hex(":"),
+                "vlan": port.administered.vlan,
+                "trusted": port.administered.trusted,
+                "spoof_check": port.administered.spoof_check,
+            },
         }
 
     def lent(self) -> list[dict[str, int]]:

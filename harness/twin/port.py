@@ -189,7 +189,7 @@ class Port:
         largest = self.largest_frame
         if len(frame) > largest and frame[12] == 0x81 and frame[13] == 0x00:
             largest += ixgbe_vf.TAG_BYTES  # MAXFRS does not include them
-        if not self.receives or len(frame) > largest:
+        if not (self._link_up and self.receives) or len(frame) > largest:
             return False
         return self.filters.accept(frame, tagged_only=bool(self.administered.vlan))
 
@@ -211,7 +211,7 @@ class Port:
         Both checks are of the same bit for Linux: set together (ixgbe_ndo_set_vf_spoofchk), and
         cleared together once the VF asks for further addresses (see `requests`).
         """
-        if not self.transmits:
+        if not (self._link_up and self.transmits):
             return False
         if not self.checks_spoofing:
             return True

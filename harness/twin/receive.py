@@ -8,9 +8,9 @@ from collections import deque
 
 from harness.twin import checksum, rss
 from harness.twin.dma_log import Kind
+from harness.twin.lender import Lender
 from harness.twin.memory import Bytes, DmaFault, GuestMemory
 from harness.twin.misbehaviour import Misbehaviour
-from harness.twin.port_side import PortSide
 from harness.twin.queue import Queue
 from harness.twin.statistics import Counts
 from harness.twin.vectors import Causes
@@ -38,7 +38,7 @@ class Receiver:
     def __init__(
         self,
         memory: GuestMemory,
-        port: PortSide,
+        port: Lender,
         interrupts: Causes,
         statistics: Counts,
         misbehaviour: Misbehaviour,

@@ -7,9 +7,9 @@ from typing import Callable, Union
 from harness.twin import offload
 from harness.twin.dma_log import Kind
 from harness.twin.filters import vlan_of
+from harness.twin.lender import Lender
 from harness.twin.memory import DmaFault, GuestMemory
 from harness.twin.offload import Context
-from harness.twin.port_side import PortSide
 from harness.twin.queue import Queue
 from harness.twin.statistics import Counts
 from harness.twin.vectors import Causes
@@ -46,7 +46,7 @@ class Transmitter:
     def __init__(
         self,
         memory: GuestMemory,
-        port: PortSide,
+        port: Lender,
         interrupts: Causes,
         statistics: Counts,
         send: Send,

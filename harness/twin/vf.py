@@ -11,9 +11,9 @@ from harness.twin.config_bytes import BYTES
 from harness.twin.config_space import MSIX_BAR, ConfigSpace
 from harness.twin.dma_log import DmaLog
 from harness.twin.interrupts import Interrupts
+from harness.twin.lender import Lender
 from harness.twin.memory import GuestMemory
 from harness.twin.misbehaviour import Misbehaviour
-from harness.twin.port_side import PortSide
 from harness.twin.queue import Queue
 from harness.twin.receive import Receiver
 from harness.twin.statistics import Statistics
@@ -45,7 +45,7 @@ class Vf:
     def __init__(
         self,
         *,
-        port: PortSide,
+        port: Lender,
         send: Send,
         log: DmaLog | None = None,
         erratum_35: bool = True,

@@ -48,7 +48,7 @@ LINES = [
         ("receive_rings", {}),
         ("set_mac", {"mac": "02:00:00:00:00:01"}), ("set_vlan", {"vlan": 7}),
         ("set_vlan", {"vlan": 0}), ("set_trust", {"trusted": True}),
-        ("set_state", {"enabled": True}),
+        ("set_state", {"enabled": True}), ("set_spoof_check", {"checked": False}),
         ("set_link", {"up": True, "mbit": 1000}), ("set_port_mtu", {"mtu": 9000}),
         ("set_api", {"newest": 2}), ("set_tracked", {"on": True}), ("set_tracked", {"on": False}),
         ("announce", {"mac": "02:00:00:00:00:01"}), ("mark", {"since": 0}), ("misbehave", {}),

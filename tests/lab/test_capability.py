@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from harness.run.record import Moved
     from harness.traffic.flow import Flow
 
-pytestmark = [pytest.mark.failover, pytest.mark.needs("two-hosts", "vf", "peer", "msix")]
+pytestmark = [
+    pytest.mark.failover,
+    pytest.mark.about("described registers"),
+    pytest.mark.needs("two-hosts", "vf", "peer", "msix"),
+]
 
 
 def test_a_driver_that_lets_its_vf_go_turns_its_interrupts_off(

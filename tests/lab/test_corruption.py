@@ -70,6 +70,7 @@ def test_frames_at_the_boundary_arrive_as_the_device_says(
 
 
 @pytest.mark.faults
+@pytest.mark.about("bytes that change on the wire")
 @pytest.mark.needs("wire")
 def test_a_byte_that_changes_on_the_wire_is_found(
     lab: Lab, guest: MovingGuest, flow: Callable[..., Flow]
@@ -86,6 +87,7 @@ def test_a_byte_that_changes_on_the_wire_is_found(
 
 @pytest.mark.faults
 @pytest.mark.failover
+@pytest.mark.about("bytes that change on the wire")
 @pytest.mark.needs("wire")
 def test_a_byte_that_changes_on_the_wire_fails_a_migration(
     lab: Lab, guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]

@@ -15,7 +15,10 @@ from harness.lab.emulated import Status, down, status
 from harness.topology import TOPOLOGIES, Topology, load
 from harness.waiting import wait_for
 
-pytestmark = [pytest.mark.needs("wire"), pytest.mark.faults]
+pytestmark = [
+    *(pytest.mark.faults, pytest.mark.about("starts of the embedded lab")),
+    pytest.mark.needs("wire"),
+]
 
 NOTHING = Status(machines=(), namespaces=(), folder=None, whole=False)
 OWN = (

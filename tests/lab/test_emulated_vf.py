@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from harness.run.record import Moved
     from harness.traffic.flow import Flow
 
-pytestmark = [pytest.mark.faults, pytest.mark.bme, pytest.mark.needs("two-hosts", "twin", "peer")]
+pytestmark = [
+    *(pytest.mark.faults, pytest.mark.bme, pytest.mark.about("VFs that QEMU emulates")),
+    pytest.mark.needs("two-hosts", "twin", "peer"),
+]
 
 LOST = "its COMMAND was 0x0406 at alder and is 0x0000 at birch: Bus Master Enable is lost"
 

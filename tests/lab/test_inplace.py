@@ -13,6 +13,7 @@ from harness.run.record import Moved
 from harness.traffic.flow import Flow
 
 pytestmark = [
+    pytest.mark.about("orders of stopping DMA and copying memory"),
     *(pytest.mark.inplace, pytest.mark.dma, pytest.mark.jumbo),
     pytest.mark.needs("two-hosts", "twin", "peer", "jumbo"),
 ]

@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.guest.faults import panic_at_next_vf, panic_without_vf
-from harness.migration.scheme import Patience
+from harness.audit.ways import Way
+from harness.errors import RemoteError
+from harness.guest.faults import panic, panic_at_next_vf, panic_without_vf, refuse_sleep
+from harness.host.way_out import way_out
+from harness.migration.scheme import GONE, Patience, state_of
 from harness.migration.schemes.failover import Failover
+from harness.run.known_cut import cut_under
+from harness.topology import PEER
 from harness.waiting import wait_for
 
 if TYPE_CHECKING:
+    from harness.analysis.audit import Audited
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
     from harness.run.record import Case, Moved
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
 ONE_CONNECTION_KIB = 8 << 10
 """What sshd and the relay behind it take in a guest, or somewhat less."""
 
-pytestmark = pytest.mark.needs("two-hosts", "vf", "peer", "wire")
+pytestmark = pytest.mark.needs("two-hosts", "vf", "peer")
 
 
 @pytest.mark.downtime
@@ -33,11 +39,26 @@ def test_a_wire_cut_for_a_known_time_is_an_outage_of_that_length(
     """The instrument's own error: two send intervals, and how exactly the cut itself is known.
 
     An analysis that multiplied lost frames by an interval, or that began to count at the wrong
-    frame, is off by more.
+    frame, is off by more.  The way is cut where every lab has it, at the peer's own end.
     """
-    from harness.lab.known_cut import cut_under
+    assert lab.topology.peer is not None
+    with way_out(lab.peer, lab.topology.peer.interface) as way:
+        cut = cut_under(way, guest, flow(frame_bytes), milliseconds=cut_ms)
+    assert cut.longest_ms == pytest.approx(cut.known_ms, abs=2 * cut.interval_ms + cut.doubt_ms)
 
-    cut = cut_under(lab.topology, guest, flow(frame_bytes), milliseconds=cut_ms)
+
+@pytest.mark.downtime
+@pytest.mark.about("a cut of the wire itself")
+@pytest.mark.needs("wire")
+def test_it_is_the_same_outage_wherever_the_wire_is_cut(
+    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """The peer's own end is a part of the instrument; in the middle of the wire it has no part."""
+    from harness.lab.emulated import wire_of
+    from harness.lab.wire import WireEnd
+
+    wire = WireEnd(wire_of(lab.topology), PEER)
+    cut = cut_under(wire, guest, flow(64), milliseconds=500)
     assert cut.longest_ms == pytest.approx(cut.known_ms, abs=2 * cut.interval_ms + cut.doubt_ms)
 
 
@@ -143,6 +164,7 @@ def test_a_guest_that_ends_with_its_record_is_measured_by_another(
 
 @pytest.mark.failover
 @pytest.mark.jumbo
+@pytest.mark.about("huge pages")
 @pytest.mark.needs("sriov")  # a twin's guest has its memory in a file, which others map
 def test_all_memory_of_a_guest_that_moved_is_in_huge_pages(
     guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
@@ -157,6 +179,8 @@ def test_all_memory_of_a_guest_that_moved_is_in_huge_pages(
 
 @pytest.mark.failover
 @pytest.mark.jumbo
+@pytest.mark.about("a capture on the wire")
+@pytest.mark.needs("wire")
 def test_an_independent_capture_counts_the_same_frames(
     lab: Lab,
     guest: MovingGuest,
@@ -182,3 +206,27 @@ def test_an_independent_capture_counts_the_same_frames(
     assert capture.count(f"icmp[icmptype] == icmp-echo and src {peer}") == counted.sent
     assert capture.count(f"icmp[icmptype] == icmp-echoreply and dst {peer}") == counted.received
     assert lost_by_way(moved.migration) is not None, "the guest counted others"
+
+
+@pytest.mark.faults
+@pytest.mark.bme
+def test_a_guest_whose_audit_breaks_off_is_replaced(
+    bare_guest: MovingGuest, audit: Callable[..., Audited], flow: Callable[..., Flow]
+) -> None:
+    """Nobody knows what such a step has left of its VF: the next test must not find that."""
+    before = bare_guest.instance
+    refuse_sleep(bare_guest.machine)
+    with pytest.raises(RemoteError, match=r"guest: .* ended with status"):
+        audit(bare_guest, Way.DEVICE_SUSPEND)
+    assert bare_guest.instance is not before
+    assert bare_guest.stay(flow(64)).receiver.received > 0
+
+
+@pytest.mark.faults
+def test_a_guest_that_has_ended_is_replaced_before_it_is_used(
+    bare_guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """A test that lost its guest must not take all that come after it along."""
+    panic(bare_guest.machine)
+    wait_for("its QEMU to end", lambda: state_of(bare_guest.instance) == GONE, within=20)
+    assert bare_guest.stay(flow(64)).receiver.received > 0

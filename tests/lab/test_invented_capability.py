@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.traffic.flow import Flow
 
 pytestmark = [
-    pytest.mark.inplace,
+    *(pytest.mark.inplace, pytest.mark.about("an invented capability")),
     pytest.mark.needs("two-hosts", "twin", "peer", "jumbo", "migration-capability"),
 ]
 

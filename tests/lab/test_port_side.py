@@ -1,4 +1,8 @@
-"""The port's side of a twin, by what the real driver makes of it and by the frames that arrive."""
+"""What is set for a VF on its port, by what the real driver makes of it and the frames that arrive.
+
+The same tests run on twins and on ports, by the VF's ``port_side``; those of what only a twin's
+port can do need a twin.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,31 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness.host.port_side import LinkState, put_back
 from harness.run.moving import MovingGuest
+from harness.topology import MacAddress
 from harness.traffic.flow import Flow
+from harness.traffic.running import start
 from harness.uapi.ixgbe_vf import Api
-from harness.waiting import wait_for
+from harness.waiting import let_pass, wait_for
 
-pytestmark = [pytest.mark.jumbo, pytest.mark.needs("twin", "ixgbevf", "peer", "jumbo")]
+pytestmark = [pytest.mark.jumbo, pytest.mark.needs("two-hosts", "vf", "peer", "jumbo")]
 
-NOTICED_S = 15
-"""The driver looks at its link every two seconds, and resets a VF once in ten."""
+OTHER = MacAddress("02:00:00:00:00:99")
+NO_LINK = (False, -1)
+
+NOTICED_S = 30
+"""A driver looks at its link every two seconds, and resets a VF once in ten.
+
+Ref: Linux, drivers/net/ethernet/intel/ixgbevf/ixgbevf_main.c, ixgbevf_watchdog_update_link.
+"""
 
 
 @pytest.fixture
 def guest(staying_guest: MovingGuest) -> Iterator[MovingGuest]:
     """A guest whose port is as it was before, and whose driver has begun anew with it."""
-    yield staying_guest
-    ask = staying_guest.twin.control.ask
-    ask("set_link", up=True)
-    ask("set_vlan", vlan=0)
-    ask("set_trust", trusted=False)
-    ask("set_api", newest=Api.V17)
-    ask("set_mac", mac=staying_guest.spec.mac)
+    with put_back(staying_guest.port_side):
+        yield staying_guest
     staying_guest.machine.restart(staying_guest.ends().guest_end.interface)
 
 
@@ -41,57 +49,157 @@ def link(guest: MovingGuest) -> tuple[bool, int]:
     return guest.machine.link(guest.ends().guest_end.interface)
 
 
-def test_the_cables_state_and_speed_are_what_the_driver_says(
+def wait_for_link(guest: MovingGuest, wanted: tuple[bool, int]) -> None:
+    """Return once the guest's kernel tells that carrier and speed; its driver is not helped."""
+    wait_for(
+        f"a link of {wanted}", lambda: link(guest), within=NOTICED_S, every_s=0.2,
+        until=wanted.__eq__,
+    )  # fmt: skip
+
+
+@pytest.mark.about("link of the port")
+def test_the_ports_link_is_what_the_driver_says(
     guest: MovingGuest, arrives: Callable[[], bool]
 ) -> None:
     """VFLINKS is read when the port rings; nothing arrives over a link that is down."""
-    ask = guest.twin.control.ask
-    assert link(guest) == (True, 10_000)
-    ask("set_link", up=False)
-    wait_for("no link", lambda: link(guest), within=NOTICED_S, until=(False, -1).__eq__)
-    ask("set_link", up=True, mbit=1000)
-    wait_for("a slow link", lambda: link(guest), within=NOTICED_S, until=(True, 1000).__eq__)
+    before = link(guest)
+    assert before[0]
+    guest.port_side.set_up(False)
+    wait_for_link(guest, NO_LINK)
+    assert not arrives()
+    guest.port_side.set_up(True)
+    wait_for_link(guest, before)
     assert arrives()
 
 
+@pytest.mark.about("speed of the cable")
+@pytest.mark.needs("twin")  # a real cable has one speed
+def test_the_cables_speed_is_what_the_driver_says(
+    guest: MovingGuest, arrives: Callable[[], bool]
+) -> None:
+    """Another cable, or another end of it: the port rings, and VFLINKS has the new speed."""
+    before = link(guest)
+    guest.twin.control.ask("set_link", up=True, mbit=1000)
+    wait_for_link(guest, (True, 1000))
+    assert arrives()
+    guest.twin.control.ask("set_link", up=True, mbit=before[1])
+    wait_for_link(guest, before)
+
+
+@pytest.fixture
+def port_speaks(guest: MovingGuest) -> Iterator[Callable[[Api], None]]:
+    """Have the twin's port speak no newer mailbox API than that; afterwards as it did before."""
+    before = guest.twin.control.ask("status")["administered"]["api"]
+    yield lambda newest: guest.twin.control.ask("set_api", newest=newest)
+    guest.twin.control.ask("set_api", newest=before)
+
+
+@pytest.mark.about("older mailbox APIs")
+@pytest.mark.needs("twin", "ixgbevf")  # a port speaks what its driver speaks
 @pytest.mark.parametrize("newest", [Api.V10, Api.V11, Api.V13], ids=lambda api: api.name)
 def test_a_driver_speaks_what_an_older_port_knows(
-    guest: MovingGuest, arrives: Callable[[], bool], newest: Api
+    guest: MovingGuest,
+    arrives: Callable[[], bool],
+    port_speaks: Callable[[Api], None],
+    newest: Api,
 ) -> None:
     """It asks for less until it is understood; without API 1.1 a jumbo port leaves it deaf.
 
     Ref: ixgbevf_negotiate_api; ixgbe_set_vf_lpe.
     """
-    guest.twin.control.ask("set_api", newest=newest)
+    port_speaks(newest)
     guest.machine.restart(guest.ends().guest_end.interface)
     assert guest.twin.control.ask("status")["vf"]["api"] == newest
     assert arrives() == (newest >= Api.V11)
 
 
+@pytest.mark.about("addresses and trust")
 def test_an_address_that_the_administrator_gave_is_kept_unless_the_vf_is_trusted(
     guest: MovingGuest, arrives: Callable[[], bool]
 ) -> None:
     """What the driver is refused the guest is told, and frames go on as before.
 
-    Ref: ixgbe_set_vf_mac_addr.
+    Ref: ixgbe_set_vf_mac_addr; igb_set_vf_mac_filter.
     """
-    interface, own = guest.ends().guest_end.interface, "02:00:00:00:00:99"
-    change = ["/usr/bin/ip", "link", "set", "dev", interface, "address", own]
-    assert guest.machine.host.run(*change, check=False).status != 0
+    interface = guest.ends().guest_end.interface
+    assert not guest.machine.set_mac(interface, OTHER)
     assert arrives()
-    guest.twin.control.ask("set_trust", trusted=True)
+    guest.port_side.set_trust(True)
     guest.machine.restart(interface)
-    guest.machine.host.run(*change)
-    assert guest.twin.control.ask("status")["vf"]["mac"] == own
-    guest.machine.host.run(*change[:-1], guest.spec.mac)
+    assert guest.machine.set_mac(interface, OTHER)
+    assert guest.port_side.settings.mac == OTHER
+    assert not arrives()
+    assert guest.machine.set_mac(interface, guest.spec.mac)
+    assert arrives()
 
 
+@pytest.mark.about("VLAN of the port")
 def test_a_vlan_of_the_ports_takes_the_vf_out_of_the_others_reach(
     guest: MovingGuest, arrives: Callable[[], bool]
 ) -> None:
     """Its frames are tagged on the wire and untagged in the guest, which is told nothing."""
     assert arrives()
-    guest.twin.control.ask("set_vlan", vlan=7)
+    guest.port_side.set_vlan(7)
     assert not arrives()
-    guest.twin.control.ask("set_vlan", vlan=0)
+    guest.port_side.set_vlan(0)
     assert arrives()
+
+
+@pytest.mark.about("spoof check")
+@pytest.mark.needs("vf-spoof-check")
+def test_what_a_vf_sends_with_anothers_address_arrives_only_unchecked(
+    guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """The port drops such frames without a word; the guest takes them to be sent.
+
+    Ref: ixgbe_ndo_set_vf_spoofchk.
+    """
+
+    def sent(mac: str) -> bool:
+        records = guest.stay(flow(9014, "from-guest"), guest_mac=mac)
+        assert records.sender.sent > 0
+        return records.receiver.received > 0
+
+    assert sent(guest.spec.mac)
+    assert not sent(OTHER)
+    guest.port_side.set_spoof_check(False)
+    assert sent(OTHER)
+    guest.port_side.set_spoof_check(True)
+    assert not sent(OTHER)
+
+
+@pytest.mark.about("link state of a VF")
+@pytest.mark.needs("vf-link-state")
+def test_a_vf_that_is_disabled_has_no_link_and_gets_nothing(
+    guest: MovingGuest, arrives: Callable[[], bool]
+) -> None:
+    """The cable is in, and other VFs of the port work; the driver is told, and tells its guest.
+
+    Ref: ixgbe_ndo_set_vf_link_state.
+    """
+    before = link(guest)
+    assert arrives()
+    guest.port_side.set_link_state(LinkState.DISABLE)
+    assert not arrives()
+    wait_for_link(guest, NO_LINK)
+    guest.port_side.set_link_state(LinkState.AUTO)
+    wait_for_link(guest, before)
+    assert arrives()
+
+
+@pytest.mark.about("resets of the port")
+def test_a_port_that_is_reset_is_served_again_by_the_drivers_own_doing(
+    guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """The VF is no more clear to send; its driver has to notice, reset it, and say its frame size.
+
+    Until then a VF of a jumbo port receives nothing, and neither side says so.
+    """
+    ends = guest.ends()
+    with start(flow(9014), ends.peer_end, ends.guest_end) as running:
+        running.wait_until_served(5)
+        guest.port_side.reset()
+        let_pass(0.5)  # what arrived before that is written by then
+        running.wait_until_served(NOTICED_S)
+        records = running.stop()
+    assert records.receiver.received < records.sender.sent

@@ -44,7 +44,8 @@ NEEDS = {Way.SYSFS_RESET: "sriov", Way.UNPLUG: "sriov"}
 
 
 def case_of(way: Way) -> object:
-    marks = [pytest.mark.needs(NEEDS[way])] if way in NEEDS else []
+    about = pytest.mark.about(f"audit of {way.value}")
+    marks = [about, pytest.mark.needs(NEEDS[way])] if way in NEEDS else []
     marks += [] if way in DAILY else [pytest.mark.nightly]
     return pytest.param(way, id=way.value, marks=marks)
 
@@ -69,6 +70,7 @@ def test_what_a_way_to_stop_a_vf_does(
 
 
 @pytest.mark.nightly
+@pytest.mark.about("native hot-plug")
 @pytest.mark.needs("sriov")
 @pytest.mark.parametrize("staying_guest", [Trigger.PCIE], indirect=True, ids=["pcie"])
 def test_a_vf_that_is_unplugged_by_native_hot_plug_is_gone(

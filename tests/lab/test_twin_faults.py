@@ -9,18 +9,20 @@ import pytest
 
 from harness.analysis.audit import Audited
 from harness.audit.ways import Way
-from harness.errors import LabError, MigrationError, RemoteError, UsageError
-from harness.guest.faults import panic, refuse_sleep
+from harness.errors import LabError, MigrationError, RemoteError
+from harness.guest.faults import refuse_sleep
 from harness.migration import quiescing
 from harness.migration.plan import Marking, Plan, Quiesce, When
-from harness.migration.scheme import GONE, state_of
 from harness.run.moving import MovingGuest
 from harness.run.record import Moved
 from harness.traffic.flow import Flow
 from harness.traffic.running import start
 from harness.waiting import WaitError, let_pass, wait_for
 
-pytestmark = [pytest.mark.faults, pytest.mark.needs("two-hosts", "twin", "peer", "jumbo")]
+pytestmark = [
+    *(pytest.mark.faults, pytest.mark.about("devices that misbehave")),
+    pytest.mark.needs("two-hosts", "twin", "peer", "jumbo"),
+]
 
 DUYCKS_ORDER = Plan(Quiesce.BME_CLEARED, When.PRECOPY, Marking.AFTER)
 
@@ -98,26 +100,6 @@ def test_a_device_that_is_not_silent_without_bme_fails_its_audit(
     assert not found.is_master
     assert found.evidence.accesses
     assert len(found.faults) == 1, found
-
-
-def test_a_guest_whose_audit_breaks_off_is_replaced(
-    bare_guest: MovingGuest, audit: Callable[..., Audited], flow: Callable[..., Flow]
-) -> None:
-    """Nobody knows what such a step has left of its VF: the next test must not find that."""
-    before = bare_guest.instance
-    with pytest.raises(UsageError, match="is a twin, and has no place in sysfs"):
-        audit(bare_guest, Way.SYSFS_RESET)
-    assert bare_guest.instance is not before
-    assert bare_guest.stay(flow(64)).receiver.received > 0
-
-
-def test_a_guest_that_has_ended_is_replaced_before_it_is_used(
-    bare_guest: MovingGuest, flow: Callable[..., Flow]
-) -> None:
-    """A test that lost its guest must not take all that come after it along."""
-    panic(bare_guest.machine)
-    wait_for("its QEMU to end", lambda: state_of(bare_guest.instance) == GONE, within=20)
-    assert bare_guest.stay(flow(64)).receiver.received > 0
 
 
 def test_a_second_guest_on_a_twin_is_refused(

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from harness.run.record import Moved
     from harness.traffic.flow import Flow
 
-pytestmark = [pytest.mark.inplace, pytest.mark.needs("two-hosts", "sriov", "peer", "jumbo")]
+pytestmark = [
+    *(pytest.mark.inplace, pytest.mark.about("migration by VFIO")),
+    pytest.mark.needs("two-hosts", "sriov", "peer", "jumbo"),
+]
 
 UNHURRIED_PPS = 50
 """A guest that its emulator holds up for some 70 ms answers so few all the same: at 200 a second

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.remote import Host
     from harness.run.lab import Lab
 
-pytestmark = pytest.mark.needs("sriov", "iommu")
+pytestmark = [pytest.mark.about("VFs lent by a port"), pytest.mark.needs("sriov", "iommu")]
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def told(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> st
 
 
 def test_a_lab_that_there_is_not_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "name one of emulated, twin, x520-pair" in told(capsys, 2, "doctor", "--lab", "nowhere")
+    assert "emulated, twin, x520-pair" in told(capsys, 2, "doctor", "--lab", "nowhere")
 
 
 def test_a_wrong_topology_is_wrong_use(

@@ -15,6 +15,7 @@ from harness.errors import LabError
 from harness.plugin import hooks
 
 UNIT = Path(__file__).parent
+ROOT = UNIT.parents[1]
 
 MADE_UP_LAB = """
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ class Project:
                 capture_output=True,
                 text=True,
                 timeout=60,
-                env={**clean, "PYTHONPATH": str(UNIT), **variables},
+                env={**clean, "PYTHONPATH": f"{ROOT}{os.pathsep}{UNIT}", **variables},
                 check=False,
             )
         )

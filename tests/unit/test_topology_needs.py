@@ -62,8 +62,9 @@ def lab(
 def test_words_that_a_file_shows_need_not_be_stated() -> None:
     assert load(find("emulated-82576")).offered == {
         *("two-hosts", "vf", "sriov", "two-vfs", "peer", "jumbo", "82576", "iommu", "wire", "msix"),
+        "vf-spoof-check",
     }
-    by_ixgbe = {"82599", "jumbo-rule", "vf-link-state"}
+    by_ixgbe = {"82599", "jumbo-rule", "vf-link-state", "vf-spoof-check"}
     assert by_ixgbe <= load(find("x520-pair")).offered
     assert by_ixgbe | {"dma-log"} <= load(find("emulated")).offered
 
@@ -73,7 +74,7 @@ def test_a_lab_of_twins_lends_vfs_and_has_no_port() -> None:
     twins = load(find("twin"))
     assert twins.offered == {
         *("two-hosts", "vf", "twin", "ixgbevf", "peer", "jumbo", "wire", "dma-log"),
-        *("msix", "migration-capability"),
+        *("msix", "migration-capability", "jumbo-rule", "vf-link-state", "vf-spoof-check"),
     }
     assert [str(each)[:60] for each in twins.unmet(["sriov"])] == [
         "needs sriov: lab 'twin' has no port on alder and birch (topo"

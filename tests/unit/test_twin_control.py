@@ -82,6 +82,7 @@ def tell(say: Say, word: str, **arguments: Any) -> Any:
         b'{"do": "mark", "since": "x"}', b'{"do": "misbehave", "sings": true}',
         b'{"do": "misbehave", "late_ms": "x"}', b'{"do": "misbehave", "late_ms": 1e999}',
         b'{"do": "misbehave", "loses": -1}', b'{"do": "misbehave", "loses": 3, "corupts": 1}',
+        b'{"do": "set_spoof_check", "checked": 1}',
         b'{"do": "set_vlan", "vlan": 7.5}', b'{"do": "set_trust", "trusted": "no"}',
         b'{"do": "clear_filter_on_release"}', b'{"do": "clear_filter_on_release", "name": 1}',
     ],
@@ -133,7 +134,15 @@ def test_what_is_told_is_seen_in_the_status(say: Say) -> None:
     """Filter, port and DMA; and a port that is reset listens to its VF no more."""
     tell(say, "set_mac", mac="02:00:00:00:00:07")
     tell(say, "set_vlan", vlan=7)
+    tell(say, "set_spoof_check", checked=False)
     vf = tell(say, "status")["vf"]
+    assert tell(say, "status")["administered"] == {
+        "api": Api.V17,
+        "mac": "02:00:00:00:00:07",
+        "vlan": 7,
+        "trusted": False,
+        "spoof_check": False,
+    }
     assert (vf["mac"], vf["vlans"], vf["queues"]) == ("02:00:00:00:00:07", [7], 1)
     assert (vf["clear_to_send"], vf["receives"]) == (True, True)
     tell(say, "reset_port")

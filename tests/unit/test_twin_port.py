@@ -185,6 +185,16 @@ def test_the_cable_is_told_and_asks_for_no_reset(
     assert guest.ask(Message.SET_LPE, 1518) == Message.SET_LPE | YES
 
 
+def test_nothing_comes_in_over_a_cable_that_is_pulled(guest: Guest) -> None:
+    """Wherever the other end thinks the frame went; plugged in again, the VF hears at once."""
+    frame = memoryview(frame_of(60))
+    assert guest.device.port.accepts(frame)
+    guest.device.port.set_link(False, 10_000)
+    assert not guest.device.port.accepts(frame)
+    guest.device.port.set_link(True, 10_000)
+    assert guest.device.port.accepts(frame)
+
+
 # --- what an administrator does -------------------------------------------------------------
 
 

@@ -256,6 +256,16 @@ def test_a_port_that_is_disabled_for_the_vf_sends_none_of_its_frames(guest: Gues
     assert (guest.sent, guest.tx[0].done()) == ([], [0])
 
 
+def test_a_frame_is_not_sent_over_a_cable_that_is_pulled(guest: Guest) -> None:
+    """A driver that has not noticed yet is done with the frame all the same."""
+    guest.device.port.set_link(False, 10_000)
+    guest.tx[0].send(frame(60))
+    assert (guest.sent, guest.tx[0].done()) == ([], [0])
+    guest.device.port.set_link(True, 10_000)
+    guest.tx[0].send(frame(60))
+    assert guest.sent == [frame(60)]
+
+
 def test_a_frame_that_the_wire_does_not_take_is_counted_as_that(guest: Guest) -> None:
     """VFGPTC is what went out; the driver is done with it all the same."""
     guest.takes = False

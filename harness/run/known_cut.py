@@ -1,16 +1,15 @@
-"""A known outage: the emulated wire is cut for a time that is measured here, under a flow."""
+"""A known outage: a flow's way is cut for a time that is measured here."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from harness.analysis.measured import Measured, MeasuredFlow, QemuFigures
-from harness.lab.emulated import wire_of
 from harness.migration.conductor import measured_flow
 from harness.report.entry import migration_result
 from harness.run.moving import MovingGuest
-from harness.topology import Topology
 from harness.traffic.flow import Flow
 from harness.traffic.running import start
 from harness.waiting import let_pass
@@ -19,9 +18,19 @@ UNDISTURBED_S = 1.0
 """How long the flow runs before and after the cut."""
 
 
+class Severable(Protocol):
+    """What a flow goes through and can be cut: the peer's way out, or an emulated wire."""
+
+    def cut(self) -> None:
+        """Let no frame pass; so it is when this returns."""
+
+    def mend(self) -> None:
+        """Undo that; so it is when this returns."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How long the wire was cut, give or take *doubt_ms*, and what results.json would say of it.
+    """How long the way was cut, give or take *doubt_ms*, and what results.json would say of it.
 
     *longest_ms* is the longest outage, *outages* how many there were.
     """
@@ -33,22 +42,22 @@ class Cut:
     outages: int
 
 
-def cut_under(topology: Topology, guest: MovingGuest, flow: Flow, *, milliseconds: int) -> Cut:
-    """Cut the peer off for about *milliseconds* while *flow*, a round trip, runs to *guest*."""
-    wire, ends = wire_of(topology), guest.ends()
+def cut_under(way: Severable, guest: MovingGuest, flow: Flow, *, milliseconds: int) -> Cut:
+    """Cut *way* for about *milliseconds* while *flow*, a round trip, runs through it to *guest*."""
+    ends = guest.ends()
     with start(flow, ends.peer_end, ends.guest_end) as running:
         let_pass(UNDISTURBED_S)
         cutting_ns = time.monotonic_ns()
-        wire.cut("peer")
+        way.cut()
         cut_ns = time.monotonic_ns()
         let_pass(milliseconds / 1000)
         mending_ns = time.monotonic_ns()
-        wire.mend("peer")
+        way.mend()
         mended_ns = time.monotonic_ns()
         let_pass(UNDISTURBED_S)
         raw = measured_flow(running.stop())
     (reported,) = migration_result(_without_migration(raw, cut_ns)).migration.flows
-    assert reported.longest_outage_ms is not None, "the flow came back: the wire was mended"
+    assert reported.longest_outage_ms is not None, "the flow came back: its way was mended"
     return Cut(
         known_ms=((mending_ns + mended_ns) - (cutting_ns + cut_ns)) / 2e6,
         doubt_ms=((cut_ns - cutting_ns) + (mended_ns - mending_ns)) / 2e6,

@@ -7,7 +7,7 @@ from typing import Callable, Protocol
 from harness.twin.mailbox import Words
 
 
-class PortSide(Protocol):
+class Lender(Protocol):
     """The port as its VF meets it: the other end of the mailbox, the link, and what is let pass."""
 
     ring: Callable[[], None]

@@ -1,0 +1,73 @@
+"""The peer's way out to the wire, cut by the peer's own kernel: for labs whose cables stay in.
+
+Every frame that the peer sends is dropped in the queue of its interface, and who sent the frame is
+told that it went out: so a wire looks that is cut.  A link that is set down would show at both
+ends, and a real one takes seconds to come back; a switch's port is not ours; filters of `tc` and
+`nft` need modules and programs that not every peer has.  The queueing discipline ``blackhole`` is
+in every kernel that has `tc`, and both it and its successor are in place when `tc` returns.  Ref:
+Linux, net/sched/Makefile and sch_blackhole.c.
+
+What comes in to the peer still comes in: a round trip is cut, and a flow to the guest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from harness.errors import LabError
+from harness.host.changes import changed_back
+from harness.remote import Host
+
+OPEN = ["pfifo", "limit", "1000"]
+"""The queue that stands there while the way is open; as long as an interface's usual one."""
+
+_TAKE_OFF = 'tc qdisc del dev "$1" root || tc qdisc show dev "$1" | grep -q " 0: root"'
+"""Delete our queue; where the kernel's own, whose handle is 0:, is back already that is as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """The way out of *peer* by *interface*; open until it is cut."""
+
+    peer: Host
+    interface: str
+
+    def cut(self) -> None:
+        """Drop what is sent from now on; done when this returns."""
+        self._put("blackhole")
+
+    def mend(self) -> None:
+        """Undo ``cut``; done when this returns."""
+        self._put(*OPEN)
+
+    def _put(self, *queue: str) -> None:
+        argv = ["tc", "qdisc", "replace", "dev", self.interface, "root", *queue]
+        self.peer.run(*argv, changes=True)
+
+
+@contextmanager
+def way_out(peer: Host, interface: str) -> Iterator[WayOut]:
+    """Lend the way out of *peer*, open; afterwards its interface has the kernel's queues again.
+
+    The journal's entry is made here, for a queue of ours: a cut is then one command, without the
+    disk that a journal waits for.  Raises LabError where somebody set a queue up by hand.
+    """
+    shown = json.loads(peer.run("tc", "-json", "qdisc", "show", "dev", interface).stdout)
+    for queue in shown:
+        if queue.get("root") and queue["handle"] != "0:":
+            raise LabError(
+                f"{peer.name}: {interface} has a queue that somebody set up, {queue['kind']}",
+                because="it would have to make room, and nobody could put it back as it was set; "
+                "nothing was changed",
+                fix=f"take it off (`tc qdisc del dev {interface} root`), and set it up again later",
+            )
+    with changed_back(peer):
+        peer.change(
+            f"{interface} with a queue of ours",
+            do={"kind": "run", "argv": ["tc", "qdisc", "add", "dev", interface, "root", *OPEN]},
+            undo={"kind": "run", "argv": ["sh", "-c", _TAKE_OFF, "sh", interface]},
+        )
+        yield WayOut(peer, interface)
