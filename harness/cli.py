@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, LabError, RestoreError, disk_full
+from harness.lab import chip_command
 from harness.topology import PEER, Topology, find, load, schema
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ Measure what a live migration does to a guest that owns an 82599 virtual functio
   vf-harness lab up          start the emulated lab and leave it up
   pytest tests/lab -m smoke  run tests on it
   vf-harness lab down        end it
+
+Have a software 82599 in a QEMU of your own: `vf-harness chip --help`.
 
 Exit codes: 0 done, 1 an error on a machine, 2 wrong use, 10 the lab is lent to someone else,
 11 the lab cannot be used as it is, 12 a host could not be put back.
@@ -97,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write a run's report.html again from its results")
     report.add_argument("run", type=Path, metavar="RUN", help="its folder, such as reports/latest")
     report.set_defaults(command=_report)
+    chip = commands.add_parser("chip", help=chip_command.HELP)
+    chip_command.add_options(chip)
+    chip.set_defaults(command=_chip)
     schemas = commands.add_parser("schema", help="print the JSON Schema of topology files")
     schemas.add_argument("--results", action="store_true", help="... of results.json instead")
     schemas.set_defaults(command=_schema)
@@ -209,6 +215,10 @@ def _report(options: argparse.Namespace) -> None:
     from harness.report.page import write_page
 
     print(write_page(options.run))
+
+
+def _chip(options: argparse.Namespace) -> int:
+    return chip_command.run(options, partial(print, "vf-harness:", file=sys.stderr, flush=True))
 
 
 def _schema(options: argparse.Namespace) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.chip.configuration import FIRST_VF_OFFSET, VF_STRIDE
-from harness.errors import LabError, UsageError
+from harness.errors import UsageError
 from harness.lab.probe import FIRST, SECOND, Ways
-from harness.waiting import Deadline, wait_for
+from harness.lab.software_chip import SoftwareChip, root_port, shared_memory
+from harness.waiting import Deadline
 
 PORT_MAC = "52:54:00:82:58"
 SLOT = "slot1"
@@ -63,37 +60,19 @@ class Card:
         """Return QEMU's arguments for the machine's memory; a chip of ours needs it shared."""
         if not self.is_software_chip:
             return ["-m", str(mib)]
-        return [
-            *("-m", str(mib), "-machine", "memory-backend=memory"),
-            *("-object", f"memory-backend-memfd,id=memory,size={mib}M,share=on"),
-        ]
+        return ["-m", str(mib), *shared_memory("memory", f"{mib}M")]
 
     def _chip(self, host: str) -> list[str]:
-        """The functions of the chip, each a device of its own: QEMU knows no VFs of such ports."""
-        root = f"pcie-root-port,id={SLOT},chassis=1,slot=1,bus-reserve=1,pref64-reserve=8M"
-        arguments = ["-device", root]
-        if self.ways.placing == SECOND.placing:
-            arguments += ["-qtest", f"unix:/run/{_qtest(host)},server=on,wait=off"]
-        for port in range(self.ports):
-            arguments += _function(f"port{port}", port, host)
-        for port in range(self.ports):
-            for vf in range(self.vfs):
-                place = port + FIRST_VF_OFFSET + vf * VF_STRIDE
-                arguments += _function(f"port{port}-vf{vf}", place, host)
-        return arguments
+        chip = SoftwareChip(self.ports, self.vfs, "")
+        by_test_socket = self.ways.placing == SECOND.placing
+        return [
+            *root_port(SLOT, chassis=1), *chip.devices(SLOT, f"/run/{sockets(host)}"),
+            *(["-qtest", f"unix:/run/{_qtest(host)},server=on,wait=off"] if by_test_socket else []),
+        ]  # fmt: skip
 
 
 def _qtest(host: str) -> str:
     return f"{host}.qtest"
-
-
-def _function(name: str, place: int, host: str) -> list[str]:
-    described = {
-        "driver": "vfio-user-pci", "id": name, "bus": SLOT,
-        "addr": f"{place >> 3:x}.{place & 7}", "multifunction": place & 7 == 0,
-        "socket": {"type": "unix", "path": f"/run/{sockets(host)}/{name}"},
-    }  # fmt: skip
-    return ["-device", json.dumps(described)]
 
 
 def _chosen(card: Card, qtest: Path) -> list[str]:
@@ -122,30 +101,7 @@ def start_chip(
     folder = run / sockets(host)
     shutil.rmtree(folder, ignore_errors=True)  # of a chip that was ended to be started another way
     folder.mkdir(mode=0o700)
-    log = run / f"{host}-chip.log"
-    guard = ("setpriv", "--pdeathsig", "KILL") if dies_with_us else ()
-    with log.open("wb") as words:
-        process = subprocess.Popen(
-            [
-                *guard, sys.executable, "-m", "harness.chip", "--name", name,
-                "--folder", str(folder), "--vfs", str(card.vfs), "--mac", card.mac(number),
-                "--dma-logs", str(folder), *(f"--tap={wire}" for wire in wires),
-                *_chosen(card, run / _qtest(host)),
-            ],
-            pass_fds=list(wires), start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=words, stderr=words,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        )  # fmt: skip
-    last = folder / f"port{card.ports - 1}-vf{card.vfs - 1}"
-
-    def look() -> bool:
-        if process.poll() is not None:
-            raise LabError(
-                f"{host}: its chip ended with status {process.returncode}",
-                because=f"its last words: {log.read_text(errors='replace').strip() or 'none'}",
-                fix=f"see {log}; every frame of the host goes through that program",
-            )
-        return last.exists()
-
-    wait_for(f"the chip of {host}", look, within=deadline)
-    return process
+    return SoftwareChip(card.ports, card.vfs, card.mac(number)).start(
+        folder, run / f"{host}-chip.log", whose=host, name=name, wires=wires, records=True,
+        ways=_chosen(card, run / _qtest(host)), dies_with_us=dies_with_us, deadline=deadline,
+    )  # fmt: skip

@@ -1,0 +1,66 @@
+"""The cables in the ports of a software chip: taps of this machine, or none of its interfaces."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from harness.errors import LabError, UsageError
+from harness.twin.tap import Tap
+from harness.uapi.filter import Bpf, FilterOption, SockFilter, SockFprog
+
+_QUEUE_BYTES = 1 << 22
+"""What a cable is asked to hold of frames on their way; the kernel gives what it allows
+(net.core.wmem_max)."""
+
+
+def cables(ports: int, taps: Sequence[str], stack: ExitStack) -> list[int]:
+    """Return a descriptor for the wire of each port; *stack* closes them.
+
+    With *taps*, names of one for each port, they lead there.  Without, two ports are cabled to
+    each other, and the cable of a single port leads nowhere: the port has a link, and what it
+    sends is lost.  That needs no privileges.  Raises UsageError, or LabError for a tap that
+    cannot be had.
+    """
+    if taps:
+        return _taps(ports, taps, stack)
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in pair:
+        stack.callback(end.close)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)
+    if ports == 1:
+        _take_nothing(pair[1])
+        return [pair[0].fileno()]
+    return [end.fileno() for end in pair]
+
+
+def _take_nothing(end: socket.socket) -> None:
+    """Have the kernel drop whatever is sent to *end*, as if it had been taken (sk_filter)."""
+    drop = (SockFilter * 1)(SockFilter(Bpf.RET | Bpf.K, 0, 0, 0))
+    program = SockFprog(1, drop)
+    end.setsockopt(socket.SOL_SOCKET, FilterOption.ATTACH_FILTER, bytes(program))
+
+
+def _taps(ports: int, names: Sequence[str], stack: ExitStack) -> list[int]:
+    if len(names) != ports:
+        raise UsageError(
+            f"--wire names {len(names)} taps, and the chip has {ports} ports",
+            because="each port has one cable",
+            fix=f"name {ports}, with a comma between two",
+        )
+    return [_tap(name, stack) for name in names]
+
+
+def _tap(name: str, stack: ExitStack) -> int:
+    try:
+        tap = Tap.named(name)
+    except OSError as refused:
+        raise LabError(
+            f"this machine: the tap {name!r} cannot be a port's wire: {refused.strerror}",
+            because="it has to be there, be yours, and be used by nobody else",
+            fix=f"make it with `sudo ip tuntap add dev {name} mode tap user $USER` and "
+            f"`sudo ip link set {name} mtu 9000 up`, or end what uses it",
+        ) from None
+    stack.callback(tap.close)
+    return tap.fileno()

@@ -1,0 +1,127 @@
+"""A software 82599 beside a QEMU: its process, and what QEMU's command line says of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.chip.configuration import FIRST_VF_OFFSET, VF_STRIDE
+from harness.errors import LabError
+from harness.waiting import Deadline, wait_for
+
+DEVICE = "vfio-user-pci"
+"""QEMU's name for a device that is served by another process; QEMU 10.1 is the first to have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwareChip:
+    """A chip with *ports* ports and *vfs* VFs of each; *mac* is the address of its first port.
+
+    QEMU has the chip on the PCI bus number *bus*, behind a root port of its own.
+    """
+
+    ports: int
+    vfs: int
+    mac: str
+    bus: int = 1
+
+    def functions(self) -> list[tuple[str, int]]:
+        """Return name and place of each function, ports first.
+
+        The name is that of the function's socket; the place is device and function as one number,
+        as on the chip (First VF Offset and VF Stride of its SR-IOV capability).
+        """
+        ports = [(f"port{port}", port) for port in range(self.ports)]
+        return ports + [
+            (f"port{port}-vf{vf}", port + FIRST_VF_OFFSET + vf * VF_STRIDE)
+            for port in range(self.ports)
+            for vf in range(self.vfs)
+        ]
+
+    def devices(self, root_port: str, sockets: str, *, prefix: str = "") -> list[str]:
+        """Return QEMU's arguments for every function of the chip, on the bus of *root_port*.
+
+        *sockets* is the folder of the sockets as QEMU sees it; *prefix* begins the id of each
+        device.  Each VF is a device of its own, since QEMU knows no VFs of a port that is served
+        by another process.
+        """
+        arguments = []
+        for name, place in self.functions():
+            described = {
+                "driver": DEVICE, "id": f"{prefix}{name}", "bus": root_port,
+                "addr": f"{place >> 3:x}.{place & 7}", "multifunction": place & 7 == 0,
+                "socket": {"type": "unix", "path": f"{sockets}/{name}"},
+            }  # fmt: skip
+            arguments += ["-device", json.dumps(described)]
+        return arguments
+
+    def start(
+        self, folder: Path, log: Path, *, whose: str, name: str, wires: Sequence[int],
+        records: bool, dies_with_us: bool, deadline: Deadline, ways: Sequence[str] = (),
+    ) -> subprocess.Popen[bytes]:  # fmt: skip
+        """Start the process of the chip, and return once QEMU can connect to each function.
+
+        The sockets, and with *records* what each VF did, are made in *folder*; *wires* are
+        descriptors, one for each port; *name* is how the process is found again.  *whose* is
+        the machine that the chip is for, as an error is to name it; *ways* are further options of
+        the chip's program.  Raises LabError if the chip ends before that.
+        """
+        guard = ("setpriv", "--pdeathsig", "KILL") if dies_with_us else ()
+        argv = [
+            *guard, sys.executable, "-m", "harness.chip", "--name", name,
+            "--folder", str(folder), "--vfs", str(self.vfs), "--mac", self.mac,
+            "--bus", str(self.bus), *(f"--tap={wire}" for wire in wires), *ways,
+        ]  # fmt: skip
+        if records:
+            argv += ["--dma-logs", str(folder)]
+        with log.open("wb") as words:
+            process = subprocess.Popen(
+                argv, pass_fds=list(wires), start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=words, stderr=words,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            )  # fmt: skip
+        last = folder / self.functions()[-1][0]
+
+        def look() -> bool:
+            if process.poll() is not None:
+                raise chip_ended(whose, process.returncode, log)
+            return last.exists()
+
+        wait_for(f"the chip of {whose}", look, within=deadline)
+        return process
+
+
+def root_port(name: str, *, chassis: int, place: str = "") -> list[str]:
+    """Return QEMU's arguments for the root port *name*, with room for 63 VFs of two ports.
+
+    *place* is its device number on the machine's own bus, such as ``1e``; QEMU chooses the first
+    free number without it.  *chassis* must be another than that of any other root port.
+    """
+    address = f",addr=0x{place}" if place else ""
+    described = f"pcie-root-port,id={name},chassis={chassis},slot=1{address}"
+    return ["-device", f"{described},bus-reserve=1,pref64-reserve=8M"]
+
+
+def shared_memory(name: str, size: str) -> list[str]:
+    """Return QEMU's arguments for a machine's memory, which the chip reaches by itself.
+
+    *size* is in QEMU's words, with its unit.
+    """
+    return [
+        *("-machine", f"memory-backend={name}"),
+        *("-object", f"memory-backend-memfd,id={name},size={size},share=on"),
+    ]
+
+
+def chip_ended(whose: str, status: int, log: Path) -> LabError:
+    """Return the error that says how the chip of *whose* ended, in its own last words."""
+    return LabError(
+        f"{whose}: its chip ended with status {status}",
+        because=f"its last words: {log.read_text(errors='replace').strip() or 'none'}",
+        fix=f"its log was {log}; start it again, since every frame of the machine goes through it",
+    )
