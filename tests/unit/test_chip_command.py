@@ -85,18 +85,18 @@ def qemu(tmp_path: Path) -> FakeQemu:
 
 
 @pytest.fixture(autouse=True)
-def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything temporary is made where the test can see whether it has gone."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Everything temporary is made where the test can see whether it has gone.
+
+    The folder's name is short, since the name of a socket has 107 characters at most.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="vfh-", dir="/tmp"))
+    monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left(tmp_path: Path) -> Iterator[None]:
-    yield
-    assert list((tmp_path / "tmp").iterdir()) == []
-    assert chips(tmp_path) == []
+    yield folder
+    assert list(folder.iterdir()) == []
+    assert chips(folder) == []
+    folder.rmdir()
 
 
 def chips(folder: Path) -> list[int]:
@@ -242,11 +242,11 @@ def test_a_qemu_that_is_killed_takes_the_chip_along(qemu: FakeQemu) -> None:
     assert "an 82599 at 01:00: a port, whose cable leads nowhere, with up to 1 VFs" in said
 
 
-def test_a_chip_that_is_killed_takes_qemu_along(qemu: FakeQemu, tmp_path: Path) -> None:
+def test_a_chip_that_is_killed_takes_qemu_along(qemu: FakeQemu, temporary: Path) -> None:
     """A machine whose device has gone would only confuse; the reason is told."""
     command = started("--vfs", "1", "--", qemu.becomes("exec sleep 60"), *MACHINE)
     pid = qemu.pid()
-    (chip,) = chips(tmp_path)
+    (chip,) = chips(temporary)
     os.kill(chip, signal.SIGKILL)
     said = command.communicate(timeout=20)[1]
     assert command.returncode == 11
@@ -268,16 +268,16 @@ def test_a_command_that_is_ended_takes_both_along(
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_a_command_that_is_killed_takes_both_along(qemu: FakeQemu, tmp_path: Path) -> None:
+def test_a_command_that_is_killed_takes_both_along(qemu: FakeQemu, temporary: Path) -> None:
     """The kernel ends them then; only the folder in /tmp is left, which is removed here."""
     command = started("--vfs", "1", "--", qemu.becomes("exec sleep 60"), *MACHINE)
     pid = qemu.pid()
-    assert len(chips(tmp_path)) == 1
+    assert len(chips(temporary)) == 1
     command.kill()
     command.communicate()
     wait_for("QEMU to go", lambda: not Path(f"/proc/{pid}").exists(), within=10)
-    wait_for("the chip to go", lambda: not chips(tmp_path), within=10)
-    (left,) = (tmp_path / "tmp").iterdir()
+    wait_for("the chip to go", lambda: not chips(temporary), within=10)
+    (left,) = temporary.iterdir()
     for each in (*left.iterdir(), left):
         each.rmdir() if each.is_dir() else each.unlink()
 
