@@ -72,6 +72,8 @@ class Device:
         self.transmitter = Transmitter(*parts, send)
         self._send = send
         port.ring = self.interrupts.cause_other
+        port.stop_transmitting = self.transmitter.disable
+        port.clear_write_back = self.transmitter.clear_write_back
 
     @property
     def has_late_work(self) -> bool:
@@ -88,9 +90,14 @@ class Device:
         return self._follow(self.port.filters.mac)
 
     def reset(self) -> None:
-        """A function level reset, or VFIO's: the VF begins anew, off the bus; BARs stay."""
+        """Reset the function (FLR, or VFIO's): the VF is off the bus; BARs stay.
+
+        Of its queues only the rings are gone; see ``queue``.  Its mailbox keeps what it holds.
+        """
         self.config.clear()
-        self._reset_vf()
+        self.receiver.reset_function()
+        self.transmitter.reset_function()
+        self._was_reset()
 
     def announce(self, mac: bytes) -> None:
         """Let the port tell the wire that *mac* is here: a reverse ARP request (RFC 903)."""
@@ -122,7 +129,9 @@ class Device:
             self.port.mailbox.write_status(value)
         elif offset == Register.VFCTRL:
             if value & VfControl.RST:
-                self._reset_vf()
+                self.receiver.disable()
+                self.transmitter.disable()
+                self._was_reset()
         elif (found := self._queue(offset)) is not None:
             queue, register = found
             queue.write(register, value)
@@ -146,9 +155,7 @@ class Device:
                 data["error"] = wrong
             self.released.append({"t_ns": time.monotonic_ns(), "name": name, "data": data})
 
-    def _reset_vf(self) -> None:
-        self.receiver.clear()
-        self.transmitter.clear()
+    def _was_reset(self) -> None:
         self.interrupts.clear()
         self.port.vf_was_reset()
 

@@ -55,10 +55,15 @@ class Receiver:
         self._misbehaviour = misbehaviour
         self._late: deque[tuple[int, int, Queue, list[Write]]] = deque()  # due, epoch, where, what
 
-    def clear(self) -> None:
-        """What a reset of the VF does."""
+    def reset_function(self) -> None:
+        """What a function reset of the VF does."""
         for queue in self.queues:
-            queue.clear()
+            queue.reset_function()
+
+    def disable(self) -> None:
+        """What the VF's own reset does."""
+        for queue in self.queues:
+            queue.disable()
 
     def take(self, frame: memoryview) -> None:
         """Receive one frame, without its checksum; what no filter wants is dropped.

@@ -18,6 +18,7 @@ from harness.uapi.ixgbe_vf import (
     POPTS_IXSM,
     POPTS_TXSM,
     TX_DESCRIPTOR,
+    QueueRegister,
     TxCommand,
 )
 
@@ -59,11 +60,23 @@ class Transmitter:
         self._running: set[int] = set()  # queues whose DMA the client is being asked for
         self._reported: set[int] = set()  # those with frames that their driver waits to be done
 
-    def clear(self) -> None:
-        """What a reset of the VF does."""
+    def reset_function(self) -> None:
+        """What a function reset of the VF does."""
         for number, queue in enumerate(self.queues):
-            queue.clear()
+            queue.reset_function()
             self._contexts[number] = Context()
+
+    def disable(self) -> None:
+        """What the VF's own reset does, and the port's driver where the VF was reset."""
+        for number, queue in enumerate(self.queues):
+            queue.disable()
+            self._contexts[number] = Context()
+
+    def clear_write_back(self) -> None:
+        """Clear where heads are written back to, as the port's driver does for a VF."""
+        for queue in self.queues:
+            for register in (QueueRegister.WBAL, QueueRegister.WBAH):
+                queue.write(register, 0)
 
     def run(self, queue: Queue) -> None:
         """Send what the driver has put into the ring up to its tail.
