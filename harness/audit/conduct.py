@@ -181,6 +181,8 @@ def _give_back(way: Way, subject: Subject, running: RunningFlow, notes: _Notes) 
         how = subject.take_back(way)
         if _is_served(running, seconds):
             notes.back = how or "by itself"
+            if way is Way.GUEST_RESET:
+                subject.begin_anew()  # of what its driver wrote meanwhile some may be lost
             return
         notes.at("taking_back")
         subject.begin_anew()

@@ -48,16 +48,27 @@ class Way(Enum):
         """Whether the driver gives rings and buffers back to its kernel, for any other use."""
         return self in (Way.LINK_DOWN, Way.UNBIND, Way.REMOVED, Way.UNPLUG)
 
-    def stops(self, vf: DeviceProfile) -> bool | None:
-        """Say whether a VF of that family stops by it, until it is taken back or set up anew.
+    def resets(self, vf: DeviceProfile) -> bool | None:
+        """Say whether it resets the function of a VF of that family; None where nothing is known.
 
-        None where nothing is known.  A function reset that the guest asks for reaches only a VF
-        whose Device Capabilities advertise one: for the others VFIO leaves the request out (Linux,
-        drivers/vfio/pci/vfio_pci_config.c, vfio_exp_config_write), and all that the guest's kernel
-        does is to clear BME for a tenth of a second (drivers/pci/pci.c, pci_dev_save_and_disable).
+        A reset that the guest asks for reaches only a VF whose Device Capabilities advertise one:
+        for the others VFIO leaves the request out.  Ref: Linux,
+        drivers/vfio/pci/vfio_pci_config.c, vfio_exp_config_write().
         """
         if self is Way.GUEST_RESET:
             return None if vf.vf_advertises_flr is None else vf.vf_advertises_flr.value
+        return self in (Way.VFIO_RESET, Way.SYSFS_RESET)
+
+    def stops(self, vf: DeviceProfile) -> bool | None:
+        """Say whether it stops a VF of that family until something is done; None: it may be either.
+
+        Where a guest's reset does not reach the VF, all that its kernel does is to clear BME and
+        Memory Enable for a tenth of a second, and to tell its driver nothing (drivers/pci/pci.c,
+        pci_dev_save_and_disable).  What the driver writes to the VF meanwhile is lost.  If the
+        write that lets interrupts through again is among it, the VF stays silent.
+        """
+        if self is Way.GUEST_RESET:
+            return self.resets(vf) or None
         return self is not Way.NOTHING
 
 

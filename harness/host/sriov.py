@@ -140,7 +140,11 @@ class VirtualFunction:
         return Observing(self.host, path, self.host.start("observer", spec))
 
     def receive_rings(self, *, qemu_pid: int) -> list[Ring]:
-        """Of its queues that are on and have descriptors; none of a VF that does not answer."""
+        """Of its queues that are on and have descriptors; none of a VF that does not answer.
+
+        An 82599's function reset leaves a queue on and takes its ring (quirk
+        ``flr-keeps-queue-registers``): such a queue does not run.
+        """
         queues = self.port.profile.vf_receive_queues.value
         offsets = [queue + register for queue in queues for register in _RING_REGISTERS]
         values = self.host.ask("vf.registers", pid=qemu_pid, address=self.pci, offsets=offsets)

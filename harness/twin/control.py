@@ -71,7 +71,7 @@ class Control:
                 "vlans": sorted(port.filters.vlans),
                 "multicast": len(port.filters.multicast),
                 "xcast": port.filters.xcast,
-                "queues": sum(queue.enabled for queue in device.receiver.queues),
+                "queues": sum(queue.runs for queue in device.receiver.queues),
             },
             "administered": {
                 "api": port.administered.api,
@@ -177,11 +177,11 @@ class Control:
         self._device.config.write(Register.COMMAND, command.to_bytes(2, "little"))
 
     def receive_rings(self) -> list[dict[str, int]]:
-        """Where the driver has its receive descriptors, for each queue that is on."""
+        """Where the driver has its receive descriptors, for each queue that runs."""
         return [
             {"address": queue.base, "count": queue.count, "head": queue.head, "tail": queue.tail}
             for queue in self._device.receiver.queues
-            if queue.enabled
+            if queue.runs
         ]
 
     def mark(self, since: int = 0) -> dict[str, Any]:

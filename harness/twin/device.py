@@ -44,6 +44,8 @@ class Device(Vf):
         self._on_release = ""
         self.released: list[dict[str, Any]] = []
         """What `clear_filter_on_release` came to: events as an observer has them."""
+        port.stop_transmitting = self.transmitter.disable
+        port.clear_write_back = self.transmitter.clear_write_back
 
     def receive(self, frame: memoryview) -> None:
         """Take a frame from the wire; what no filter of the port's wants is dropped."""

@@ -43,12 +43,16 @@ class Administered:
 class Port:
     """The port that lends the VF, and what its driver has on record of it.
 
-    *ring* interrupts the VF for its mailbox.
+    *ring* interrupts the VF for its mailbox.  *stop_transmitting* and *clear_write_back* are what
+    the driver does to the VF's transmit queues through the port's own registers (PVFTXDCTL, and
+    PVFTDWBAL with PVFTDWBAH).
     """
 
     def __init__(self, *, mtu: int = ETH_DATA_LEN, link_mbit: int = 10_000) -> None:
         self.ring: Callable[[], None] = lambda: None
         self.psrtype = 0
+        self.stop_transmitting: Callable[[], None] = lambda: None
+        self.clear_write_back: Callable[[], None] = lambda: None
         self.mailbox = MailboxRegisters(self._message, self._acknowledged, lambda: self.ring())
         self.administered = Administered()
         self.link_mbit = link_mbit
@@ -180,9 +184,11 @@ class Port:
     def vf_was_reset(self) -> None:
         """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet.
 
-        The VF's address is taken out of the filter, and stays on record.
+        The VF's address is taken out of the filter, and stays on record.  Each transmit queue that
+        the VF left on is turned off ("Restart each queue for given VF").
         """
         self._forget_vf()
+        self.stop_transmitting()
 
     def accepts(self, frame: memoryview) -> bool:
         """Whether a frame from the wire is for this VF, and may reach it."""
@@ -266,6 +272,7 @@ class Port:
         """
         self.vf_was_reset()
         self.mailbox.clear()
+        self.clear_write_back()
         self.filters.mac = self.administered.mac
         self.clear_to_send = True
         mac = self.administered.mac if self.administered.mac_given else NO_MAC

@@ -26,10 +26,32 @@ class Queue:
         self.clear()
 
     def clear(self) -> None:
-        """What a reset of the VF does."""
+        """Do what a reset of the whole port does: nothing is kept."""
         self._registers = dict.fromkeys(QueueRegister, 0)
         self.head = self.tail = 0
         self.enabled = False
+        self.epoch += 1
+        self._place()
+
+    def reset_function(self) -> None:
+        """Do what a function reset (VFLR) of the VF does: the ring is gone, and its place alone.
+
+        Head, tail, DCTL, SRRCTL, DCA and the write-back address are kept, so a queue that was on
+        is on, with a ring of no length.  Ref: Intel 82599 specification update, software
+        clarification 5, "PF/VF Drivers Should Configure Registers That Are not Reset by VFLR".
+        """
+        for register in (QueueRegister.BAL, QueueRegister.BAH, QueueRegister.LEN):
+            self._registers[register] = 0
+        self.epoch += 1
+        self._place()
+
+    def disable(self) -> None:
+        """Turn the queue off and keep the rest: what the VF's own reset does (VFCTRL.RST).
+
+        Ref: 82599 datasheet, VFCTRL: it resets "the queue enable and the interrupt registers of
+        the VF".
+        """
+        self._registers[QueueRegister.DCTL] &= ~QueueControl.ENABLE
         self.epoch += 1
         self._place()
 
@@ -48,6 +70,11 @@ class Queue:
         else:
             self._registers[register] = value & _STORED.get(register, _32_BITS)
             self._place()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is on and has a ring; one that a function reset left on has none."""
+        return self.enabled and bool(self.count)
 
     @property
     def available(self) -> int:

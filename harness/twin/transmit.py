@@ -19,6 +19,7 @@ from harness.uapi.ixgbe_vf import (
     POPTS_IXSM,
     POPTS_TXSM,
     TX_DESCRIPTOR,
+    QueueRegister,
     TxCommand,
 )
 
@@ -63,10 +64,28 @@ class Transmitter:
         self._reported: set[int] = set()  # those with frames that their driver waits to be done
 
     def clear(self) -> None:
-        """What a reset of the VF does."""
+        """What a reset of the whole port does."""
         for number, queue in enumerate(self.queues):
             queue.clear()
             self._contexts[number] = Context()
+
+    def reset_function(self) -> None:
+        """What a function reset of the VF does."""
+        for number, queue in enumerate(self.queues):
+            queue.reset_function()
+            self._contexts[number] = Context()
+
+    def disable(self) -> None:
+        """What the VF's own reset does, and the port's driver where the VF was reset."""
+        for number, queue in enumerate(self.queues):
+            queue.disable()
+            self._contexts[number] = Context()
+
+    def clear_write_back(self) -> None:
+        """Clear where heads are written back to, as the port's driver does for a VF."""
+        for queue in self.queues:
+            for register in (QueueRegister.WBAL, QueueRegister.WBAH):
+                queue.write(register, 0)
 
     def run(self, queue: Queue) -> None:
         """Send what the driver has put into the ring up to its tail.

@@ -90,9 +90,14 @@ class Vf:
         self.reset()
 
     def reset(self) -> None:
-        """A function level reset, or VFIO's: the VF begins anew, off the bus; BARs stay."""
+        """Reset the function (FLR, or VFIO's): the VF is off the bus; BARs stay.
+
+        Of its queues only the rings are gone; see ``queue``.  Its mailbox keeps what it holds.
+        """
         self.config.clear()
-        self._reset_vf()
+        self.receiver.reset_function()
+        self.transmitter.reset_function()
+        self._was_reset()
 
     def read(self, offset: int) -> int:
         """A register of BAR 0; one that is not there reads as 0."""
@@ -123,7 +128,9 @@ class Vf:
             self._port.psrtype = value
         elif offset == Register.VFCTRL:
             if value & VfControl.RST:
-                self._reset_vf()
+                self.receiver.disable()
+                self.transmitter.disable()
+                self._was_reset()
         elif (found := self._queue(offset)) is not None:
             queue, register = found
             queue.write(register, value)
@@ -136,9 +143,7 @@ class Vf:
         self._commanded(command)
         self.interrupts.deliver()
 
-    def _reset_vf(self) -> None:
-        self.receiver.clear()
-        self.transmitter.clear()
+    def _was_reset(self) -> None:
         self.interrupts.clear()
         self._port.vf_was_reset()
 

@@ -20,16 +20,18 @@ def test_every_way_stops_a_vf_but_a_reset_that_does_not_reach_it(way: Way, famil
 
     An audit that wanted a silence there would be red on hardware, and tell nothing of the VF.
     """
-    reset = {"82599": False, "82576": True}.get(family)
-    expected = {Way.NOTHING: False, Way.GUEST_RESET: reset}.get(way, True)
-    assert way.stops(PROFILES[family]) is expected
+    reached = {"82599": False, "82576": True}.get(family)
+    resets = {Way.GUEST_RESET: reached, Way.VFIO_RESET: True, Way.SYSFS_RESET: True}
+    assert way.resets(PROFILES[family]) is resets.get(way, False)
+    stops = {Way.NOTHING: False, Way.GUEST_RESET: True if reached else None}
+    assert way.stops(PROFILES[family]) is stops.get(way, True)
 
 
-@pytest.mark.parametrize(("said", "stops"), [("", False), ("erratum_35 = false\n", True)])
+@pytest.mark.parametrize(("said", "resets"), [("", False), ("erratum_35 = false\n", True)])
 def test_a_twin_is_as_an_82599_unless_its_topology_has_it_say_what_it_can(
-    tmp_path: Path, said: str, stops: bool
+    tmp_path: Path, said: str, resets: bool
 ) -> None:
     """What the twins of a lab can and what its tests expect come from one key."""
     path = tmp_path / "twins.toml"
     path.write_text(TWINS.replace('interface = "p0"\n', f'interface = "p0"\n{said}'))
-    assert Way.GUEST_RESET.stops(load(path).vf_profile) is stops
+    assert Way.GUEST_RESET.resets(load(path).vf_profile) is resets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -27,6 +27,7 @@ from harness.uapi.ixgbe_vf import (
     QueueRegister,
     Register,
     TxCommand,
+    VfControl,
 )
 
 FROM_VF = PEER + MAC
@@ -203,14 +204,32 @@ def test_a_place_that_the_ring_does_not_have_stops_it(guest: Guest, head: int, t
     assert (guest.sent, guest.records()) == ([], [])
 
 
-def test_a_reset_takes_ring_and_context_away(guest: Guest) -> None:
+RESETS: dict[str, Callable[[Guest], None]] = {
+    "FLR": lambda guest: guest.device.reset(),
+    "VFCTRL": lambda guest: guest.device.write(Register.VFCTRL, VfControl.RST),
+}
+
+
+@pytest.mark.parametrize("how", RESETS)
+def test_a_reset_stops_the_ring_and_takes_its_context(guest: Guest, how: str) -> None:
+    """The port's driver turns a queue off that the function reset left on: ixgbe_vf_reset_event.
+
+    Where heads are written back to it clears as the VF says that it was reset: ixgbe_vf_reset_msg.
+    """
     guest.ask(1 << 16 | Message.SET_VLAN, 7)
-    guest.tx[0].put_context(vlan=7)
-    guest.tx[0].send(frame(60), command=RS | VLE)
-    guest.device.write(Register.VFCTRL, 0x04000000)
-    guest.tx[0].send(frame(60, 1))
-    assert [guest.tx[0].read(register) for register in QueueRegister][:5] == [0] * 5
+    ring = guest.tx[0]
+    ring.put_context(vlan=7)
+    ring.send(frame(60), command=RS | VLE)
+    ring.write(QueueRegister.WBAL, 0x1000)
+    kept = ring.read(QueueRegister.DCTL) & ~QueueControl.ENABLE
+    RESETS[how](guest)
+    guest.set_master(True)
+    ring.send(frame(60, 1))
+    assert ring.read(QueueRegister.DCTL) == kept
+    assert bool(ring.read(QueueRegister.LEN)) == (how == "VFCTRL")
+    assert ring.read(QueueRegister.WBAL) == 0x1000
     guest.start(descriptors=8)
+    assert guest.tx[0].read(QueueRegister.WBAL) == 0
     guest.tx[0].send(frame(60, 2), command=RS | VLE)
     assert guest.sent[1:] == [FROM_VF + b"\x81\0\0\0" + frame(60, 2)[12:]]
 
