@@ -12,8 +12,8 @@ from pathlib import Path
 
 from harness.chip.physical_function import PhysicalFunction
 from harness.chip.placing import place, vf_function
+from harness.chip.record import Record
 from harness.twin.channel import Channel, ClientGone
-from harness.twin.dma_log import DmaLog
 from harness.twin.function import Function
 from harness.twin.server import Server
 from harness.twin.tap import Tap
@@ -62,7 +62,7 @@ class Chip:
     """Ports with their VFs, served in *folder*; *taps* are the wires, one for each port.
 
     The sockets are called ``port<P>`` and ``port<P>-vf<N>``.  *bus* is the number of the PCI bus
-    that QEMU has the functions on.  With *logs*, a folder, every VF keeps a DMA log there.
+    that QEMU has the functions on.  With *logs*, a folder, what every VF does is recorded there.
     """
 
     def __init__(
@@ -79,11 +79,10 @@ class Chip:
         self._bus = bus
         self._taps = taps
         self._logs = logs
-        self._stack = stack
-        self._open_logs: list[DmaLog] = []
+        self._records: list[Record] = []
         self._poll = select.epoll()
         self._work: dict[int, Callable[[], None]] = {}
-        self.ports = [self._port(number, mac, vfs) for number in range(len(taps))]
+        self.ports = [self._port(number, mac, vfs, stack) for number in range(len(taps))]
         self._served = [
             stack.enter_context(closing(Served(folder / name, function)))
             for name, function in self._functions()
@@ -115,24 +114,21 @@ class Chip:
                 port.settle()
             waits = [port.deliver_interrupts() for port in self.ports]
             wait_s = min((wait for wait in waits if wait), default=_IDLE_SECONDS)
-            for log in self._open_logs:
-                log.settle()
+            for record in self._records:
+                record.settle()
 
-    def _port(self, number: int, mac: bytes, vfs: int) -> PhysicalFunction:
+    def _port(self, number: int, mac: bytes, vfs: int, stack: ExitStack) -> PhysicalFunction:
         own = mac[:5] + bytes([mac[5] + number & 0xFF])
+        records = []
+        if self._logs is not None:
+            records = [Record(self._logs, f"port{number}-vf{vf}") for vf in range(vfs)]
+        for record in records:
+            stack.callback(record.close)
+        self._records += records
         return PhysicalFunction(
             number=number, mac=own, vfs=vfs, to_wire=self._taps[number].write,
-            log_of=lambda vf: self._log(number, vf),
-            placed=lambda count: self._place(number, count),
+            records=records, placed=lambda count: self._place(number, count),
         )  # fmt: skip
-
-    def _log(self, port: int, vf: int) -> DmaLog | None:
-        if self._logs is None:
-            return None
-        log = DmaLog(str(self._logs / f"port{port}-vf{vf}.dma"))
-        self._stack.callback(log.close)
-        self._open_logs.append(log)
-        return log
 
     def _functions(self) -> list[tuple[str, Function]]:
         found: list[tuple[str, Function]] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from harness.chip.configuration import MSIX_BAR, PortConfig, VfConfig
 from harness.chip.interrupts import PortInterrupts
@@ -11,12 +11,12 @@ from harness.chip.mailbox import Mailboxes
 from harness.chip.nvm import Nvm, image
 from harness.chip.pool import OwnPool, Pool
 from harness.chip.queues import QueueRegisters
+from harness.chip.record import Record
 from harness.chip.registers import Registers
 from harness.chip.sfp import I2cBus, Module
 from harness.chip.statistics import PortStatistics
 from harness.chip.switch import Switch
 from harness.twin.config_bytes import BYTES
-from harness.twin.dma_log import DmaLog
 from harness.twin.memory import GuestMemory
 from harness.twin.misbehaviour import Misbehaviour
 from harness.twin.receive import Receiver
@@ -62,8 +62,8 @@ class PhysicalFunction:
     """Port *number* of a chip, with *vfs* VFs that its driver may enable.
 
     *to_wire* puts a frame, given in parts, onto the port's wire and says whether that took it.
-    *log_of* gives the DMA log of a VF by its number, or None.  *placed* is called when VFs were
-    enabled, for what else has to happen then; see ``harness.chip.placing``.
+    *records*, one for each VF or none, keep what the VFs did since they were enabled.  *placed* is
+    called when VFs were enabled, for what else has to happen then; see ``harness.chip.placing``.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class PhysicalFunction:
         mac: bytes,
         vfs: int,
         to_wire: Callable[[list[Part]], bool],
-        log_of: Callable[[int], DmaLog | None] = lambda _: None,
+        records: Sequence[Record] = (),
         placed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.number = number
@@ -101,14 +101,9 @@ class PhysicalFunction:
         parts = (self.memory, own, self.interrupts, self.statistics)
         self.receiver = Receiver(*parts, self.misbehaviour, ixgbe_pf.QUEUES)
         self.transmitter = Transmitter(*parts, self._send_own, ixgbe_pf.QUEUES)
+        self._records = records
         self._pools = [Pool(self, index) for index in range(vfs)]
-        self.vfs = [
-            Vf(
-                port=pool, send=self._sender_of(pool.number), log=log_of(pool.number),
-                erratum_35=True, configuration=VfConfig, queues=VF_QUEUES,
-            )
-            for pool in self._pools
-        ]  # fmt: skip
+        self.vfs = [self._vf(pool) for pool in self._pools]
         self._touched: set[int] = set()
         QueueRegisters(self)
         self._claim()
@@ -234,6 +229,13 @@ class PhysicalFunction:
         self.statistics.sent(bytes(parts[0][:6]), sum(map(len, parts)))
         return True
 
+    def _vf(self, pool: Pool) -> Vf:
+        noted = self._records[pool.number].note_command if self._records else lambda _: None
+        return Vf(
+            port=pool, send=self._sender_of(pool.number), erratum_35=True,
+            configuration=VfConfig, queues=VF_QUEUES, commanded=noted,
+        )  # fmt: skip
+
     def _claim(self) -> None:
         claim = self.registers.claim
         claim(Register.CTRL, write=self._control)
@@ -281,11 +283,15 @@ class PhysicalFunction:
 
     def _enable_vfs(self, count: int) -> None:
         self.vfs_enabled = min(count, len(self.vfs))
+        for vf, record in zip(self.vfs[:count], self._records[:count], strict=False):
+            record.begin()
+            vf.memory.log = record.log
         if count:
             self._placed(self.vfs_enabled)
-        else:
-            for vf in self.vfs:
-                vf.reset()
+            return
+        for vf in self.vfs:
+            vf.reset()
+            vf.memory.log = None
 
     def _master_changed(self) -> None:
         self.interrupts.deliver()

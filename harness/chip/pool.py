@@ -44,9 +44,9 @@ class Pool:
         """Set VFLRE, by which the port's driver learns of it; the rest is the driver's to do."""
         self._port.mailboxes.vf_was_reset(self.number)
 
-    def lets_out(self, source: bytes) -> bool:
+    def lets_out(self, source: bytes, vlan: int | None) -> bool:
         switch = self._port.switch
-        return switch.sends(self.number) and switch.lets_out(self.number, source, None)
+        return switch.sends(self.number) and switch.lets_out(self.number, source, vlan)
 
     def choose_queue(self, hashed: int) -> int:
         """Ref: 82599 datasheet, RSS with VMDq: PSRTYPE.RQPL bits of the table's entry count."""
@@ -79,11 +79,11 @@ class OwnPool:
     def vf_was_reset(self) -> None:
         """Nobody resets the port but the port's driver."""
 
-    def lets_out(self, source: bytes) -> bool:
+    def lets_out(self, source: bytes, vlan: int | None) -> bool:
         switch = self._port.switch
         if not self._port.is_transmitting:
             return False
-        return not switch.has_pools or switch.lets_out(switch.own_pool, source, None)
+        return not switch.has_pools or switch.lets_out(switch.own_pool, source, vlan)
 
     def choose_queue(self, hashed: int) -> int:
         """The entry of the table, of the pool's queues where there are pools."""

@@ -140,6 +140,10 @@ class Control:
         """Let the VF choose its own address and see more than its own frames."""
         self._device.port.set_trust(trusted)
 
+    def set_spoof_check(self, checked: bool) -> None:
+        """Hold what the VF sends against its addresses and its VLANs, or let everything out."""
+        self._device.port.set_spoof_check(checked)
+
     def set_state(self, enabled: bool) -> None:
         """Let the VF send and receive at all; its driver starts it anew."""
         self._device.port.set_state(enabled)

@@ -8,6 +8,7 @@ from harness.uapi.ixgbe_vf import Xcast
 
 NO_MAC = bytes(6)
 VLAN_IDS = 0xFFF
+VLAN_TYPE = b"\x81\x00"
 _TAGGED_BYTES = 18
 _BROADCAST = b"\xff" * 6
 
@@ -21,6 +22,7 @@ class Filters:
 
     mac: bytes
     vlans: set[int]
+    """VLVF entries whose pool bit (VLVFB) the VF has; VLAN 0 is one of them, or the port's VLAN."""
     macvlans: set[bytes] = field(default_factory=set)
     multicast: set[int] = field(default_factory=set)
     xcast: int = Xcast.NONE
@@ -28,17 +30,29 @@ class Filters:
 
     def accept(self, frame: memoryview, *, tagged_only: bool) -> bool:
         """Whether *frame* is the VF's, by VLAN and by address."""
-        if len(frame) >= _TAGGED_BYTES and frame[12] == 0x81 and frame[13] == 0x00:
-            if (frame[14] << 8 | frame[15]) & VLAN_IDS not in self.vlans:
+        vlan = vlan_of(frame) if len(frame) >= _TAGGED_BYTES else None
+        if vlan is None:
+            if tagged_only:
                 return False
-        elif tagged_only:
+        elif vlan not in self.vlans:
             return False
         mac = bytes(frame[:6])
         if not mac[0] & 1:
-            return (mac == self.mac and mac != NO_MAC) or mac in self.macvlans
+            return self.has(mac)
         if mac == _BROADCAST or self.xcast >= Xcast.ALLMULTI:
             return True
         return self.by_hash and multicast_hash(mac) in self.multicast
+
+    def has(self, mac: bytes) -> bool:
+        """Whether *mac* is an address of the VF (RAR, MPSAR)."""
+        return (mac == self.mac and mac != NO_MAC) or mac in self.macvlans
+
+
+def vlan_of(head: bytes | memoryview) -> int | None:
+    """The VLAN of a frame that begins with these 16 bytes; None where it has no tag."""
+    if head[12] != 0x81 or head[13]:
+        return None
+    return (head[14] << 8 | head[15]) & VLAN_IDS
 
 
 def multicast_hash(mac: bytes) -> int:

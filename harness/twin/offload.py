@@ -27,10 +27,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.twin import checksum
+from harness.twin.filters import VLAN_TYPE
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_vf import POPTS_IXSM, POPTS_TXSM, TxCommand
 
-VLAN_TYPE = b"\x81\x00"
 _ADDRESSES = 12
 _IPV4_BYTES, _IPV6_BYTES = 20, 40
 _HEADER_BYTES = {checksum.TCP: 20, checksum.UDP: 8}

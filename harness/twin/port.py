@@ -50,6 +50,8 @@ class Port:
         self.largest_frame = self._own_frame_bytes
         """MAXFRS without the checksum; a VF raises it, and a reset of the port takes that back."""
         self.clear_to_send = False
+        self.checks_spoofing = True
+        """PFVFSPOOF: whether what the VF sends is held against its filters; see `lets_out`."""
         self._forget_vf()
 
     @property
@@ -93,9 +95,18 @@ class Port:
         self.filters.mac = mac
 
     def set_vlan(self, vlan: int) -> None:
-        """ixgbe_ndo_set_vf_vlan: all frames of the VF are in this VLAN, which it does not see."""
+        """ixgbe_ndo_set_vf_vlan: all frames of the VF are in this VLAN, which it does not see.
+
+        It takes the place of VLAN 0 (ixgbe_enable_port_vlan, "revoke tagless access"), or gives it
+        back; what the VF had asked for itself stays until its reset.
+        """
+        self.filters.vlans.discard(self.administered.vlan)
+        self.filters.vlans.add(vlan)
         self.administered.vlan = vlan
-        self.filters.vlans = {vlan}
+
+    def set_spoof_check(self, checked: bool) -> None:
+        """ixgbe_ndo_set_vf_spoofchk, which sets MAC and VLAN anti-spoofing together."""
+        self.administered.spoof_check = self.checks_spoofing = checked
 
     def set_trust(self, trusted: bool) -> None:
         """ixgbe_ndo_set_vf_trust: where that changes, the VF has to start anew."""
@@ -134,6 +145,7 @@ class Port:
         self.mailbox.port_was_reset()
         self.clear_to_send = False
         self.largest_frame = self._own_frame_bytes
+        self.checks_spoofing = self.administered.spoof_check  # ixgbe_configure_virtualization
         self._set_receive_transmit()
         self._ping()
 
@@ -157,17 +169,35 @@ class Port:
             return False
         return self.filters.accept(frame, tagged_only=bool(self.administered.vlan))
 
-    def lets_out(self, source: bytes) -> bool:
-        """Whether the VF may send with this source address (ixgbe_ndo_set_vf_spoofchk)."""
+    def lets_out(self, source: bytes, vlan: int | None) -> bool:
+        """Whether the VF may send from this address, with a tag of this VLAN or without a tag.
+
+        A check looks at the frame as it leaves: tags are put in before, the descriptor's or the
+        port's (VMVIR).
+
+        * MAC: the source is one of the VF's own addresses (RAR, MPSAR).
+        * VLAN: the tag's VLAN is one that the VF has a filter for (VLVF, VLVFB), asked for by its
+          driver (ixgbe_set_vf_vlan_msg) and gone with its reset (ixgbe_clear_vf_vlans).
+        * A priority tag is one of VLAN 0, which is the VF's as long as it has no port VLAN: the
+          port's driver adds it at each reset, and does not let the VF remove it.
+        * A frame without a tag names no VLAN, so that there is nothing to hold against a filter.
+        * With a port VLAN each frame has that tag in front of whatever the guest wrote, and the VF
+          is in that VLAN: nothing is spoofed, and no frame gets into another VLAN.
+
+        Both checks are of the same bit for Linux: set together (ixgbe_ndo_set_vf_spoofchk), and
+        cleared together once the VF asks for further addresses (see `requests`).
+        """
         if not self.transmits:
             return False
-        if not self.administered.spoof_check or self.filters.macvlans:
+        if not self.checks_spoofing:
             return True
-        return source == self.filters.mac
+        return self.filters.has(source) and (vlan is None or vlan in self.filters.vlans)
 
     def _forget_vf(self) -> None:
         self.api = int(Api.V10)
         self.filters = Filters(self.administered.mac, {self.administered.vlan})
+        if self.administered.vlan and self.administered.spoof_check:
+            self.checks_spoofing = True  # without a port VLAN it stays as it is
         self._set_receive_transmit()
 
     def _set_receive_transmit(self) -> None:

@@ -38,8 +38,8 @@ class PortSide(Protocol):
     def vf_was_reset(self) -> None:
         """Forget what the VF asked for, as far as its reset undoes it."""
 
-    def lets_out(self, source: bytes) -> bool:
-        """Say whether the VF may send a frame with this source address."""
+    def lets_out(self, source: bytes, vlan: int | None) -> bool:
+        """Say whether the VF may send from this address, with a tag of this VLAN or without."""
 
     def choose_queue(self, hashed: int) -> int:
         """Return the VF's receive queue for a frame with this RSS hash."""

@@ -22,6 +22,7 @@ LEGACY_FRAME_BYTES = 1514
 """ETH_FRAME_LEN: a larger one, without its checksum, is a jumbo frame."""
 
 _MULTICAST_ENTRIES = 30  # IXGBE_MAX_VF_MC_ENTRIES
+_VLVF_ENTRIES = 64  # IXGBE_VLVF_ENTRIES; the first is for VLAN 0
 
 
 def grant(port: Port, words: list[int]) -> bool:
@@ -57,14 +58,18 @@ def _set_multicast(port: Port, words: list[int]) -> bool:
 
 
 def _set_vlan(port: Port, words: list[int]) -> bool:
-    """ixgbe_set_vf_vlan_msg; VLAN 0 cannot be removed."""
-    vlan = words[1] & VLAN_IDS
+    """ixgbe_set_vf_vlan_msg; VLAN 0 cannot be removed, and there are so many entries."""
+    vlan, adds, vlans = words[1] & VLAN_IDS, bool(_info(words)), port.filters.vlans
     if port.administered.vlan:
         return False
-    if _info(words):
-        port.filters.vlans.add(vlan)
-    elif vlan:
-        port.filters.vlans.discard(vlan)
+    if not (vlan or adds):
+        return True
+    if vlan not in vlans and len(vlans) == _VLVF_ENTRIES:
+        return False  # ixgbe_find_vlvf_slot finds neither the VLAN nor an empty slot
+    if adds:
+        vlans.add(vlan)
+    else:
+        vlans.discard(vlan)
     return True
 
 
@@ -84,7 +89,12 @@ def _set_lpe(port: Port, words: list[int]) -> bool:
 
 
 def _set_macvlan(port: Port, words: list[int]) -> bool:
-    """ixgbe_set_vf_macvlan_msg: index 0 clears, 1 begins a new list."""
+    """ixgbe_set_vf_macvlan_msg: index 0 clears, 1 begins a new list.
+
+    An address that is added turns the spoof check off, "to avoid false positives", and to clear the
+    list does not turn it on again: an administrator does, or a reset of the port, or one of a VF
+    that has a port VLAN (ixgbe_vf_reset_event).
+    """
     index, mac = _info(words), _mac(words)
     given = port.administered
     if index and given.mac != NO_MAC and not given.trusted:
@@ -94,6 +104,7 @@ def _set_macvlan(port: Port, words: list[int]) -> bool:
     if index <= 1:
         port.filters.macvlans.clear()
     if index:
+        port.checks_spoofing = False
         port.filters.macvlans.add(mac)
     return True
 

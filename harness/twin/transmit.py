@@ -6,6 +6,7 @@ from typing import Callable, Union
 
 from harness.twin import offload
 from harness.twin.dma_log import Kind
+from harness.twin.filters import vlan_of
 from harness.twin.memory import DmaFault, GuestMemory
 from harness.twin.offload import Context
 from harness.twin.port_side import PortSide
@@ -26,6 +27,7 @@ Send = Callable[[list[Part]], bool]
 """Puts one frame, given in parts, onto the wire; whether the wire took it."""
 
 _HEADER_BYTES = 14
+_HEAD_BYTES = 16  # with the first half of a tag, if there is one
 _LEAST_BYTES = 60
 """Of a frame without its checksum: the port pads shorter ones (HLREG0.TXPADEN)."""
 
@@ -134,10 +136,9 @@ class Transmitter:
 
     def _emit(self, parts: list[Part], command: int, options: int, context: Context) -> None:
         """Put one frame onto the wire, or what it becomes: a frame for each segment."""
-        tag = self._port.inserted_vlan  # VMVIR: the port's own, whatever the driver asks for
-        if not tag and command & TxCommand.VLE:
-            tag = context.vlan
-        if not (options & _OFFLOADED or command & TxCommand.TSE or tag):
+        # VMVIR: the port's own tag, whatever the driver asks for; else the driver's, be it 0
+        tag = self._port.inserted_vlan or (context.vlan if command & TxCommand.VLE else None)
+        if not (options & _OFFLOADED or command & TxCommand.TSE) and tag is None:
             self._put(parts)
             return
         if sum(map(len, parts)) > (
@@ -147,20 +148,20 @@ class Transmitter:
             return
         try:
             for frame in offload.finished(b"".join(parts), command, options, context):
-                self._put([offload.tagged(frame, tag) if tag else frame])
+                self._put([frame if tag is None else offload.tagged(frame, tag)])
         except ValueError:
             self._statistics.malformed += 1
 
     def _put(self, parts: list[Part]) -> None:
         length = sum(map(len, parts))
-        if len(parts[0]) < _HEADER_BYTES or len(parts) > _MOST_PARTS:
+        if len(parts[0]) < _HEAD_BYTES or len(parts) > _MOST_PARTS:
             parts = [b"".join(parts)]
-        largest = _LARGEST_BYTES
-        if length > largest and bytes(parts[0][12:14]) == offload.VLAN_TYPE:
-            largest += ixgbe_vf.TAG_BYTES
+        head = bytes(parts[0][:_HEAD_BYTES]).ljust(_HEAD_BYTES, b"\0")  # as it leaves: padded
+        vlan = vlan_of(head)
+        largest = _LARGEST_BYTES if vlan is None else _LARGEST_TAGGED
         if not _HEADER_BYTES <= length <= largest:
             self._statistics.malformed += 1
-        elif not self._port.lets_out(bytes(parts[0][6:12])):
+        elif not self._port.lets_out(head[6:12], vlan):
             self._statistics.spoofed += 1
         elif self._send([*parts, bytes(_LEAST_BYTES - length)] if length < _LEAST_BYTES else parts):
             self._statistics.send(max(length, _LEAST_BYTES))

@@ -28,6 +28,7 @@ from harness.uapi.ixgbe_vf import (
     TUCMD_L4T_SCTP,
     TUCMD_L4T_TCP,
     TUCMD_L4T_UDP,
+    Message,
     TxCommand,
 )
 
@@ -241,6 +242,7 @@ def test_a_packet_is_cut_where_it_has_to_be(guest: Guest, payload: int, sizes: l
 
 
 def test_each_segment_has_its_tag(guest: Guest) -> None:
+    guest.ask(1 << 16 | Message.SET_VLAN, 7)
     context = context_of(tcp(), segment=1000, vlan=7)
     data = left_open(tcp(), context)
     command = TSE | TxCommand.VLE

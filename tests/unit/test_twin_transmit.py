@@ -127,6 +127,8 @@ def test_a_frame_waits_for_its_end(guest: Guest) -> None:
 
 def test_queues_stand_by_themselves(guest: Guest) -> None:
     """Each has its ring, its registers and its context."""
+    for vlan in (7, 8):
+        guest.ask(1 << 16 | Message.SET_VLAN, vlan)
     guest.tx[0].put_context(vlan=7)
     guest.tx[0].send(frame(60), command=RS | VLE)
     guest.tx[1].put_context(vlan=8)
@@ -202,6 +204,7 @@ def test_a_place_that_the_ring_does_not_have_stops_it(guest: Guest, head: int, t
 
 
 def test_a_reset_takes_ring_and_context_away(guest: Guest) -> None:
+    guest.ask(1 << 16 | Message.SET_VLAN, 7)
     guest.tx[0].put_context(vlan=7)
     guest.tx[0].send(frame(60), command=RS | VLE)
     guest.device.write(Register.VFCTRL, 0x04000000)
@@ -209,7 +212,7 @@ def test_a_reset_takes_ring_and_context_away(guest: Guest) -> None:
     assert [guest.tx[0].read(register) for register in QueueRegister][:5] == [0] * 5
     guest.start(descriptors=8)
     guest.tx[0].send(frame(60, 2), command=RS | VLE)
-    assert guest.sent[1:] == [frame(60, 2)]
+    assert guest.sent[1:] == [FROM_VF + b"\x81\0\0\0" + frame(60, 2)[12:]]
 
 
 # --- what the port does ---------------------------------------------------------------------
@@ -240,14 +243,14 @@ def test_a_frame_from_another_address_is_dropped_where_that_is_checked(
     guest.tx[0].send(spoofed[:cut], spoofed[cut:])
     assert (guest.sent, guest.tx[0].done()) == ([], [1])
     assert guest.device.statistics.spoofed == 1
-    guest.device.port.administered.spoof_check = False
+    guest.device.port.set_spoof_check(False)
     guest.tx[0].send(spoofed[:cut], spoofed[cut:])
     assert guest.sent == [spoofed]
 
 
 def test_a_port_that_is_disabled_for_the_vf_sends_none_of_its_frames(guest: Guest) -> None:
     """ixgbe_ndo_set_vf_link_state: VFTE is cleared, whoever the frame is from."""
-    guest.device.port.administered.spoof_check = False
+    guest.device.port.set_spoof_check(False)
     guest.device.port.set_state(False)
     guest.tx[0].send(frame(60))
     assert (guest.sent, guest.tx[0].done()) == ([], [0])
@@ -263,6 +266,7 @@ def test_a_frame_that_the_wire_does_not_take_is_counted_as_that(guest: Guest) ->
 
 def test_the_counters_tell_frames_and_bytes_as_they_left(guest: Guest) -> None:
     """With their padding, their tags and their checksums."""
+    guest.ask(1 << 16 | Message.SET_VLAN, 7)
     guest.tx[0].put_context(vlan=7)
     guest.tx[0].put_frame(frame(100), command=RS | VLE)
     guest.tx[0].send(frame(20))
@@ -302,7 +306,7 @@ def test_no_descriptor_ends_the_twin(
     """Any bits beside the type, over any data: the ring is worked off, or stands still."""
     with guest_with_vf(tmp_path_factory.getbasetemp() / "dma.log") as guest:
         guest.start(descriptors=8)
-        guest.device.port.administered.spoof_check = False
+        guest.device.port.set_spoof_check(False)
         guest.memory[TX_DATA : TX_DATA + len(data)] = data
         for kind, word, status in words[:7]:
             address = word if kind == TX_TYPE_CONTEXT else MEMORY + TX_DATA
