@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from harness.chip.configuration import MSIX_BAR, PortConfig, VfConfig
+from harness.chip.data_path import DataPath
 from harness.chip.interrupts import PortInterrupts
 from harness.chip.link import Link
 from harness.chip.mailbox import Mailboxes
@@ -26,10 +27,8 @@ from harness.twin.vf import Vf
 from harness.uapi import ixgbe_pf, ixgbe_vf
 from harness.uapi.ixgbe_pf import (
     DMATXCTL_TE,
-    HLREG0_LPBK,
     MSCA_MDI_COMMAND,
     RAH_AV,
-    RXCTRL_RXEN,
     Ctrl,
     CtrlExt,
     Eicr,
@@ -78,7 +77,6 @@ class PhysicalFunction:
     ) -> None:
         self.number = number
         self._mac = mac
-        self._to_wire = to_wire
         self._placed = placed
         self.vfs_enabled = 0
         self.registers = Registers()
@@ -97,14 +95,14 @@ class PhysicalFunction:
         )
         Nvm(self.registers, image(mac))
         I2cBus(self.registers, Module())
+        self.path = DataPath(self, to_wire)
         own = OwnPool(self)
         parts = (self.memory, own, self.interrupts, self.statistics)
         self.receiver = Receiver(*parts, self.misbehaviour, ixgbe_pf.QUEUES)
-        self.transmitter = Transmitter(*parts, self._send_own, ixgbe_pf.QUEUES)
+        self.transmitter = Transmitter(*parts, self.path.send_own, ixgbe_pf.QUEUES)
         self._records = records
         self._pools = [Pool(self, index) for index in range(vfs)]
         self.vfs = [self._vf(pool) for pool in self._pools]
-        self._touched: set[int] = set()
         QueueRegisters(self)
         self._claim()
         self._load_defaults()
@@ -159,18 +157,11 @@ class PhysicalFunction:
 
     def receive(self, frame: memoryview) -> None:
         """Take a frame from the wire."""
-        if not (self.registers.held(Register.RXCTRL) & RXCTRL_RXEN and self.link.is_up):
-            return
-        if self.switch.is_too_long(frame):
-            self.statistics.oversized()
-            return
-        self._deliver(frame)
+        self.path.receive(frame)
 
     def settle(self) -> None:
         """Interrupt the driver of each queue that got frames."""
-        self.receiver.settle()
-        while self._touched:
-            self.vfs[self._touched.pop()].receiver.settle()
+        self.path.settle()
 
     def deliver_interrupts(self) -> float:
         """Send interrupts that are due; return in how many seconds the next one is, 0 for none."""
@@ -178,61 +169,10 @@ class PhysicalFunction:
         waits += [vf.interrupts.deliver() for vf in self.vfs[: self.vfs_enabled]]
         return min((wait for wait in waits if wait), default=0.0)
 
-    def _deliver(self, frame: memoryview) -> None:
-        if not self.switch.has_pools:
-            if self.switch.wanted_by_port(frame):
-                self.statistics.received(frame)
-                self.receiver.take(frame)
-            else:
-                self.statistics.filtered += 1
-            return
-        pools = self.switch.pools_for(frame)
-        if not pools:
-            self.statistics.filtered += 1
-            return
-        self.statistics.received(frame)
-        self._give(pools, frame)
-
-    def _give(self, pools: int, frame: memoryview) -> None:
-        own = self.switch.own_pool
-        while pools:
-            bit = pools & -pools
-            pools ^= bit
-            pool = bit.bit_length() - 1
-            if pool < self.vfs_enabled:
-                self.vfs[pool].receiver.take(frame)
-                self._touched.add(pool)
-            elif pool == own:
-                self.receiver.take(frame)
-
-    def _sender_of(self, pool: int) -> Callable[[list[Part]], bool]:
-        return lambda parts: self._send(parts, pool)
-
-    def _send_own(self, parts: list[Part]) -> bool:
-        return self._send(parts, self.switch.own_pool)
-
-    def _send(self, parts: list[Part], pool: int) -> bool:
-        if self.registers.held(Register.HLREG0) & HLREG0_LPBK:
-            self._deliver(memoryview(b"".join(parts)))
-            return True
-        pools, to_wire = 0, True
-        if self.switch.has_pools:
-            frame = memoryview(b"".join(parts))
-            pools, to_wire = self.switch.pools_from(frame, pool)
-            parts = [frame]
-            if pools:
-                self._give(pools, frame)
-        if not to_wire:
-            return True
-        if not self.link.is_up or not self._to_wire(parts):
-            return False
-        self.statistics.sent(bytes(parts[0][:6]), sum(map(len, parts)))
-        return True
-
     def _vf(self, pool: Pool) -> Vf:
         noted = self._records[pool.number].note_command if self._records else lambda _: None
         return Vf(
-            port=pool, send=self._sender_of(pool.number), erratum_35=True,
+            port=pool, send=self.path.sender_of(pool.number), erratum_35=True,
             configuration=VfConfig, queues=VF_QUEUES, commanded=noted,
         )  # fmt: skip
 

@@ -33,10 +33,6 @@ class Pool:
     def mailbox(self) -> VfEnd:
         return self._port.mailboxes.ends[self.number]
 
-    @property
-    def inserted_vlan(self) -> int:
-        return self._port.switch.inserted_tag(self.number)
-
     def links(self) -> int:
         return self._port.link.links()
 
@@ -44,9 +40,18 @@ class Pool:
         """Set VFLRE, by which the port's driver learns of it; the rest is the driver's to do."""
         self._port.mailboxes.vf_was_reset(self.number)
 
+    def tag(self, asked: int | None) -> int | None:
+        return self._port.switch.tag(self.number, asked)
+
     def lets_out(self, source: bytes, vlan: int | None) -> bool:
-        switch = self._port.switch
-        return switch.sends(self.number) and switch.lets_out(self.number, source, vlan)
+        """A frame that is held back as spoofed is counted by the port as well (SSVPC)."""
+        port = self._port
+        if not (port.is_transmitting and port.switch.sends(self.number)):
+            return False
+        if port.switch.lets_out(self.number, source, vlan):
+            return True
+        port.statistics.spoof_dropped(self.number)
+        return False
 
     def choose_queue(self, hashed: int) -> int:
         """Ref: 82599 datasheet, RSS with VMDq: PSRTYPE.RQPL bits of the table's entry count."""
@@ -68,22 +73,22 @@ class OwnPool:
     def mailbox(self) -> VfEnd:
         raise LookupError("a port has no mailbox of its own")
 
-    @property
-    def inserted_vlan(self) -> int:
-        switch = self._port.switch
-        return switch.inserted_tag(switch.own_pool) if switch.has_pools else 0
-
     def links(self) -> int:
         return self._port.link.links()
 
     def vf_was_reset(self) -> None:
         """Nobody resets the port but the port's driver."""
 
+    def tag(self, asked: int | None) -> int | None:
+        switch = self._port.switch
+        return switch.tag(switch.own_pool, asked) if switch.has_pools else asked
+
     def lets_out(self, source: bytes, vlan: int | None) -> bool:
         switch = self._port.switch
         if not self._port.is_transmitting:
             return False
-        return not switch.has_pools or switch.lets_out(switch.own_pool, source, vlan)
+        own = switch.own_pool
+        return not switch.has_pools or (switch.sends(own) and switch.lets_out(own, source, vlan))
 
     def choose_queue(self, hashed: int) -> int:
         """The entry of the table, of the pool's queues where there are pools."""

@@ -136,8 +136,7 @@ class Transmitter:
 
     def _emit(self, parts: list[Part], command: int, options: int, context: Context) -> None:
         """Put one frame onto the wire, or what it becomes: a frame for each segment."""
-        # VMVIR: the port's own tag, whatever the driver asks for; else the driver's, be it 0
-        tag = self._port.inserted_vlan or (context.vlan if command & TxCommand.VLE else None)
+        tag = self._port.tag(context.vlan if command & TxCommand.VLE else None)
         if not (options & _OFFLOADED or command & TxCommand.TSE) and tag is None:
             self._put(parts)
             return

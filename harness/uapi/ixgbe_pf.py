@@ -80,6 +80,7 @@ class Register(IntEnum):
     AUTOC2 = 0x042A8
     ANLP1 = 0x042B0
     RTTDQSEL = 0x04904
+    RTTBCNRM = 0x04980
     RTTBCNRC = 0x04984
     DMATXCTL = 0x04A80
     RXCSUM = 0x05000
@@ -137,6 +138,7 @@ class Row(Enum):
     PVFGOTC_MSB = (0x08404, 64, 8)
     QBTC_L = (0x08700, 16, 8)
     QBTC_H = (0x08704, 16, 8)
+    VMECM = (0x08790, 2, 4)
     VFTA = (0x0A000, 128, 4)
     RAL = (0x0A200, 128, 8)
     RAH = (0x0A204, 128, 8)
@@ -289,6 +291,9 @@ SPOOF_MACAS_MASK, SPOOF_VLANAS_SHIFT = 0xFF, 8
 HLREG0_JUMBOEN = 0x4
 HLREG0_LPBK = 0x8000
 MAXFRS_SHIFT = 16
+RTTBCNRC_RS_ENA, RTTBCNRC_RF_INT_SHIFT, RTTBCNRC_RF_MASK = 0x80000000, 14, 0x0FFFFFFF
+"""A queue's rate limiter is on; its factor: the link's rate by the queue's, in 2**14ths."""
+
 RXCTRL_RXEN = 0x1
 DMATXCTL_TE = 0x1
 MTQC_VT_ENA, MTQC_32VF, MTQC_64VF = 0x2, 0x8, 0x4
