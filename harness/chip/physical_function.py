@@ -12,6 +12,7 @@ from harness.chip.mailbox import Mailboxes
 from harness.chip.nvm import Nvm, image
 from harness.chip.pool import OwnPool, Pool
 from harness.chip.queues import QueueRegisters
+from harness.chip.rate import PoolRate, RateLimits
 from harness.chip.record import Record
 from harness.chip.registers import Registers
 from harness.chip.sfp import I2cBus, Module
@@ -103,7 +104,11 @@ class PhysicalFunction:
         self._records = records
         self._pools = [Pool(self, index) for index in range(vfs)]
         self.vfs = [self._vf(pool) for pool in self._pools]
-        QueueRegisters(self)
+        queues = QueueRegisters(self)
+        self.rates = RateLimits(self.registers, lambda: self.link.mbit, queues.transmit)
+        self.transmitter.rate = self.rates
+        for pool, vf in zip(self._pools, self.vfs, strict=True):
+            vf.transmitter.rate = PoolRate(self.rates, self._first_queue_of(pool.number))
         self._claim()
         self._load_defaults()
 
@@ -164,8 +169,11 @@ class PhysicalFunction:
         self.path.settle()
 
     def deliver_interrupts(self) -> float:
-        """Send interrupts that are due; return in how many seconds the next one is, 0 for none."""
-        waits = [self.interrupts.deliver(), self.link.settle()]
+        """Do what its time has come for; return in how many seconds the next is due, 0 for none.
+
+        These are frames of a queue with a rate limit, interrupts, and changes of the link.
+        """
+        waits = [self.rates.resume(), self.interrupts.deliver(), self.link.settle()]
         waits += [vf.interrupts.deliver() for vf in self.vfs[: self.vfs_enabled]]
         return min((wait for wait in waits if wait), default=0.0)
 
@@ -175,6 +183,9 @@ class PhysicalFunction:
             port=pool, send=self.path.sender_of(pool.number), erratum_35=True,
             configuration=VfConfig, queues=VF_QUEUES, commanded=noted,
         )  # fmt: skip
+
+    def _first_queue_of(self, pool: int) -> Callable[[], int]:
+        return lambda: pool * self.queues_per_pool
 
     def _claim(self) -> None:
         claim = self.registers.claim
@@ -215,6 +226,7 @@ class PhysicalFunction:
         self.switch.clear()
         self.receiver.clear()
         self.transmitter.clear()
+        self.rates.clear()
         self.interrupts.clear()
         self.mailboxes.port_resets()
         for vf in self.vfs[: self.vfs_enabled]:

@@ -52,6 +52,10 @@ class QueueRegisters:
         for number in range(_BLOCK):
             self._claim_counts(number)
 
+    def transmit(self, number: int) -> None:
+        """Send what there is in transmit queue *number* of the chip, whoever owns it."""
+        self._transmitter(number).run(self._queue(number, transmit=True))
+
     def _claim_block(
         self, base: int, first: int, register: QueueRegister, *, transmit: bool
     ) -> None:
@@ -92,7 +96,7 @@ class QueueRegisters:
             queue = self._queue(number, transmit=transmit)
             queue.write(register, value)
             if transmit and register in (QueueRegister.TAIL, QueueRegister.DCTL):
-                self._transmitter(number).run(queue)
+                self.transmit(number)
 
         return write
 
