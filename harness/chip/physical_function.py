@@ -229,7 +229,8 @@ class PhysicalFunction:
         self.rates.clear()
         self.interrupts.clear()
         self.mailboxes.port_resets()
-        for vf in self.vfs[: self.vfs_enabled]:
+        for pool, vf in zip(self._pools, self.vfs, strict=True):
+            pool.psrtype = 0
             vf.receiver.clear()
             vf.transmitter.clear()
 
@@ -241,8 +242,9 @@ class PhysicalFunction:
         if count:
             self._placed(self.vfs_enabled)
             return
-        for vf in self.vfs:
-            vf.reset()
+        for pool, vf in zip(self._pools, self.vfs, strict=True):
+            vf.reset()  # nobody is told: there is no VF any more
+            self.mailboxes.forget(pool.number)
             vf.memory.log = None
 
     def _master_changed(self) -> None:

@@ -37,8 +37,15 @@ class Pool:
         return self._port.link.links()
 
     def vf_was_reset(self) -> None:
-        """Set VFLRE, by which the port's driver learns of it; the rest is the driver's to do."""
-        self._port.mailboxes.vf_was_reset(self.number)
+        """Set VFLRE, by which the port's driver learns of it, and take its VFRE and VFTE away.
+
+        Those bits are cleared by the VF's reset, and ixgbe_set_vf_rx_tx sets them again once the VF
+        has said that it starts anew; filters are the driver's to take out (ixgbe_vf_reset_event).
+        """
+        port = self._port
+        if self.number < port.vfs_enabled:
+            port.switch.disable(self.number)
+            port.mailboxes.vf_was_reset(self.number)
 
     def tag(self, asked: int | None) -> int | None:
         return self._port.switch.tag(self.number, asked)

@@ -136,6 +136,12 @@ class Switch:
             return bool(self._vlan_members(vlan or 0) >> pool & 1)
         return True
 
+    def disable(self, pool: int) -> None:
+        """Let *pool* neither receive nor send until its port's driver enables it again."""
+        for row in (Row.VFRE, Row.VFTE):
+            place = row.at(pool >> 5)
+            self._registers.hold(place, self._held(place) & ~(1 << (pool & 31)))
+
     def sends(self, pool: int) -> bool:
         """Say whether *pool* may send at all (VFTE); every pool may while there are no pools."""
         return not self.has_pools or bool(self._enabled(Row.VFTE) >> pool & 1)
