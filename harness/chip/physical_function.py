@@ -11,6 +11,7 @@ from harness.chip.link import Link
 from harness.chip.mailbox import Mailboxes
 from harness.chip.nvm import Nvm, image
 from harness.chip.pool import OwnPool, Pool
+from harness.chip.queue_statistics import QueueStatistics
 from harness.chip.queues import QueueRegisters
 from harness.chip.rate import PoolRate, RateLimits
 from harness.chip.record import Record
@@ -105,6 +106,7 @@ class PhysicalFunction:
         self._pools = [Pool(self, index) for index in range(vfs)]
         self.vfs = [self._vf(pool) for pool in self._pools]
         queues = QueueRegisters(self)
+        self.queue_statistics = QueueStatistics(self.registers, queues.find)
         self.rates = RateLimits(self.registers, lambda: self.link.mbit, queues.transmit)
         self.transmitter.rate = self.rates
         for pool, vf in zip(self._pools, self.vfs, strict=True):
@@ -227,6 +229,7 @@ class PhysicalFunction:
         self.receiver.clear()
         self.transmitter.clear()
         self.rates.clear()
+        self.queue_statistics.clear()
         self.interrupts.clear()
         self.mailboxes.port_resets()
         for pool, vf in zip(self._pools, self.vfs, strict=True):

@@ -46,14 +46,12 @@ class PortStatistics:
         self._counts = dict.fromkeys((*_COUNTERS, *(low for low, _ in _BYTES)), 0)
         self.malformed = self.unsent = self.missed = self.spoofed = 0
         self.drops: Counter[str] = Counter()
-        self._missed_shown = 0
         self._held = registers.held
         for register in _COUNTERS:
             registers.claim(register, self._reader(register))
         for low, high in _BYTES:
             registers.claim(low, self._low_reader(low))
             registers.claim(high, self._high_reader(low))
-        registers.claim(Row.MPC.at(0), self._read_missed)
 
     def received(self, frame: memoryview) -> None:
         """Count a good frame from the wire, without its checksum."""
@@ -119,10 +117,6 @@ class PortStatistics:
             return (value & _MASK_36) >> 32
 
         return read
-
-    def _read_missed(self) -> int:
-        value, self._missed_shown = self.missed - self._missed_shown, self.missed
-        return value
 
 
 def _bin(bins: tuple[tuple[int, Register], ...], size: int) -> Register:

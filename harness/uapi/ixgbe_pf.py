@@ -122,6 +122,7 @@ class Row(Enum):
     EIAM_EX = (0x00AD0, 2, 4)
     MBVFICR = (0x00710, 4, 4)
     VFLREC = (0x00700, 2, 4)
+    RQSMR = (0x02300, 32, 4)
     RXPBSIZE = (0x03C00, 8, 4)
     MPC = (0x03FA0, 8, 4)
     PFMAILBOX = (0x04B00, 64, 4)
@@ -136,6 +137,7 @@ class Row(Enum):
     PVFGPTC = (0x08300, 64, 4)
     PVFGOTC_LSB = (0x08400, 64, 8)
     PVFGOTC_MSB = (0x08404, 64, 8)
+    TQSM = (0x08600, 32, 4)
     QBTC_L = (0x08700, 16, 8)
     QBTC_H = (0x08704, 16, 8)
     VMECM = (0x08790, 2, 4)
@@ -291,6 +293,8 @@ SPOOF_MACAS_MASK, SPOOF_VLANAS_SHIFT = 0xFF, 8
 HLREG0_JUMBOEN = 0x4
 HLREG0_LPBK = 0x8000
 MAXFRS_SHIFT = 16
+QDE_ENABLE, QDE_WRITE, QDE_IDX_MASK, QDE_IDX_SHIFT = 0x1, 0x10000, 0x7F00, 8
+SRRCTL_DROP_EN = 0x10000000
 RTTBCNRC_RS_ENA, RTTBCNRC_RF_INT_SHIFT, RTTBCNRC_RF_MASK = 0x80000000, 14, 0x0FFFFFFF
 """A queue's rate limiter is on; its factor: the link's rate by the queue's, in 2**14ths."""
 
