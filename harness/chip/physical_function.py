@@ -40,9 +40,6 @@ from harness.uapi.ixgbe_pf import (
 )
 from harness.uapi.vfio import PciRegion
 
-VF_QUEUES = 4
-"""Queues of a VF where the port has 32 pools; with 64 pools only the first two are the VF's."""
-
 _REGIONS: Mapping[int, int] = {
     PciRegion.BAR0: ixgbe_pf.BAR_BYTES,
     PciRegion(MSIX_BAR): ixgbe_vf.BAR_BYTES,
@@ -183,7 +180,7 @@ class PhysicalFunction:
         noted = self._records[pool.number].note_command if self._records else lambda _: None
         return Vf(
             port=pool, send=self.path.sender_of(pool.number), erratum_35=True,
-            configuration=VfConfig, queues=VF_QUEUES, commanded=noted,
+            configuration=VfConfig, queues=ixgbe_pf.VF_QUEUES, commanded=noted,
         )  # fmt: skip
 
     def _first_queue_of(self, pool: int) -> Callable[[], int]:

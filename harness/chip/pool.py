@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.chip.mailbox import VfEnd
+from harness.uapi.ixgbe_pf import QUEUES, VF_QUEUES
 from harness.uapi.ixgbe_vf import PSRTYPE_RQPL_SHIFT
 
 if TYPE_CHECKING:
@@ -61,8 +62,13 @@ class Pool:
         return False
 
     def choose_queue(self, hashed: int) -> int:
-        """Ref: 82599 datasheet, RSS with VMDq: PSRTYPE.RQPL bits of the table's entry count."""
-        return self._port.table_entry(hashed) & (1 << (self.psrtype >> PSRTYPE_RQPL_SHIFT)) - 1
+        """As many bits of the table's entry count as PSRTYPE.RQPL says, of queues that a VF has.
+
+        Ref: 82599 datasheet, RSS with VMDq.
+        """
+        port = self._port
+        entry = port.table_entry(hashed) & (1 << (self.psrtype >> PSRTYPE_RQPL_SHIFT)) - 1
+        return entry % min(port.queues_per_pool, VF_QUEUES)
 
 
 class OwnPool:
@@ -100,11 +106,9 @@ class OwnPool:
     def choose_queue(self, hashed: int) -> int:
         """The entry of the table, of the pool's queues where there are pools."""
         port, switch = self._port, self._port.switch
-        if not port.spreads:
-            return switch.own_pool * port.queues_per_pool if switch.has_pools else 0
         entry = port.table_entry(hashed)
         if not switch.has_pools:
             return entry
         own = switch.own_pool
         bits = port.split_type(own) >> PSRTYPE_RQPL_SHIFT
-        return own * port.queues_per_pool + (entry & (1 << bits) - 1)
+        return (own * port.queues_per_pool + (entry & (1 << bits) - 1)) % QUEUES

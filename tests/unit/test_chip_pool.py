@@ -13,6 +13,7 @@ from vf_of_port import PortVf, mac_of, vf_of
 from vf_rings import frame_of
 
 from harness.uapi.ixgbe_pf import VMVIR_VLANA_NEVER, Register, Row
+from harness.uapi.ixgbe_vf import Register as VfRegister
 from harness.uapi.ixgbe_vf import RxStatus, TxCommand
 
 RS_VLE = TxCommand.RS | TxCommand.VLE
@@ -166,3 +167,38 @@ def test_the_ports_own_tags_are_as_its_driver_asks(port: Port) -> None:
     port.tx[0].put_context(vlan=9)
     port.tx[0].send(own, command=RS_VLE)
     assert port.sent == [tagged(own, 9)]
+
+
+# --- queues ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("vfs", "queues"), [(4, 4), (40, 2)])
+def test_no_setting_of_a_vf_leads_beyond_its_queues(vfs: int, queues: int) -> None:
+    """RQPL asks for up to 128 queues, and the table has entries up to 15."""
+    with port_of_chip(40) as port:
+        port.start(vfs=vfs, queues=2)
+        for index in range(Row.RETA.count):
+            port.write(Row.RETA.at(index), 0x0F0E0D0C)
+        function = port.chip.vfs[0]
+        pool = port.chip.vfs[0].receiver._port
+        chosen = set()
+        for bits in range(8):
+            function.write(VfRegister.VFPSRTYPE, bits << 29)
+            chosen |= {pool.choose_queue(hashed) for hashed in range(128)}
+        assert chosen == set(range(queues))
+
+
+def test_frames_are_spread_over_as_many_queues_as_the_vf_asks_for(port: Port) -> None:
+    for index in range(Row.RETA.count):
+        port.write(Row.RETA.at(index), 0x03020100)
+    pool = port.chip.vfs[0].receiver._port
+    for bits, queues in ((0, 1), (1, 2), (2, 4)):
+        port.chip.vfs[0].write(VfRegister.VFPSRTYPE, bits << 29)
+        assert {pool.choose_queue(hashed) for hashed in range(8)} == set(range(queues))
+
+
+def test_the_ports_own_frames_never_leave_its_queues(port: Port) -> None:
+    """Between two writes of its driver VT_CTL has pools and GCR_EXT has no mode for them yet."""
+    port.write(Register.GCR_EXT, 0)
+    port.hear(frame(PORT_MAC, PEER_MAC))
+    assert port.chip.statistics.missed == 1
