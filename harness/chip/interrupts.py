@@ -11,7 +11,7 @@ import time
 from harness.chip.registers import Registers
 from harness.twin.memory import Gate
 from harness.twin.vectors import Vectors
-from harness.uapi.ixgbe_pf import VECTORS, Register, Row
+from harness.uapi.ixgbe_pf import GPIE_EIAME, GPIE_OCD, VECTORS, Register, Row
 from harness.uapi.ixgbe_vf import EITR_INTERVAL_MASK, EITR_NS, IVAR_VALID, IVAR_VECTOR
 
 _QUEUE_CAUSES = 0xFFFF
@@ -25,6 +25,10 @@ class PortInterrupts(Vectors):
     A queue's cause is the bit of the vector that IVAR gives to the queue, 64 of them (EIMS_EX);
     EICR's low half shows the first 16.  Every other cause is a bit of EICR's upper half, and goes
     out by the vector in IVAR_MISC.  No message is sent while the *gate* is shut.
+
+    A message goes out for each time that a cause is set, once that is enabled: a cause that comes
+    while its vector is masked waits for the mask.  With it the cause is cleared, where EIAC says so
+    (always of vectors from 16 on), and masked, where EIAM does and GPIE.EIAME is set.
     """
 
     def __init__(self, registers: Registers, gate: Gate) -> None:
@@ -45,23 +49,22 @@ class PortInterrupts(Vectors):
     def clear(self) -> None:
         """What a reset of the port does; vectors stay where they lead, and masked as they are."""
         self.forget_pending()
-        self._due = self._enabled = 0  # a bit for each vector
+        self._causes = self._due = self._enabled = 0  # a bit for each vector
         self._others = self._others_due = self._others_enabled = 0
 
     def cause(self, queue: int, *, transmit: bool) -> None:
         """Queue number *queue* of the chip has something for its driver."""
         value = self._registers.held(Row.IVAR.at(queue >> 1))
         entry = value >> (16 * (queue & 1) + 8 * transmit) & 0xFF
-        if entry & IVAR_VALID:
-            self._due |= 1 << (entry & IVAR_VECTOR)
-            self.deliver()
+        vector = entry & IVAR_VECTOR
+        if entry & IVAR_VALID and vector < VECTORS:
+            self._set(1 << vector)
 
     def set_causes(self, value: int) -> None:
         """Set causes as EICS does: bits of `Eicr`, and of the first vectors."""
-        self._due |= value & _QUEUE_CAUSES
         self._others |= value & _OTHER_CAUSES
         self._others_due |= value & _OTHER_CAUSES
-        self.deliver()
+        self._set(value & _QUEUE_CAUSES)
 
     def deliver(self) -> float:
         """Send what is due; for how many seconds the next must wait, 0 if none does."""
@@ -84,23 +87,32 @@ class PortInterrupts(Vectors):
             self._send(vector, bit)
         return wait_ns / 1e9
 
+    def _set(self, vectors: int) -> None:
+        self._causes |= vectors
+        self._due |= vectors
+        self.deliver()
+
     def _send(self, vector: int, bit: int) -> None:
         held = self._registers.held
         self._due &= ~bit
+        self._causes &= ~(bit & (held(Register.EIAC) & _QUEUE_CAUSES | ~_QUEUE_CAUSES))
         masks = held(Row.EIAM_EX.at(vector >> 5)) << 32 * (vector >> 5)
-        if (masks | held(Register.EIAM) & _QUEUE_CAUSES) & bit:
+        masks_itself = bool(held(Register.GPIE) & GPIE_EIAME)
+        if masks_itself and (masks | held(Register.EIAM) & _QUEUE_CAUSES) & bit:
             self._enabled &= ~bit
         if vector == self._other_vector:
             sent = self._others_due & self._others_enabled
             self._others_due &= ~sent
             self._others &= ~(sent & held(Register.EIAC))
-            self._others_enabled &= ~(sent & held(Register.EIAM))
+            if masks_itself:
+                self._others_enabled &= ~(sent & held(Register.EIAM))
         self.trigger(vector)
 
     @property
     def _other_vector(self) -> int | None:
         entry = self._registers.held(Register.IVAR_MISC) >> 8 & 0xFF
-        return entry & IVAR_VECTOR if entry & IVAR_VALID else None
+        vector = entry & IVAR_VECTOR
+        return vector if entry & IVAR_VALID and vector < VECTORS else None
 
     def _interval_ns(self, vector: int) -> int:
         low = Row.EITR.count
@@ -108,14 +120,17 @@ class PortInterrupts(Vectors):
         return (self._registers.held(at) & EITR_INTERVAL_MASK) * EITR_NS
 
     def _causes_now(self) -> int:
-        return self._others | self._due & _QUEUE_CAUSES
+        return self._others | self._causes & _QUEUE_CAUSES
 
     def _read_and_clear(self) -> int:
+        """EICR; with GPIE.OCD the causes of queues are not cleared by that."""
         value = self._causes_now()
-        self._clear_causes(value)
+        kept = _QUEUE_CAUSES if self._registers.held(Register.GPIE) & GPIE_OCD else 0
+        self._clear_causes(value & ~kept)
         return value
 
     def _clear_causes(self, value: int) -> None:
+        self._causes &= ~(value & _QUEUE_CAUSES)
         self._due &= ~(value & _QUEUE_CAUSES)
         self._others &= ~value
         self._others_due &= ~value
@@ -134,8 +149,7 @@ class PortInterrupts(Vectors):
         self._others_enabled &= ~value
 
     def _set_vectors(self, half: int, value: int) -> None:
-        self._due |= value << 32 * half
-        self.deliver()
+        self._set(value << 32 * half)
 
     def _enable_vectors(self, half: int, value: int) -> None:
         self._enabled |= value << 32 * half

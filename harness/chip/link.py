@@ -54,16 +54,19 @@ class Link:
         """Return what LINKS reads, and VFLINKS of every VF."""
         return Links.UP | LINK_OF_MBIT[self.mbit] if self.is_up else 0
 
-    def plug(self, cable: bool, mbit: int) -> None:
-        """Put the cable in or out.  Raises ValueError for a speed that an 82599 has not."""
+    def plug(self, cable: bool, mbit: int, *, trained: bool = False) -> None:
+        """Put the cable in or out; with *trained* the link needs no time.
+
+        Raises ValueError for a speed that an 82599 has not.
+        """
         if mbit not in LINK_OF_MBIT:
             raise ValueError(f"an 82599 has no link of {mbit} Mbit/s")
         self._cable, self.mbit = cable, mbit
-        self.train()
+        self.train(0.0 if trained else TRAINING_SECONDS)
 
-    def train(self) -> None:
+    def train(self, seconds: float = TRAINING_SECONDS) -> None:
         """Begin anew: the link is down until training is over."""
-        self._trained_ns = time.monotonic_ns() + int(TRAINING_SECONDS * 1e9)
+        self._trained_ns = time.monotonic_ns() + int(seconds * 1e9)
         self.settle()
 
     def settle(self) -> float:

@@ -21,7 +21,7 @@ class VfEnd:
     def __init__(self, told: Callable[[int], None]) -> None:
         self._told = told
         self.words = [0] * MAILBOX_WORDS
-        self.status = 0
+        self.status = int(Mailbox.RSTI)
         """VFMAILBOX as it is; PFU and VFU are shared with the port's end."""
 
     def read_word(self, index: int) -> int:
@@ -64,6 +64,8 @@ class Mailboxes:
         self.ends = [VfEnd(self._told_by(number)) for number in range(POOLS)]
         self.silent = False
         """Whether the port never hears a VF: what a chip that misbehaves does."""
+        self.loses_resets = False
+        """Whether the port never learns of a VF's function level reset: another fault."""
         self._causes = [0] * Row.MBVFICR.count
         self._resets = [0, 0]
         registers.claim_row(Row.PFMAILBOX, self._read_status, self._write_status)
@@ -76,12 +78,21 @@ class Mailboxes:
     def vf_was_reset(self, number: int) -> None:
         """Set the VF's bit in VFLRE: it had a function level reset."""
         self.ends[number].clear()
-        self._resets[number >> 5] |= 1 << (number & 31)
-        self._interrupt()
+        if not self.loses_resets:
+            self._resets[number >> 5] |= 1 << (number & 31)
+            self._interrupt()
+
+    def forget(self, number: int) -> None:
+        """Drop what a VF said that is there no more: its port's driver has disabled it."""
+        self.ends[number].clear()
+        self._resets[number >> 5] &= ~(1 << (number & 31))
+        index, bit = divmod(number, _PER_REGISTER)
+        self._causes[index] &= ~(0x10001 << bit)
 
     def port_resets(self) -> None:
         """Tell all VFs that the port is in reset (RSTI), and forget what was said."""
         self._causes[:] = [0] * len(self._causes)
+        self._resets[:] = [0, 0]
         for end in self.ends:
             end.status = int(Mailbox.RSTI)
             end.words[:] = [0] * MAILBOX_WORDS

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from harness.chip.configuration import MSIX_BAR, Disguise, PortConfig, VfConfig
+from harness.chip.data_path import DataPath
 from harness.chip.interrupts import PortInterrupts
 from harness.chip.link import Link
 from harness.chip.mailbox import Mailboxes
 from harness.chip.nvm import Nvm, image
 from harness.chip.pool import OwnPool, Pool
+from harness.chip.queue_statistics import QueueStatistics
 from harness.chip.queues import QueueRegisters
+from harness.chip.rate import PoolRate, RateLimits
 from harness.chip.record import Record
 from harness.chip.registers import Registers
 from harness.chip.sfp import I2cBus, Module
@@ -26,10 +29,8 @@ from harness.twin.vf import Vf
 from harness.uapi import ixgbe_pf, ixgbe_vf
 from harness.uapi.ixgbe_pf import (
     DMATXCTL_TE,
-    HLREG0_LPBK,
     MSCA_MDI_COMMAND,
     RAH_AV,
-    RXCTRL_RXEN,
     Ctrl,
     CtrlExt,
     Eicr,
@@ -38,9 +39,6 @@ from harness.uapi.ixgbe_pf import (
     Row,
 )
 from harness.uapi.vfio import PciRegion
-
-VF_QUEUES = 4
-"""Queues of a VF where the port has 32 pools; with 64 pools only the first two are the VF's."""
 
 _REGIONS: Mapping[int, int] = {
     PciRegion.BAR0: ixgbe_pf.BAR_BYTES,
@@ -79,7 +77,6 @@ class PhysicalFunction:
     ) -> None:
         self.number = number
         self._mac = mac
-        self._to_wire = to_wire
         self._placed = placed
         self.vfs_enabled = 0
         self.registers = Registers()
@@ -103,15 +100,20 @@ class PhysicalFunction:
         )
         Nvm(self.registers, image(mac))
         I2cBus(self.registers, Module())
+        self.path = DataPath(self, to_wire)
         own = OwnPool(self)
         parts = (self.memory, own, self.interrupts, self.statistics)
         self.receiver = Receiver(*parts, self.misbehaviour, ixgbe_pf.QUEUES)
-        self.transmitter = Transmitter(*parts, self._send_own, ixgbe_pf.QUEUES)
+        self.transmitter = Transmitter(*parts, self.path.send_own, ixgbe_pf.QUEUES)
         self._records = records
         self._pools = [Pool(self, index) for index in range(vfs)]
         self.vfs = [self._vf(pool) for pool in self._pools]
-        self._touched: set[int] = set()
-        QueueRegisters(self)
+        queues = QueueRegisters(self)
+        self.queue_statistics = QueueStatistics(self.registers, queues.find)
+        self.rates = RateLimits(self.registers, lambda: self.link.mbit, queues.transmit)
+        self.transmitter.rate = self.rates
+        for pool, vf in zip(self._pools, self.vfs, strict=True):
+            vf.transmitter.rate = PoolRate(self.rates, self._first_queue_of(pool.number))
         self._claim()
         self._load_defaults()
 
@@ -170,82 +172,30 @@ class PhysicalFunction:
 
     def receive(self, frame: memoryview) -> None:
         """Take a frame from the wire."""
-        if not (self.registers.held(Register.RXCTRL) & RXCTRL_RXEN and self.link.is_up):
-            return
-        if self.switch.is_too_long(frame):
-            self.statistics.oversized()
-            return
-        self._deliver(frame)
+        self.path.receive(frame)
 
     def settle(self) -> None:
         """Interrupt the driver of each queue that got frames."""
-        self.receiver.settle()
-        while self._touched:
-            self.vfs[self._touched.pop()].receiver.settle()
+        self.path.settle()
 
     def deliver_interrupts(self) -> float:
-        """Send interrupts that are due; return in how many seconds the next one is, 0 for none."""
-        waits = [self.interrupts.deliver(), self.link.settle()]
+        """Do what its time has come for; return in how many seconds the next is due, 0 for none.
+
+        These are frames of a queue with a rate limit, interrupts, and changes of the link.
+        """
+        waits = [self.rates.resume(), self.interrupts.deliver(), self.link.settle()]
         waits += [vf.interrupts.deliver() for vf in self.vfs[: self.vfs_enabled]]
         return min((wait for wait in waits if wait), default=0.0)
-
-    def _deliver(self, frame: memoryview) -> None:
-        if not self.switch.has_pools:
-            if self.switch.wanted_by_port(frame):
-                self.statistics.received(frame)
-                self.receiver.take(frame)
-            else:
-                self.statistics.filtered += 1
-            return
-        pools = self.switch.pools_for(frame)
-        if not pools:
-            self.statistics.filtered += 1
-            return
-        self.statistics.received(frame)
-        self._give(pools, frame)
-
-    def _give(self, pools: int, frame: memoryview) -> None:
-        own = self.switch.own_pool
-        while pools:
-            bit = pools & -pools
-            pools ^= bit
-            pool = bit.bit_length() - 1
-            if pool < self.vfs_enabled:
-                self.vfs[pool].receiver.take(frame)
-                self._touched.add(pool)
-            elif pool == own:
-                self.receiver.take(frame)
-
-    def _sender_of(self, pool: int) -> Callable[[list[Part]], bool]:
-        return lambda parts: self._send(parts, pool)
-
-    def _send_own(self, parts: list[Part]) -> bool:
-        return self._send(parts, self.switch.own_pool)
-
-    def _send(self, parts: list[Part], pool: int) -> bool:
-        if self.registers.held(Register.HLREG0) & HLREG0_LPBK:
-            self._deliver(memoryview(b"".join(parts)))
-            return True
-        pools, to_wire = 0, True
-        if self.switch.has_pools:
-            frame = memoryview(b"".join(parts))
-            pools, to_wire = self.switch.pools_from(frame, pool)
-            parts = [frame]
-            if pools:
-                self._give(pools, frame)
-        if not to_wire:
-            return True
-        if not self.link.is_up or not self._to_wire(parts):
-            return False
-        self.statistics.sent(bytes(parts[0][:6]), sum(map(len, parts)))
-        return True
 
     def _vf(self, pool: Pool) -> Vf:
         noted = self._records[pool.number].note_command if self._records else lambda _: None
         return Vf(
-            port=pool, send=self._sender_of(pool.number), erratum_35=True,
-            configuration=VfConfig, queues=VF_QUEUES, commanded=noted,
+            port=pool, send=self.path.sender_of(pool.number), erratum_35=True,
+            configuration=VfConfig, queues=ixgbe_pf.VF_QUEUES, commanded=noted,
         )  # fmt: skip
+
+    def _first_queue_of(self, pool: int) -> Callable[[], int]:
+        return lambda: pool * self.queues_per_pool
 
     def _claim(self) -> None:
         claim = self.registers.claim
@@ -286,9 +236,12 @@ class PhysicalFunction:
         self.switch.clear()
         self.receiver.clear()
         self.transmitter.clear()
+        self.rates.clear()
+        self.queue_statistics.clear()
         self.interrupts.clear()
         self.mailboxes.port_resets()
-        for vf in self.vfs[: self.vfs_enabled]:
+        for pool, vf in zip(self._pools, self.vfs, strict=True):
+            pool.psrtype = 0
             vf.receiver.clear()
             vf.transmitter.clear()
 
@@ -300,8 +253,11 @@ class PhysicalFunction:
         if count:
             self._placed(self.vfs_enabled)
             return
-        for vf in self.vfs:
-            vf.reset()
+        for pool, vf in zip(self._pools, self.vfs, strict=True):
+            vf.reset()  # nobody is told: there is no VF any more
+            vf.receiver.clear()
+            vf.transmitter.clear()
+            self.mailboxes.forget(pool.number)
             vf.memory.log = None
 
     def _master_changed(self) -> None:

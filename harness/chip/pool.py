@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.chip.mailbox import VfEnd
+from harness.uapi.ixgbe_pf import QUEUES, VF_QUEUES
 from harness.uapi.ixgbe_vf import PSRTYPE_RQPL_SHIFT
 
 if TYPE_CHECKING:
@@ -33,24 +34,41 @@ class Pool:
     def mailbox(self) -> VfEnd:
         return self._port.mailboxes.ends[self.number]
 
-    @property
-    def inserted_vlan(self) -> int:
-        return self._port.switch.inserted_tag(self.number)
-
     def links(self) -> int:
         return self._port.link.links()
 
     def vf_was_reset(self) -> None:
-        """Set VFLRE, by which the port's driver learns of it; the rest is the driver's to do."""
-        self._port.mailboxes.vf_was_reset(self.number)
+        """Set VFLRE, by which the port's driver learns of it, and take its VFRE and VFTE away.
+
+        Those bits are cleared by the VF's reset, and ixgbe_set_vf_rx_tx sets them again once the VF
+        has said that it starts anew; filters are the driver's to take out (ixgbe_vf_reset_event).
+        """
+        port = self._port
+        if self.number < port.vfs_enabled:
+            port.switch.disable(self.number)
+            port.mailboxes.vf_was_reset(self.number)
+
+    def tag(self, asked: int | None) -> int | None:
+        return self._port.switch.tag(self.number, asked)
 
     def lets_out(self, source: bytes, vlan: int | None) -> bool:
-        switch = self._port.switch
-        return switch.sends(self.number) and switch.lets_out(self.number, source, vlan)
+        """A frame that is held back as spoofed is counted by the port as well (SSVPC)."""
+        port = self._port
+        if not (port.is_transmitting and port.switch.sends(self.number)):
+            return False
+        if port.switch.lets_out(self.number, source, vlan):
+            return True
+        port.statistics.spoof_dropped(self.number)
+        return False
 
     def choose_queue(self, hashed: int) -> int:
-        """Ref: 82599 datasheet, RSS with VMDq: PSRTYPE.RQPL bits of the table's entry count."""
-        return self._port.table_entry(hashed) & (1 << (self.psrtype >> PSRTYPE_RQPL_SHIFT)) - 1
+        """As many bits of the table's entry count as PSRTYPE.RQPL says, of queues that a VF has.
+
+        Ref: 82599 datasheet, RSS with VMDq.
+        """
+        port = self._port
+        entry = port.table_entry(hashed) & (1 << (self.psrtype >> PSRTYPE_RQPL_SHIFT)) - 1
+        return entry % min(port.queues_per_pool, VF_QUEUES)
 
 
 class OwnPool:
@@ -68,31 +86,29 @@ class OwnPool:
     def mailbox(self) -> VfEnd:
         raise LookupError("a port has no mailbox of its own")
 
-    @property
-    def inserted_vlan(self) -> int:
-        switch = self._port.switch
-        return switch.inserted_tag(switch.own_pool) if switch.has_pools else 0
-
     def links(self) -> int:
         return self._port.link.links()
 
     def vf_was_reset(self) -> None:
         """Nobody resets the port but the port's driver."""
 
+    def tag(self, asked: int | None) -> int | None:
+        switch = self._port.switch
+        return switch.tag(switch.own_pool, asked) if switch.has_pools else asked
+
     def lets_out(self, source: bytes, vlan: int | None) -> bool:
         switch = self._port.switch
         if not self._port.is_transmitting:
             return False
-        return not switch.has_pools or switch.lets_out(switch.own_pool, source, vlan)
+        own = switch.own_pool
+        return not switch.has_pools or (switch.sends(own) and switch.lets_out(own, source, vlan))
 
     def choose_queue(self, hashed: int) -> int:
         """The entry of the table, of the pool's queues where there are pools."""
         port, switch = self._port, self._port.switch
-        if not port.spreads:
-            return switch.own_pool * port.queues_per_pool if switch.has_pools else 0
         entry = port.table_entry(hashed)
         if not switch.has_pools:
             return entry
         own = switch.own_pool
         bits = port.split_type(own) >> PSRTYPE_RQPL_SHIFT
-        return own * port.queues_per_pool + (entry & (1 << bits) - 1)
+        return (own * port.queues_per_pool + (entry & (1 << bits) - 1)) % QUEUES

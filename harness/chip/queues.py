@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 64
 _ALIASED = 16
+_32_BITS, _36_BITS = (1 << 32) - 1, (1 << 36) - 1
 
 
 class QueueRegisters:
@@ -51,6 +52,20 @@ class QueueRegisters:
                 )
         for number in range(_BLOCK):
             self._claim_counts(number)
+
+    def find(self, number: int, transmit: bool) -> Queue:
+        """Return queue *number* of the chip, a VF's or the port's own."""
+        port = self._port
+        pool, index = divmod(number, port.queues_per_pool)
+        if port.switch.has_pools and pool < port.vfs_enabled:
+            vf = port.vfs[pool]
+            queues = vf.transmitter.queues if transmit else vf.receiver.queues
+            return queues[index % len(queues)]
+        return (port.transmitter.queues if transmit else port.receiver.queues)[number]
+
+    def transmit(self, number: int) -> None:
+        """Send what there is in transmit queue *number* of the chip, whoever owns it."""
+        self._transmitter(number).run(self.find(number, True))
 
     def _claim_block(
         self, base: int, first: int, register: QueueRegister, *, transmit: bool
@@ -78,32 +93,24 @@ class QueueRegisters:
         def read() -> int:
             if vf >= len(self._port.vfs):
                 return 0
-            return int(getattr(self._port.vfs[vf].statistics, name)) >> shift & 0xFFFFFFFF
+            count = int(getattr(self._port.vfs[vf].statistics, name))
+            return (count & _36_BITS) >> shift & _32_BITS
 
         return read
 
     def _reader(self, number: int, register: QueueRegister, *, transmit: bool) -> Callable[[], int]:
-        return lambda: self._queue(number, transmit=transmit).read(register)
+        return lambda: self.find(number, transmit).read(register)
 
     def _writer(
         self, number: int, register: QueueRegister, *, transmit: bool
     ) -> Callable[[int], None]:
         def write(value: int) -> None:
-            queue = self._queue(number, transmit=transmit)
+            queue = self.find(number, transmit)
             queue.write(register, value)
             if transmit and register in (QueueRegister.TAIL, QueueRegister.DCTL):
-                self._transmitter(number).run(queue)
+                self.transmit(number)
 
         return write
-
-    def _queue(self, number: int, *, transmit: bool) -> Queue:
-        port = self._port
-        pool, index = divmod(number, port.queues_per_pool)
-        if port.switch.has_pools and pool < port.vfs_enabled:
-            vf = port.vfs[pool]
-            queues = vf.transmitter.queues if transmit else vf.receiver.queues
-            return queues[index % len(queues)]
-        return (port.transmitter.queues if transmit else port.receiver.queues)[number]
 
     def _transmitter(self, number: int) -> Transmitter:
         port = self._port

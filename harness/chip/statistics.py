@@ -6,6 +6,8 @@ Byte counters have 36 bits in two registers, and reading the upper one clears bo
 
 from __future__ import annotations
 
+from collections import Counter
+
 from harness.chip.registers import Read, Registers
 from harness.uapi.ixgbe_pf import Register, Row
 from harness.uapi.ixgbe_vf import CHECKSUM_BYTES
@@ -34,20 +36,22 @@ _BROADCAST = b"\xff" * 6
 class PortStatistics:
     """Counts at the wire's side of a port, and of what the port dropped.
 
-    What no register tells stands beside: frames that no pool wanted (*filtered*), that were not
-    sent (*malformed*, *unsent*), and that found no descriptor (*missed*, MPC's).
+    What no register tells stands beside: frames that were not sent (*malformed*, *unsent*), that
+    found no descriptor (*missed*), and *drops* of frames from the wire by their cause.  The causes:
+    ``link`` is down, the port does not ``receive``, nobody has the ``address`` or is in the
+    ``vlan``, the ``pool`` is disabled, and ``length``.
     """
 
     def __init__(self, registers: Registers) -> None:
         self._counts = dict.fromkeys((*_COUNTERS, *(low for low, _ in _BYTES)), 0)
-        self.filtered = self.malformed = self.unsent = self.missed = self.spoofed = 0
-        self._missed_shown = 0
+        self.malformed = self.unsent = self.missed = self.spoofed = 0
+        self.drops: Counter[str] = Counter()
+        self._held = registers.held
         for register in _COUNTERS:
             registers.claim(register, self._reader(register))
         for low, high in _BYTES:
             registers.claim(low, self._low_reader(low))
             registers.claim(high, self._high_reader(low))
-        registers.claim(Row.MPC.at(0), self._read_missed)
 
     def received(self, frame: memoryview) -> None:
         """Count a good frame from the wire, without its checksum."""
@@ -61,10 +65,16 @@ class PortStatistics:
         if frame[0] & 1:
             counts[Register.BPRC if frame[:6] == _BROADCAST else Register.MPRC] += 1
 
-    def oversized(self) -> None:
-        """Count a frame that is longer than the port takes."""
+    def drop(self, cause: str) -> None:
+        """Count a frame that went nowhere; no register of the chip's tells of it."""
+        self.drops[cause] += 1
+
+    def oversized(self, frame: memoryview) -> None:
+        """Count a frame that passed the filters, and is longer than the port takes."""
+        self.drop("length")
         self._counts[Register.ROC] += 1
         self._counts[Register.TPR] += 1
+        self._counts[Register.TORL] += len(frame) + CHECKSUM_BYTES
 
     def sent(self, head: bytes, length: int) -> None:
         """Count a frame of *length* bytes that went to the wire; *head* is how it begins."""
@@ -77,10 +87,11 @@ class PortStatistics:
         if head[0] & 1:
             counts[Register.BPTC if head[:6] == _BROADCAST else Register.MPTC] += 1
 
-    def spoof_dropped(self) -> None:
-        """Count a frame that the anti-spoofing of a pool held back."""
+    def spoof_dropped(self, pool: int) -> None:
+        """Count a frame that the anti-spoofing of *pool* held back, if VMECM says so."""
         self.spoofed += 1
-        self._counts[Register.SSVPC] += 1
+        if self._held(Row.VMECM.at(pool >> 5)) >> (pool & 31) & 1:
+            self._counts[Register.SSVPC] += 1
 
     # As a receiver and a transmitter count what they did for the port itself.
 
@@ -106,10 +117,6 @@ class PortStatistics:
             return (value & _MASK_36) >> 32
 
         return read
-
-    def _read_missed(self) -> int:
-        value, self._missed_shown = self.missed - self._missed_shown, self.missed
-        return value
 
 
 def _bin(bins: tuple[tuple[int, Register], ...], size: int) -> Register:

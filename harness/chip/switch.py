@@ -26,6 +26,7 @@ from harness.uapi.ixgbe_pf import (
     VLVF_VIEN,
     VLVF_VLANID_MASK,
     VMVIR_VLANA_DEFAULT,
+    VMVIR_VLANA_NEVER,
     VT_CTL_POOL_MASK,
     VT_CTL_POOL_SHIFT,
     Fctrl,
@@ -41,6 +42,10 @@ _STANDARD_BYTES = 1518
 _TAGGED_BYTES = 18
 _TABLES = (Row.RAL, Row.RAH, Row.VMOLR, Row.VLVF, Row.VLVFB)
 """Registers that are read into dictionaries, since a frame asks for them many times."""
+
+_32_BITS = 0xFFFFFFFF
+_KEPT = {Row.RAH: RAH_AV | 0xFFFF}
+"""The bits that a register keeps, where these are not all; ixgbe_ethtool.c, reg_test_82599."""
 
 
 def tag_of(frame: memoryview) -> int | None:
@@ -86,80 +91,116 @@ class Switch:
         room = TAG_BYTES if tag_of(frame) is not None else 0
         return len(frame) + CHECKSUM_BYTES > largest + room
 
-    def wanted_by_port(self, frame: memoryview) -> bool:
-        """Say whether a port without pools takes a frame from the wire."""
-        mac, control = bytes(frame[:6]), self._held(Register.FCTRL)
-        if not self._passes_vlan_table(tag_of(frame)):
-            return False
-        if mac == _BROADCAST:
-            return bool(control & Fctrl.BAM)
-        if mac[0] & 1:
-            return bool(control & Fctrl.MPE) or self._in_multicast_table(mac)
-        return bool(control & Fctrl.UPE) or self._exact(mac) is not None
+    def passes(self, frame: memoryview) -> bool:
+        """Say whether a frame from the wire passes the port's filters of addresses and VLANs."""
+        return self._passes_addresses(bytes(frame[:6])) and self._passes_vlan_table(tag_of(frame))
 
     def pools_for(self, frame: memoryview) -> int:
         """Return the pools that a frame from the wire goes to."""
-        mac, tag = bytes(frame[:6]), tag_of(frame)
-        if not self._passes_vlan_table(tag):
-            return 0
-        pools = self._pools_by_address(mac)
-        control = self._held(Register.FCTRL)
-        accepted = pools is not None or control & Fctrl.UPE or (mac[0] & 1 and control & Fctrl.MPE)
-        if not accepted:
-            return 0
-        kept = self._by_vlan(pools or 0, tag)
-        if not kept and not self._held(Register.VT_CTL) & VtCtl.DIS_DEFPL:
-            kept = 1 << self.own_pool
-        if kept and not self._held(Register.VT_CTL) & VtCtl.REPLEN:
-            kept &= -kept
-        return self._leaked(kept) & self._enabled(Row.VFRE)
+        return self._leaked(self._pools_for(frame)) & self._enabled(Row.VFRE)
+
+    def cause(self, frame: memoryview) -> str:
+        """Say what kept a frame of the wire out: see `PortStatistics`."""
+        if not self._passes_addresses(bytes(frame[:6])):
+            return "address"
+        return "pool" if self.has_pools and self._pools_for(frame) else "vlan"
 
     def pools_from(self, frame: memoryview, source: int) -> tuple[int, bool]:
         """Return the pools that a pool's frame is looped back to, and whether the wire gets it.
 
-        An exact match keeps a frame from the wire; without loopback all go there.
+        An exact match of a unicast address keeps a frame from the wire, and from nobody else; a
+        pool hears itself only where VMTXSW says so.  Without loopback all go to the wire.
         """
         if not self.has_pools or not self._held(Register.PFDTXGSWC) & PFDTXGSWC_VT_LBEN:
             return 0, True
-        mac = bytes(frame[:6])
-        found = self._by_vlan(self._pools_by_address(mac) or 0, tag_of(frame))
+        mac, tag = bytes(frame[:6]), tag_of(frame)
+        found = self._by_vlan(self._candidates(mac), tag)
         others = self._leaked(found) & self._enabled(Row.VFRE)
         if not self._held(Row.VMTXSW.at(source >> 5)) >> (source & 31) & 1:
             others &= ~(1 << source)
-        to_wire = bool(mac[0] & 1) or not found
+        to_wire = bool(mac[0] & 1) or self._exact(mac) is None or not found
         return others, to_wire
 
-    def lets_out(self, pool: int, source: bytes, tag: int | None) -> bool:
-        """Say whether anti-spoofing lets *pool* send with this address and tag."""
+    def lets_out(self, pool: int, source: bytes, vlan: int | None) -> bool:
+        """Say whether anti-spoofing lets *pool* send from this address, in this VLAN.
+
+        A frame without a tag counts as one of VLAN 0: the port's driver makes each VF a member of
+        that VLAN for its frames without a tag (ixgbe_disable_port_vlan, "tagless access").
+        """
         guard = self._held(Row.PFVFSPOOF.at(pool >> 3))
         if guard & SPOOF_MACAS_MASK & 1 << (pool & 7):
             found = self._exact(source)
             if found is None or not self._pools_of_address(found) >> pool & 1:
                 return False
-        if guard & 1 << (SPOOF_VLANAS_SHIFT + (pool & 7)) and tag is not None:
-            return bool(self._vlan_members(tag) >> pool & 1)
+        if guard & 1 << (SPOOF_VLANAS_SHIFT + (pool & 7)):
+            return bool(self._vlan_members(vlan or 0) >> pool & 1)
         return True
+
+    def disable(self, pool: int) -> None:
+        """Let *pool* neither receive nor send until its port's driver enables it again."""
+        for row in (Row.VFRE, Row.VFTE):
+            place = row.at(pool >> 5)
+            self._registers.hold(place, self._held(place) & ~(1 << (pool & 31)))
 
     def sends(self, pool: int) -> bool:
         """Say whether *pool* may send at all (VFTE); every pool may while there are no pools."""
         return not self.has_pools or bool(self._enabled(Row.VFTE) >> pool & 1)
 
-    def inserted_tag(self, pool: int) -> int:
-        """Return the tag that every frame of *pool* gets (VMVIR); 0 for none."""
-        value = self._held(Row.VMVIR.at(pool))
-        return value & 0xFFFF if value & VMVIR_VLANA_DEFAULT else 0
+    def tag(self, pool: int, asked: int | None) -> int | None:
+        """Return the tag that a frame of *pool* is given, where its descriptor asks for *asked*.
 
-    def _pools_by_address(self, mac: bytes) -> int | None:
-        """The pools that want a destination; None where no filter of the port's knows it."""
-        if not mac[0] & 1:
-            found = self._exact(mac)
-            return None if found is None else self._pools_of_address(found)
-        pools = self._pools_with(Vmolr.MPE)
+        VMVIR says whether that is the pool's own tag, with its priority, or none at all, or what
+        the descriptor asks for; ixgbe_set_vmvir.
+        """
+        value = self._held(Row.VMVIR.at(pool))
+        if value & VMVIR_VLANA_NEVER:
+            return None
+        return value & 0xFFFF if value & VMVIR_VLANA_DEFAULT else asked
+
+    def _pools_for(self, frame: memoryview) -> int:
+        """The steps before VFRE, in the datasheet's order.
+
+        A frame that passes the filters and has no pool goes to the default pool; ixgbe relies on
+        that for VLANs of its own that have no VLVF entry (ixgbe_find_vlvf_slot, *vlvf_bypass*).
+        """
+        if not self.passes(frame):
+            return 0
+        control = self._held(Register.VT_CTL)
+        pools = self._by_vlan(self._candidates(bytes(frame[:6])), tag_of(frame))
+        if not pools and not control & VtCtl.DIS_DEFPL:
+            pools = 1 << self.own_pool
+        return pools if control & VtCtl.REPLEN else pools & -pools
+
+    def _passes_addresses(self, mac: bytes) -> bool:
+        """FCTRL, the receive addresses, MTA and UTA.
+
+        A pool's VMOLR.MPE opens the port to every multicast: ixgbe_update_vf_xcast_mode sets no
+        other bit for a VF that wants all of them.
+        """
+        control = self._held(Register.FCTRL)
+        if mac == _BROADCAST:
+            return bool(control & Fctrl.BAM)
+        if self._exact(mac) is not None:
+            return True
+        if mac[0] & 1:
+            return bool(
+                control & Fctrl.MPE or self._in_multicast_table(mac) or self._pools_with(Vmolr.MPE)
+            )
+        return bool(control & Fctrl.UPE) or self._in_table(Row.UTA, mac)
+
+    def _candidates(self, mac: bytes) -> int:
+        """The pools that want a destination: by exact match, broadcast, hash, and promiscuity."""
+        found = self._exact(mac)
+        pools = 0 if found is None else self._pools_of_address(found)
         if mac == _BROADCAST:
             return pools | self._pools_with(Vmolr.BAM)
-        if self._in_multicast_table(mac):
-            return pools | self._pools_with(Vmolr.ROMPE)
-        return pools or None
+        if not mac[0] & 1:
+            if not pools and self._in_table(Row.UTA, mac):
+                return self._pools_with(Vmolr.ROPE)
+            return pools
+        if not pools and self._in_multicast_table(mac):
+            pools = self._pools_with(Vmolr.ROMPE)
+        return pools | self._pools_with(Vmolr.MPE)
 
     def _by_vlan(self, pools: int, tag: int | None) -> int:
         if tag is None:
@@ -182,8 +223,10 @@ class Switch:
         return self._read_tables().get(mac)
 
     def _changes(self, row: Row) -> Callable[[int, int], None]:
+        kept = _KEPT.get(row, _32_BITS)
+
         def write(index: int, value: int) -> None:
-            self._registers.hold(row.at(index), value)
+            self._registers.hold(row.at(index), value & kept)
             self._addresses = None
 
         return write
@@ -218,10 +261,12 @@ class Switch:
         return self._held(Row.MPSAR_HI.at(index)) << 32 | self._held(Row.MPSAR_LO.at(index))
 
     def _in_multicast_table(self, mac: bytes) -> bool:
-        if not self._held(Register.MCSTCTRL) & MCSTCTRL_MFE:
-            return False
+        enabled = self._held(Register.MCSTCTRL) & MCSTCTRL_MFE
+        return bool(enabled) and self._in_table(Row.MTA, mac)
+
+    def _in_table(self, table: Row, mac: bytes) -> bool:
         place = multicast_hash(mac)
-        return bool(self._held(Row.MTA.at(place >> 5)) >> (place & 31) & 1)
+        return bool(self._held(table.at(place >> 5)) >> (place & 31) & 1)
 
     def _pools_with(self, bit: Vmolr) -> int:
         self._read_tables()

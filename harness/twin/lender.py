@@ -25,10 +25,6 @@ class Lender(Protocol):
         """Whether a message to the VF waits for its time."""
 
     @property
-    def inserted_vlan(self) -> int:
-        """The tag that each frame of the VF gets, whatever its driver asks for; 0 for none."""
-
-    @property
     def hides_vlan(self) -> bool:
         """Whether a received frame's tag is taken out and not told to the VF's driver."""
 
@@ -37,6 +33,12 @@ class Lender(Protocol):
 
     def vf_was_reset(self) -> None:
         """Forget what the VF asked for, as far as its reset undoes it."""
+
+    def tag(self, asked: int | None) -> int | None:
+        """Return the tag, priority included, that a frame of the VF is given as it leaves.
+
+        *asked* is the tag that the frame's descriptor asks for.  None stands for no tag.
+        """
 
     def lets_out(self, source: bytes, vlan: int | None) -> bool:
         """Say whether the VF may send from this address, with a tag of this VLAN or without."""

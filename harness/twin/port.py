@@ -79,11 +79,6 @@ class Port:
         return self._mtu + _HEADER_BYTES > LEGACY_FRAME_BYTES
 
     @property
-    def inserted_vlan(self) -> int:
-        """The VLAN of the port's own (VMVIR), which every frame of the VF gets."""
-        return self.administered.vlan
-
-    @property
     def hides_vlan(self) -> bool:
         """Whether the VF is in a VLAN that it does not see."""
         return bool(self.administered.vlan)
@@ -198,6 +193,10 @@ class Port:
         if not (self._link_up and self.receives) or len(frame) > largest:
             return False
         return self.filters.accept(frame, tagged_only=bool(self.administered.vlan))
+
+    def tag(self, asked: int | None) -> int | None:
+        """The port's own VLAN (VMVIR), whatever the driver asks for; else that, be it 0."""
+        return self.administered.vlan or asked
 
     def lets_out(self, source: bytes, vlan: int | None) -> bool:
         """Whether the VF may send from this address, with a tag of this VLAN or without a tag.

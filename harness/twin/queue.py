@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
+from harness.uapi.ixgbe_vf import (
+    CHECKSUM_BYTES,
+    DESCRIPTOR_BYTES,
+    QueueControl,
+    QueueRegister,
+)
 
 _STORED = {QueueRegister.BAL: 0xFFFFFF80, QueueRegister.LEN: 0x000FFF80}
 """The bits that a register keeps, where these are not all: the others are reserved and read as 0.
@@ -20,6 +25,9 @@ class Queue:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.frames = self.bytes = self.missed = 0
+        """What passed through it, with checksums, and frames that found no descriptor; they are
+        counts since the function was made, which no reset clears."""
         self.epoch = self.base = self.count = 0
         """Of these the epoch counts what makes descriptors in hand void: a reset, another ring, the
         queue off."""
@@ -70,6 +78,11 @@ class Queue:
         else:
             self._registers[register] = value & _STORED.get(register, _32_BITS)
             self._place()
+
+    def count_frame(self, length: int) -> None:
+        """Count a frame of so many bytes, without its checksum."""
+        self.frames += 1
+        self.bytes += length + CHECKSUM_BYTES
 
     @property
     def runs(self) -> bool:

@@ -89,13 +89,15 @@ class Receiver:
             status |= 0 if self._port.hides_vlan else RxStatus.VP
         first_word = _packet_type(parsed) | kind
         try:
-            if not self._put(queue, frame, first_word, hashed, status, tag):
-                self._statistics.missed += 1
-                return
+            got_in = self._put(queue, frame, first_word, hashed, status, tag)
         except DmaFault:
+            got_in = False
+        if got_in:
+            queue.count_frame(length)
+            self._statistics.receive(length, multicast=bool(frame[0] & 1))
+        else:
+            queue.missed += 1
             self._statistics.missed += 1
-            return
-        self._statistics.receive(length, multicast=bool(frame[0] & 1))
 
     def settle(self) -> None:
         """Interrupt the driver of each queue that got frames."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Union
+from typing import Callable, Protocol, Union
 
 from harness.twin import offload
 from harness.twin.dma_log import Kind
@@ -41,6 +41,16 @@ _DONE = ixgbe_vf.TX_DONE.to_bytes(4, "little")
 _STATUS_AT = DESCRIPTOR_BYTES - len(_DONE)
 
 
+class Rate(Protocol):
+    """What limits how fast the queues of a function send."""
+
+    def may_send(self, queue: int) -> bool:
+        """Say whether a frame of *queue* may leave now; else somebody runs the queue later."""
+
+    def sent(self, queue: int, length: int) -> None:
+        """A frame of *queue* left, of so many bytes without its checksum."""
+
+
 class Transmitter:
     """The transmit queues of a VF; *send* is the wire."""
 
@@ -62,6 +72,8 @@ class Transmitter:
         self._send = send
         self._running: set[int] = set()  # queues whose DMA the client is being asked for
         self._reported: set[int] = set()  # those with frames that their driver waits to be done
+        self.rate: Rate | None = None
+        """What limits its queues, where a port can do that."""
 
     def clear(self) -> None:
         """What a reset of the whole port does."""
@@ -121,6 +133,8 @@ class Transmitter:
                 self._contexts[queue.number] = Context.of(address, word, status)
                 continue
             if not parts:
+                if self.rate and not self.rate.may_send(queue.number):
+                    return
                 command, options = word, status
             length = word & ixgbe_vf.TX_LENGTH_MASK
             parts.append(self._memory.read(address, length, Kind.TX_DATA, queue.number))
@@ -128,7 +142,7 @@ class Transmitter:
                 return  # the driver took the ring away while the client read for us
             if not word & TxCommand.EOP:
                 continue
-            self._emit(parts, command, options, self._contexts[queue.number])
+            self._emit(queue, parts, command, options)
             parts = []  # views of memory that may be taken away
             if word & TxCommand.RS:
                 at = queue.address_of(start + index - 1) + _STATUS_AT
@@ -153,12 +167,12 @@ class Transmitter:
             index, left = (index + run) % queue.count, left - run
         return found
 
-    def _emit(self, parts: list[Part], command: int, options: int, context: Context) -> None:
+    def _emit(self, queue: Queue, parts: list[Part], command: int, options: int) -> None:
         """Put one frame onto the wire, or what it becomes: a frame for each segment."""
-        # VMVIR: the port's own tag, whatever the driver asks for; else the driver's, be it 0
-        tag = self._port.inserted_vlan or (context.vlan if command & TxCommand.VLE else None)
+        context = self._contexts[queue.number]
+        tag = self._port.tag(context.vlan if command & TxCommand.VLE else None)
         if not (options & _OFFLOADED or command & TxCommand.TSE) and tag is None:
-            self._put(parts)
+            self._put(queue, parts)
             return
         if sum(map(len, parts)) > (
             _LARGEST_SEGMENTED if command & TxCommand.TSE else _LARGEST_TAGGED
@@ -167,11 +181,11 @@ class Transmitter:
             return
         try:
             for frame in offload.finished(b"".join(parts), command, options, context):
-                self._put([frame if tag is None else offload.tagged(frame, tag)])
+                self._put(queue, [frame if tag is None else offload.tagged(frame, tag)])
         except ValueError:
             self._statistics.malformed += 1
 
-    def _put(self, parts: list[Part]) -> None:
+    def _put(self, queue: Queue, parts: list[Part]) -> None:
         length = sum(map(len, parts))
         if len(parts[0]) < _HEAD_BYTES or len(parts) > _MOST_PARTS:
             parts = [b"".join(parts)]
@@ -183,6 +197,10 @@ class Transmitter:
         elif not self._port.lets_out(head[6:12], vlan):
             self._statistics.spoofed += 1
         elif self._send([*parts, bytes(_LEAST_BYTES - length)] if length < _LEAST_BYTES else parts):
-            self._statistics.send(max(length, _LEAST_BYTES))
+            length = max(length, _LEAST_BYTES)
+            self._statistics.send(length)
+            queue.count_frame(length)
+            if self.rate:
+                self.rate.sent(queue.number, length)
         else:
             self._statistics.unsent += 1

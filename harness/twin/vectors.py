@@ -22,7 +22,7 @@ class Vectors:
     def __init__(self, count: int) -> None:
         self._eventfds: list[int | None] = [None] * count
         self._masked = [False] * count  # by the client
-        self._pending = [False] * count  # held back by that
+        self._pending = [False] * count  # held back by that, or since it leads nowhere
         self.lost = 0
         """How many of the next interrupts get lost: what a twin that misbehaves does."""
 
@@ -31,16 +31,21 @@ class Vectors:
         return len(self._eventfds)
 
     def forget_pending(self) -> None:
-        """Drop every message that a mask holds back; a reset of the function does that."""
+        """Drop every message that is held back; a reset of the function does that."""
         self._pending = [False] * self.count
 
     def trigger(self, vector: int) -> None:
-        """Send a vector's message, whatever the device's own registers say."""
-        if self._masked[vector]:
+        """Send a vector's message, whatever the device's own registers say.
+
+        Where the vector leads nowhere the message waits: QEMU takes all eventfds away and gives
+        them again each time that a guest uses one vector more (vfio_msix_vector_do_use).
+        """
+        eventfd = self._eventfds[vector]
+        if self._masked[vector] or eventfd is None:
             self._pending[vector] = True
         elif self.lost:
             self.lost -= 1
-        elif (eventfd := self._eventfds[vector]) is not None:
+        else:
             with contextlib.suppress(BlockingIOError):  # its count is full: it is signalled
                 os.write(eventfd, _ONE)
 
@@ -49,16 +54,21 @@ class Vectors:
         old, self._eventfds[vector] = self._eventfds[vector], eventfd
         if old is not None:
             os.close(old)
+        self._send_pending(vector)
 
     def mask(self, vector: int, masked: bool) -> None:
         """Hold a vector's messages back, or let them go; one that was held back goes then."""
         self._masked[vector] = masked
-        if self._pending[vector] and not masked:
-            self._pending[vector] = False
-            self.trigger(vector)
+        self._send_pending(vector)
 
     def disconnect(self) -> None:
         """Let no vector lead anywhere."""
         for vector in range(self.count):
             self.connect(vector, None)
             self._masked[vector] = self._pending[vector] = False
+
+    def _send_pending(self, vector: int) -> None:
+        """Send a message that was held back, if nothing holds it back any more."""
+        if self._pending[vector]:
+            self._pending[vector] = False
+            self.trigger(vector)

@@ -17,6 +17,9 @@ VECTORS = 64
 QUEUES = 128
 """Receive queues of the chip's port, and as many to send; IXGBE_82599_MAX_RX_QUEUES."""
 
+VF_QUEUES = 4
+"""Queues of a VF where the port has 32 pools; with 64 pools only the first two are the VF's."""
+
 POOLS = 64
 RECEIVE_ADDRESSES = 128  # IXGBE_82599_RAR_ENTRIES
 VLAN_FILTERS = 64  # IXGBE_VLVF_ENTRIES
@@ -80,6 +83,7 @@ class Register(IntEnum):
     AUTOC2 = 0x042A8
     ANLP1 = 0x042B0
     RTTDQSEL = 0x04904
+    RTTBCNRM = 0x04980
     RTTBCNRC = 0x04984
     DMATXCTL = 0x04A80
     RXCSUM = 0x05000
@@ -121,6 +125,7 @@ class Row(Enum):
     EIAM_EX = (0x00AD0, 2, 4)
     MBVFICR = (0x00710, 4, 4)
     VFLREC = (0x00700, 2, 4)
+    RQSMR = (0x02300, 32, 4)
     RXPBSIZE = (0x03C00, 8, 4)
     MPC = (0x03FA0, 8, 4)
     PFMAILBOX = (0x04B00, 64, 4)
@@ -135,8 +140,10 @@ class Row(Enum):
     PVFGPTC = (0x08300, 64, 4)
     PVFGOTC_LSB = (0x08400, 64, 8)
     PVFGOTC_MSB = (0x08404, 64, 8)
+    TQSM = (0x08600, 32, 4)
     QBTC_L = (0x08700, 16, 8)
     QBTC_H = (0x08704, 16, 8)
+    VMECM = (0x08790, 2, 4)
     VFTA = (0x0A000, 128, 4)
     RAL = (0x0A200, 128, 8)
     RAH = (0x0A204, 128, 8)
@@ -289,6 +296,12 @@ SPOOF_MACAS_MASK, SPOOF_VLANAS_SHIFT = 0xFF, 8
 HLREG0_JUMBOEN = 0x4
 HLREG0_LPBK = 0x8000
 MAXFRS_SHIFT = 16
+GPIE_OCD, GPIE_EIAME = 0x20, 0x40000000
+QDE_ENABLE, QDE_WRITE, QDE_IDX_MASK, QDE_IDX_SHIFT = 0x1, 0x10000, 0x7F00, 8
+SRRCTL_DROP_EN = 0x10000000
+RTTBCNRC_RS_ENA, RTTBCNRC_RF_INT_SHIFT, RTTBCNRC_RF_MASK = 0x80000000, 14, 0x0FFFFFFF
+"""A queue's rate limiter is on; its factor: the link's rate by the queue's, in 2**14ths."""
+
 RXCTRL_RXEN = 0x1
 DMATXCTL_TE = 0x1
 MTQC_VT_ENA, MTQC_32VF, MTQC_64VF = 0x2, 0x8, 0x4

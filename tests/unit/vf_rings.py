@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
+from typing import Protocol
 
-from harness.twin.device import Device
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_vf import (
     DESCRIPTOR_BYTES,
@@ -37,6 +37,14 @@ Memory = mmap.mmap | bytearray
 """The guest's, as it sees it itself."""
 
 
+class Registers(Protocol):
+    """BAR 0 of a VF, or what looks like one."""
+
+    def read(self, offset: int) -> int: ...
+
+    def write(self, offset: int, value: int) -> None: ...
+
+
 def frame_of(size: int, number: int = 0, *, head: bytes = MAC + PEER) -> bytes:
     """A frame of no known protocol, to the VF if *head* says nothing else; it has no 0 in it."""
     front = head + b"\x88\xb5"
@@ -58,7 +66,9 @@ class Got:
 class Ring:
     """One queue's descriptors in memory, and its registers; *next* is the driver's next place."""
 
-    def __init__(self, device: Device, memory: Memory, first: int, number: int, count: int) -> None:
+    def __init__(
+        self, device: Registers, memory: Memory, first: int, number: int, count: int
+    ) -> None:
         self._device = device
         self._memory = memory
         self.count = count
@@ -103,7 +113,7 @@ class ReceiveRing(Ring):
     """Buffers of one size, each at its descriptor's own place in memory."""
 
     def __init__(
-        self, device: Device, memory: Memory, number: int, count: int, buffer_bytes: int
+        self, device: Registers, memory: Memory, number: int, count: int, buffer_bytes: int
     ) -> None:
         super().__init__(device, memory, ixgbe_vf.RECEIVE, number, count)
         self._buffers = _RX_BUFFERS + number * _RX_BYTES
@@ -151,7 +161,7 @@ class ReceiveRing(Ring):
 class TransmitRing(Ring):
     """Frames in buffers of their own; what was sent is overwritten when memory is used up."""
 
-    def __init__(self, device: Device, memory: Memory, number: int, count: int) -> None:
+    def __init__(self, device: Registers, memory: Memory, number: int, count: int) -> None:
         super().__init__(device, memory, ixgbe_vf.TRANSMIT, number, count)
         self._begin = TX_DATA + number * TX_DATA_BYTES // 2
         self._used = 0

@@ -1,0 +1,104 @@
+"""The way of a frame through a port: from the wire into pools, from a pool to others and the wire.
+
+Ref: 82599 datasheet, "Virtualization", packet switching; the switch says where a frame goes, and a
+pool is the VF's of the same number, or the port's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from harness.twin.transmit import Part
+from harness.uapi.ixgbe_pf import HLREG0_LPBK, RXCTRL_RXEN, Register
+
+if TYPE_CHECKING:
+    from harness.chip.physical_function import PhysicalFunction
+
+
+class DataPath:
+    """What *port* does with frames.
+
+    *to_wire* puts a frame, given in parts, onto the wire and says whether that took it.
+    """
+
+    def __init__(self, port: PhysicalFunction, to_wire: Callable[[list[Part]], bool]) -> None:
+        self._port = port
+        self._to_wire = to_wire
+        self._touched: set[int] = set()  # VFs that got frames, whose drivers do not know yet
+
+    def receive(self, frame: memoryview) -> None:
+        """Take a frame from the wire."""
+        if not self._port.link.is_up:
+            self._port.statistics.drop("link")
+            return
+        self._deliver(frame)
+
+    def settle(self) -> None:
+        """Interrupt the driver of each queue that got frames."""
+        self._port.receiver.settle()
+        while self._touched:
+            self._port.vfs[self._touched.pop()].receiver.settle()
+
+    def sender_of(self, pool: int) -> Callable[[list[Part]], bool]:
+        """Return what sends a frame of VF *pool*."""
+        return lambda parts: self._send(parts, pool)
+
+    def send_own(self, parts: list[Part]) -> bool:
+        """Send a frame of the port's own pool; say whether that was possible."""
+        return self._send(parts, self._port.switch.own_pool)
+
+    @property
+    def _is_receiving(self) -> bool:
+        return bool(self._port.registers.held(Register.RXCTRL) & RXCTRL_RXEN)
+
+    def _deliver(self, frame: memoryview) -> None:
+        """Filter a frame at the port's MAC, count it, and give it to whom it is for."""
+        port = self._port
+        switch, statistics = port.switch, port.statistics
+        if not self._is_receiving:
+            statistics.drop("receive")
+            return
+        pools = switch.pools_for(frame) if switch.has_pools else int(switch.passes(frame))
+        if not pools:
+            statistics.drop(switch.cause(frame))
+        elif switch.is_too_long(frame):
+            statistics.oversized(frame)
+        else:
+            statistics.received(frame)
+            if switch.has_pools:
+                self._give(pools, frame)
+            else:
+                port.receiver.take(frame)
+
+    def _give(self, pools: int, frame: memoryview) -> None:
+        port = self._port
+        own = port.switch.own_pool
+        while pools:
+            bit = pools & -pools
+            pools ^= bit
+            pool = bit.bit_length() - 1
+            if pool < port.vfs_enabled:
+                port.vfs[pool].receiver.take(frame)
+                self._touched.add(pool)
+            elif pool == own:
+                port.receiver.take(frame)
+
+    def _send(self, parts: list[Part], pool: int) -> bool:
+        port = self._port
+        if port.registers.held(Register.HLREG0) & HLREG0_LPBK:  # MAC loopback: the link counts not
+            self._deliver(memoryview(b"".join(parts)))
+            return True
+        pools, to_wire = 0, True
+        if port.switch.has_pools:
+            frame = memoryview(b"".join(parts))
+            pools, to_wire = port.switch.pools_from(frame, pool)
+            parts = [frame]
+            if pools and self._is_receiving:
+                self._give(pools, frame)
+        if not to_wire:
+            return True
+        if not port.link.is_up or not self._to_wire(parts):
+            return False
+        port.statistics.sent(bytes(parts[0][:6]), sum(map(len, parts)))
+        return True

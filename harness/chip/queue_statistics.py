@@ -1,0 +1,121 @@
+"""Counters of groups of queues: frames, bytes, and frames that found no descriptor.
+
+Ref: 82599 datasheet, "Statistics registers": RQSMR and TQSM say which of 16 counters each queue
+counts in; Linux, ixgbe_update_stats.  All are cleared by being read; of two halves the upper one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from harness.chip.registers import Registers
+from harness.twin.queue import Queue
+from harness.uapi.ixgbe_pf import (
+    QDE_ENABLE,
+    QDE_IDX_MASK,
+    QDE_IDX_SHIFT,
+    QDE_WRITE,
+    QUEUES,
+    SRRCTL_DROP_EN,
+    QueueStatistic,
+    Register,
+    Row,
+)
+from harness.uapi.ixgbe_vf import QUEUE_BYTES, QueueRegister
+
+_COUNTERS = 16
+_RECEIVE, _TRANSMIT, _DROPPED = 0x01000, 0x06000, 0x01400
+_MASK_32 = (1 << 32) - 1
+
+Find = Callable[[int, bool], Queue]
+"""Gives queue number *n* of the chip, one that receives or one that transmits."""
+
+
+class QueueStatistics:
+    """QPRC, QBRC, QPRDC, QPTC and QBTC, and MPC: what the port's driver reads of queues.
+
+    A frame that finds no descriptor is dropped, where its queue has drop enable (QPRDC); else it
+    waits in the packet buffer, which here has room for none, and counts as missed (MPC).
+    """
+
+    def __init__(self, registers: Registers, find: Find) -> None:
+        self._registers = registers
+        self._find = find
+        self._told: defaultdict[tuple[Queue, str], int] = defaultdict(int)
+        self._drops: set[int] = set()  # receive queues for which QDE says so
+        for counter in range(_COUNTERS):
+            place = counter * QUEUE_BYTES
+            low = {False: _RECEIVE + place + QueueStatistic.QBC_L, True: Row.QBTC_L.at(counter)}
+            high = {False: _RECEIVE + place + QueueStatistic.QBRC_H, True: Row.QBTC_H.at(counter)}
+            packets = {False: _RECEIVE + place, True: _TRANSMIT + place}
+            for transmits in (False, True):
+                self._claim(packets[transmits] + QueueStatistic.QPC, counter, transmits)
+                self._claim_bytes(low[transmits], high[transmits], counter, transmits)
+            registers.claim(_DROPPED + place + QueueStatistic.QPC, self._dropped_reader(counter))
+        registers.claim(Register.QDE, write=self._set_drop)
+        registers.claim(Row.MPC.at(0), self._read_missed)
+
+    def clear(self) -> None:
+        """What a reset of the port does: no queue has drop enable by QDE."""
+        self._drops.clear()
+
+    def _claim(self, offset: int, counter: int, transmits: bool) -> None:
+        self._registers.claim(
+            offset, lambda: self._take("frames", self._queues(counter, transmits)) & _MASK_32
+        )
+
+    def _claim_bytes(self, low: int, high: int, counter: int, transmits: bool) -> None:
+        def read_low() -> int:
+            return self._since("bytes", self._queues(counter, transmits)) & _MASK_32
+
+        def read_high() -> int:
+            return self._take("bytes", self._queues(counter, transmits)) >> 32
+
+        self._registers.claim(low, read_low)
+        self._registers.claim(high, read_high)
+
+    def _dropped_reader(self, counter: int) -> Callable[[], int]:
+        def read() -> int:
+            numbers = [n for n in self._numbers(counter, False) if self._has_drop_enable(n)]
+            return self._take("missed", [self._find(n, False) for n in numbers]) & _MASK_32
+
+        return read
+
+    def _read_missed(self) -> int:
+        numbers = [n for n in range(QUEUES) if not self._has_drop_enable(n)]
+        return self._take("missed", [self._find(n, False) for n in numbers]) & _MASK_32
+
+    def _since(self, what: str, queues: list[Queue]) -> int:
+        """The sum of what these queues counted since it was told last."""
+        return sum(getattr(queue, what) - self._told[queue, what] for queue in queues)
+
+    def _take(self, what: str, queues: list[Queue]) -> int:
+        """The same, which is told with that."""
+        total = self._since(what, queues)
+        for queue in queues:
+            self._told[queue, what] = getattr(queue, what)
+        return total
+
+    def _queues(self, counter: int, transmits: bool) -> list[Queue]:
+        return [self._find(number, transmits) for number in self._numbers(counter, transmits)]
+
+    def _numbers(self, counter: int, transmits: bool) -> list[int]:
+        """The queues that count in *counter*: four to a register, a byte each."""
+        row, held = Row.TQSM if transmits else Row.RQSMR, self._registers.held
+        return [
+            number
+            for number in range(QUEUES)
+            if held(row.at(number >> 2)) >> 8 * (number & 3) & 0xF == counter
+        ]
+
+    def _has_drop_enable(self, number: int) -> bool:
+        control = self._find(number, False).read(QueueRegister.SRRCTL)
+        return number in self._drops or bool(control & SRRCTL_DROP_EN)
+
+    def _set_drop(self, value: int) -> None:
+        """QDE: ixgbe_write_qde."""
+        self._registers.hold(Register.QDE, value & ~QDE_WRITE)
+        if value & QDE_WRITE:
+            number = (value & QDE_IDX_MASK) >> QDE_IDX_SHIFT
+            (self._drops.add if value & QDE_ENABLE else self._drops.discard)(number)
