@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.chip import as_second_opinion, carrying, handing_over, most_vfs, register_read
 from bench.daily import daily
 from bench.known_outage import known_outages
 from bench.looking import looking
@@ -39,9 +40,14 @@ def main() -> None:
         taken(reached, image, say) as lab,
         moving_guest(lab, GuestSpec.of(topology.guest), kept, has_vf=True) as guest,
     ):
+        tables["The software 82599"] = [
+            register_read(), *carrying(guest, topology.name, say),
+            *handing_over(lab, guest, kept, say),
+        ]  # fmt: skip
         tables["A known outage"] = known_outages(reached, guest, say)
         tables["The observer"] = observing(reached, guest, kept, say)
         tables["Memory and clocks"] = looking(lab, guest, kept, say)
+    tables["The software 82599"] += [most_vfs(topology, say), *as_second_opinion(kept, say)]
     tables["The twin"] = [*daily(say), *twin(load(find("twin")), kept, say)]
     print(write_page(tables, ANSWER.read_text()))
     shutil.rmtree(kept)  # not after an error: it is what is left to read then

@@ -74,8 +74,8 @@ def starting(topology: Topology, say: Callable[[str], None]) -> list[Row]:
     ]
     how = f"median of {RUNS}"
     return [
-        Row("lab up from a saved state", _in_s(resumed), "5 s or less", how),
-        Row("lab up from a built image, by booting and saving", _in_s(booted), "30 s or less", how),
+        Row("lab up from a saved state", _in_s(resumed), "6 s or less", how),
+        Row("lab up from a built image, by booting and saving", _in_s(booted), "35 s or less", how),
         Row("`pytest --collect-only tests/lab`", _in_s(collected), "2 s or less", how),
     ]
 

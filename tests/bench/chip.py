@@ -1,0 +1,165 @@
+"""The software 82599 of an emulated host: what it carries, and what its parts cost."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.rows import Row
+from bench.twin import carried
+from harness.chip.physical_function import PhysicalFunction
+from harness.guest.spec import GuestSpec
+from harness.host.port import find_port, port_up
+from harness.lab.use import ready
+from harness.migration.handoff import Order
+from harness.migration.raw import Raw
+from harness.report.entry import migration_result
+from harness.run.lab import Lab, taken
+from harness.run.moving import MovingGuest, moving_guest
+from harness.run.record import limits_of
+from harness.topology import Topology, find, load
+from harness.traffic.flow import Flow
+from harness.twin.channel import Channel
+from harness.twin.server import Server
+from harness.uapi import vfio_user
+from harness.uapi.ixgbe_pf import Register
+from harness.uapi.vfio import PciRegion
+from harness.uapi.vfio_user import Command
+
+ACCESSES, MIGRATIONS, MOST_VFS = 20_000, 10, 63
+MAC = bytes.fromhex("525400825810")
+RATES = {64: (500, 1000, 2000, 3000, 4000), 9014: (100, 200, 300, 400, 500, 700, 1000)}
+PHASES = ("unplug", "pre-copy", "stop", "resume", "replug")
+
+
+def register_read() -> Row:
+    """One read of a register of the port, over a socket and without a machine."""
+    ours, theirs = socket.socketpair()
+    port = PhysicalFunction(number=0, mac=MAC, vfs=8, to_wire=lambda _: True)
+    channel = Channel(theirs, Server(port).answer)
+    ours.send(vfio_user.HEADER.pack(0, Command.VERSION, 20, 0, 0) + bytes([0, 0, 1, 0]))
+    channel.serve()
+    ours.recv(4096)
+    read = vfio_user.REGION_ACCESS.pack(Register.LINKS, PciRegion.BAR0, 4)
+    message = vfio_user.HEADER.pack(1, Command.REGION_READ, 32, 0, 0) + read
+    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    for _ in range(ACCESSES):
+        ours.send(message)
+        channel.serve()
+        ours.recv(4096)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    share = (after.ru_utime - before.ru_utime) / seconds
+    ours.close()
+    channel.close()
+    return Row(
+        "one register read of the port, server and socket without a machine",
+        f"{seconds / ACCESSES * 1e6:.0f} µs, {share:.0%} of it in Python",
+        "100 µs or less",
+        f"mean of {ACCESSES}; Python's share is user time against wall time, client included",
+    )
+
+
+def most_vfs(topology: Topology, say: Callable[[str], None]) -> Row:
+    """As many VFs as ixgbe makes, enabled and gone again; the lab is started and ended here."""
+    say(f"{MOST_VFS} VFs")
+    assert topology.emulation is not None
+    emulation = topology.emulation.model_copy(update={"vfs": MOST_VFS})
+    wide = topology.model_copy(update={"emulation": emulation})
+    with ready(wide, say) as (reached, image), taken(reached, image, say) as lab:
+        name, host = next(iter(lab.hosts.items()))
+        port_name, entry = next(iter(reached.hosts[name].ports.items()))
+        port = find_port(host, port_name, entry)
+        with port_up(port, mtu=reached.guest.mtu):
+            enabled_s = _written_s(lambda: _set_vfs(port.device, host.write_text, MOST_VFS))
+            gone_s = _written_s(lambda: _set_vfs(port.device, host.write_text, 0))
+    return Row(
+        f"{MOST_VFS} VFs of one port enabled, and gone again",
+        f"{enabled_s:.1f} s, {gone_s:.1f} s",
+        "-",
+        "one write of sriov_numvfs each, by ixgbe on an emulated host, SSH included",
+    )
+
+
+def _set_vfs(device: str, write: Callable[[str, str], None], count: int) -> None:
+    if count:
+        write(f"{device}/sriov_drivers_autoprobe", "0")
+    write(f"{device}/sriov_numvfs", str(count))
+    if not count:
+        write(f"{device}/sriov_drivers_autoprobe", "1")
+
+
+def _written_s(write: Callable[[], None]) -> float:
+    began = time.monotonic()
+    write()
+    return time.monotonic() - began
+
+
+def carrying(guest: MovingGuest, lab: str, say: Callable[[str], None]) -> list[Row]:
+    """The rates at which a nested guest of *lab* gets every frame through its VF."""
+    return [
+        carried(
+            guest, frame_bytes, rates, say,
+            what=f"through VF and nested guest, lab {lab}", should=_should(frame_bytes),
+        )
+        for frame_bytes, rates in RATES.items()
+    ]  # fmt: skip
+
+
+def _should(frame_bytes: int) -> str:
+    reached = 2000 if frame_bytes == 64 else 500
+    return f"{reached} a second, or what lab emulated-82576 reaches"
+
+
+def as_second_opinion(kept: Path, say: Callable[[str], None]) -> list[Row]:
+    """The same rates on the lab with QEMU's own port, in the same run."""
+    topology = load(find("emulated-82576"))
+    with (
+        ready(topology, say) as (reached, image),
+        taken(reached, image, say) as lab,
+        moving_guest(lab, GuestSpec.of(topology.guest), kept, has_vf=True) as guest,
+    ):
+        return carrying(guest, topology.name, say)
+
+
+def handing_over(lab: Lab, guest: MovingGuest, kept: Path, say: Callable[[str], None]) -> list[Row]:
+    """Migrations with the destination's filter set before QEMU opens the VF, and after RESUME."""
+    felt: dict[Order, list[float]] = {order: [] for order in Order}
+    by_phase: dict[Order, dict[str, list[float]]] = {
+        order: {name: [] for name in PHASES} for order in Order
+    }
+    number = lost = 0
+    while min(map(len, felt.values())) < MIGRATIONS:
+        order = list(Order)[number // 2 % 2]  # two of each in turn: both directions with both
+        number += 1
+        say(f"hand-off {order.value}, {len(felt[order]) + 1} of {MIGRATIONS}")
+        flow = Flow(f"hand-off-{number}", "round-trip", 9014, 100, 970 + number % 20)
+        raw = Raw()
+        conducted = guest.migrate([flow], raw, order=order)
+        raw.write(kept)
+        entry = migration_result(conducted.measured, limits_of(lab.topology)).migration
+        if entry.flows[0].longest_outage_ms is None:
+            lost += 1
+            continue
+        felt[order].append(entry.flows[0].total_outage_ms or 0.0)
+        for name in PHASES:
+            in_phase = [each for each in entry.flows[0].outages if each.phase == name]
+            length = sum((each.end_ms or 0.0) - each.start_ms for each in in_phase)
+            by_phase[order][name].append(length)
+    return [
+        Row(
+            f"hand-off: destination's filter set {order.value}",
+            f"users were cut off {statistics.median(felt[order]):.0f} ms in all: "
+            + ", ".join(
+                f"{name} {statistics.median(lengths):.0f}"
+                for name, lengths in by_phase[order].items()
+            ),
+            "before is not worse",
+            f"medians of {len(felt[order])} migrations, 9014 bytes, 100 a second; "
+            f"{lost} of {number} lost their guest",
+        )
+        for order in Order
+    ]
