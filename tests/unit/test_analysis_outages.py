@@ -121,7 +121,7 @@ def cuts_apart(draw: st.DrawFn) -> list[Cut]:
     return cuts
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cuts=cuts_apart(), seed=st.integers(0, 999), rate=st.sampled_from([200, 500, 1000]))
 def test_each_planted_outage_is_found_within_its_error_bar(
     cuts: list[Cut], seed: int, rate: int
@@ -138,7 +138,7 @@ def test_each_planted_outage_is_found_within_its_error_bar(
         assert row["earliest_ns"] / MS <= cut.start_ms <= row["latest_ns"] / MS
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lost=st.sets(st.integers(0, 398), max_size=300),
     duplicated=st.sets(st.integers(0, 399), max_size=20),
@@ -165,7 +165,7 @@ def test_random_loss_with_duplicates_and_reordering_is_counted_exactly(
     assert spans_ms(found_in(noisy)) == rows
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(at=st.integers(50, 1500), length=st.floats(25, 900), seed=st.integers(0, 99))
 def test_a_planted_silence_is_found_within_its_error_bar(at: int, length: float, seed: int) -> None:
     """The guest's clock stands still for *length*: each end within interval plus jitter."""

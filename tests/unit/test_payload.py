@@ -7,14 +7,13 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import frames
 from harness.agent import payload
 
 HEADERS_BYTES = 42  # Ethernet, IPv4, ICMP or UDP
-unhurried = settings(deadline=None)  # the machine may be busy with something else
 
 flows = st.integers(0, 0xFFFF)
 sequences = st.integers(0, payload.NO_SEQUENCE - 1)
@@ -49,7 +48,6 @@ def read(frame: bytearray, frame_bytes: int, flow: int = 7) -> payload.Reading |
     return payload.Reader(flow, frame_bytes - HEADERS_BYTES).read(frame, place)
 
 
-@unhurried
 @given(flows, sequences, times_ns, sizes)
 def test_what_is_filled_in_is_read_back(
     flow: int, sequence: int, time_ns: int, frame_bytes: int
@@ -61,7 +59,6 @@ def test_what_is_filled_in_is_read_back(
     assert read(frame, frame_bytes, flow) == (sequence, time_ns, 0, None)
 
 
-@unhurried
 @given(sequences, sizes, st.data())
 def test_every_wrong_byte_is_seen_and_located(
     sequence: int, frame_bytes: int, data: st.DataObject
@@ -94,7 +91,6 @@ def test_each_bit_of_a_whole_frame_counts() -> None:
             assert reader.read(frame, place).flags & payload.CORRUPTED, (position, bit)
 
 
-@unhurried
 @given(sequences, sizes, st.data())
 def test_a_frame_cut_short_is_short(sequence: int, frame_bytes: int, data: st.DataObject) -> None:
     """A torn frame must not pass as whole because all that is there is right."""
@@ -119,7 +115,6 @@ def test_a_frame_cut_within_our_header_has_no_number() -> None:
     assert read(frame, 100) == (payload.NO_SEQUENCE, 0, damaged, HEADERS_BYTES + 12)
 
 
-@unhurried
 @given(
     st.integers(0, payload.NO_SEQUENCE - 32_768),  # numbers do not wrap
     st.integers(1, 32_767),
@@ -157,7 +152,6 @@ def test_flows_do_not_share_a_pattern() -> None:
     assert one != other
 
 
-@unhurried
 @given(sequences, times_ns, st.integers(0, 9_000))
 def test_the_checksum_is_that_of_the_plain_algorithm(
     sequence: int, time_ns: int, length: int

@@ -269,7 +269,7 @@ def test_a_reset_resets_the_device_and_not_what_is_lent_to_it(twin: Twin, client
     assert len(twin.device.memory.regions) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(chance=st.randoms(use_true_random=False), count=st.integers(1, 30))
 def test_no_few_messages_end_the_server(chance: Random, count: int) -> None:
     """Whatever a client says before it hangs up, the next one is served; a failure is made small.

@@ -117,7 +117,7 @@ def said(cuts: set[int]) -> tuple[bytes, int, list[bool]]:
         return replies, signals(eventfd)[0], lent
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cuts=st.sets(st.integers(1, len(STREAM) - 1)))
 @example(cuts=set(range(1, len(STREAM))))
 def test_a_stream_may_be_cut_anywhere(cuts: set[int]) -> None:

@@ -77,7 +77,7 @@ def outcome(lent: Regions, what: str, first: int, count: int) -> int:
     return 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ranges=RANGES, block=st.sampled_from([1, 2, 1024]))
 def test_regions_are_what_their_pages_say(ranges: list[Range], block: int) -> None:
     """Blocks of one and two are split, and run empty, at every turn."""

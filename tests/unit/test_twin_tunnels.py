@@ -227,7 +227,7 @@ def _colons(address: int) -> str:
     return ":".join(text[at : at + 4] for at in range(0, 32, 4))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(packet=packets())
 @example(packet=PACKETS["VXLAN, IPv6 in IPv4"])
 def test_any_segment_is_as_scapy_makes_it(packet: Sent) -> None:
