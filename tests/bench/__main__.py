@@ -37,7 +37,7 @@ def main() -> None:
     with (
         ready(topology, say) as (reached, image),
         taken(reached, image, say) as lab,
-        moving_guest(lab, GuestSpec.of(topology.guest), kept, has_vf=True) as guest,
+        moving_guest(lab, GuestSpec.of(topology.guest), kept, vfs=1) as guest,
     ):
         tables["A known outage"] = known_outages(reached, guest, say)
         tables["The observer"] = observing(reached, guest, kept, say)
