@@ -12,6 +12,7 @@ INSTEAD := { [ $$? = 13 ] && .ci/as-root $(PYTHON) -m pytest $(DEMO) --lab emula
 # What of the suite CI runs on twins: what the emulated lab has no device for, but for twins' faults.
 TWINS  := --lab twin -m 'not nightly' tests/lab/test_inplace.py tests/lab/test_jumbo_rule.py \
           tests/lab/test_port_side.py tests/lab/test_queues.py tests/lab/test_emulated_vf.py \
+          tests/lab/test_two_vfs.py \
           tests/lab/test_invented_capability.py tests/lab/test_quiesce_audit.py
 # A guest with the newest kernel, whose driver is another one, shows that it has its VF back too:
 NEWEST := --lab twin --guest-kernel backports tests/lab/test_inplace.py -m smoke

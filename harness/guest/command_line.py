@@ -10,7 +10,7 @@ from harness.guest.spec import GuestSpec, Place, Trigger
 from harness.host.vf import Vf
 from harness.topology import GUEST_SSH_PORT
 
-STANDBY, VF = "net0", "vf0"
+STANDBY, VF, SPARE = "net0", "vf0", "vf1"
 """Ids of the two devices that share the guest's address, as QMP events name them."""
 
 MEMORY, MEMORY_ID = "memory-backend-memfd", "ram"

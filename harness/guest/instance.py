@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from harness.errors import GuestError, MigrationError, RemoteError
-from harness.guest.command_line import VF, command_line, vf_device
+from harness.guest.command_line import SPARE, VF, command_line, vf_device
 from harness.guest.qmp import QemuGoneError, Qmp
 from harness.guest.spec import GuestImage, GuestSpec, Place
 from harness.host.changes import changed_back
@@ -106,6 +106,10 @@ class Instance:
     def plug(self) -> None:
         """Put the VF back where it was; its guest will find it there."""
         self.qmp.execute("device_add", vf_device(self.place))
+
+    def plug_spare(self, vf: Vf) -> None:
+        """Put another VF into the slot of a standby, which this guest has not."""
+        self.qmp.execute("device_add", {**vf.device, "id": SPARE, "bus": "slot1"})
 
     def wait_until_up(self) -> None:
         """Return when the guest's init has said that it is up.

@@ -13,7 +13,9 @@ from harness.plugin.fixtures import (
     lab,
     migrate,
     port_guest,
+    port_pair,
     staying_guest,
+    two_vf_guest,
 )
 from harness.plugin.hooks import (
     pytest_addoption,
@@ -39,6 +41,7 @@ __all__ = [
     "lab",
     "migrate",
     "port_guest",
+    "port_pair",
     "pytest_addoption",
     "pytest_collection_finish",
     "pytest_collection_modifyitems",
@@ -50,4 +53,5 @@ __all__ = [
     "pytest_sessionfinish",
     "pytest_terminal_summary",
     "staying_guest",
+    "two_vf_guest",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -70,43 +70,76 @@ def hosts(lab: Lab) -> list[Host]:
     return list(lab.hosts.values())
 
 
+@pytest.fixture(scope="session")
+def port_pair(request: pytest.FixtureRequest, lab: Lab) -> Mapping[str, str]:
+    """The port of each host that the test is about, by the host's name.
+
+    Where the hosts have several on the peer's wire, each test runs once for each pair.
+    """
+    pair: Mapping[str, str] = getattr(request, "param", lab.topology.port_pairs[0])
+    return pair
+
+
 @pytest.fixture(scope="module")
-def guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
+def guest(
+    request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
+) -> Iterator[MovingGuest]:
     """A guest with a VF, booted once for a module; wherever its last migration left it."""
-    with _booted(request, lab, standby=True) as guest:
+    with _booted(request, lab, port_pair, standby=True) as guest:
         yield guest
 
 
 @pytest.fixture
-def bare_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
+def bare_guest(
+    request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
+) -> Iterator[MovingGuest]:
     """A guest with a VF and no standby, booted for each test: not all come back from one."""
-    with _booted(request, lab, standby=False) as guest:
+    with _booted(request, lab, port_pair, standby=False) as guest:
         yield guest
 
 
 @pytest.fixture(scope="module")
-def staying_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
+def staying_guest(
+    request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
+) -> Iterator[MovingGuest]:
     """The same, booted once for a module; for tests that leave it where it is.
 
     Its parameter, if it has one, is the `Trigger` that its machine is built with.
     """
     kind = {"trigger": request.param} if hasattr(request, "param") else {}
-    with _booted(request, lab, standby=False, **kind) as guest:
+    with _booted(request, lab, port_pair, standby=False, **kind) as guest:
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def two_vf_guest(
+    request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
+) -> Iterator[MovingGuest]:
+    """A guest with a VF and no standby, which can take a second VF of the same port."""
+    with _booted(request, lab, port_pair, vfs=2, standby=False) as guest:
         yield guest
 
 
 @pytest.fixture
-def port_guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MovingGuest]:
+def port_guest(
+    request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
+) -> Iterator[MovingGuest]:
     """A guest with a port that QEMU emulates, and a VF that it made there, booted for each test."""
-    with _booted(request, lab, lent=False, standby=False, emulated_port=True) as guest:
+    kind = {"standby": False, "emulated_port": True}
+    with _booted(request, lab, port_pair, vfs=0, **kind) as guest:
         yield guest
 
 
 @contextmanager
 def _booted(
-    request: pytest.FixtureRequest, lab: Lab, *, lent: bool = True, **kind: Any
+    request: pytest.FixtureRequest,
+    lab: Lab,
+    ports: Mapping[str, str],
+    *,
+    vfs: int = 1,
+    **kind: Any,
 ) -> Iterator[MovingGuest]:
-    """A guest of that *kind* (see ``GuestSpec.of``), whose VF, if it is not its own, is *lent*."""
+    """A guest of that *kind* (see ``GuestSpec.of``), lent so many VFs of *ports* on either host."""
     from harness.guest.spec import GuestSpec
     from harness.run.moving import moving_guest
     from harness.run.provenance import guest_provenance
@@ -116,7 +149,7 @@ def _booted(
     logs.mkdir(parents=True, exist_ok=True)
     with _at_fault(config, None), ExitStack() as preparing:
         spec = GuestSpec.of(lab.topology.guest, **kind)
-        guest = preparing.enter_context(moving_guest(lab, spec, logs, has_vf=lent))
+        guest = preparing.enter_context(moving_guest(lab, spec, logs, vfs=vfs, ports=ports))
         config.stash[RECORD].note_guest(guest_provenance(guest.machine))
         put_back = preparing.pop_all()
     yield guest

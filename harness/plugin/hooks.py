@@ -57,6 +57,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    pairs = metafunc.config.stash[SETTINGS].topology.port_pairs
+    if len(pairs) > 1 and "port_pair" in metafunc.fixturenames:
+        names = ["-".join(dict.fromkeys(pair.values())) for pair in pairs]
+        metafunc.parametrize("port_pair", pairs, ids=names, indirect=True)
     iterations = metafunc.config.stash[SETTINGS].iterations
     if iterations > 1 and "lab" in metafunc.fixturenames:
         metafunc.fixturenames.append("iteration")

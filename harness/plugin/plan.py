@@ -19,8 +19,14 @@ def plan(topology: Topology, tests: int) -> Iterator[str]:
     for name, host in topology.hosts.items():
         where = host.address or host.namespace
         yield f"  {name} ({where}): take its lease; then, each change journalled and undone:"
+        used = topology.host_in_use(name).ports
+        if len(used) > 1:
+            yield f"    {', then '.join(used)}, one after another:"
         for port_name, port in host.ports.items():
             where = f"    {port_name} {port.pci}"
+            if port_name not in used:
+                yield f"{where}: nothing: no port of the others goes with it on the peer's link"
+                continue
             yield f"{where}: up with MTU {topology.guest.mtu}, into bridge vfh0"
             yield f"{where}: sriov_numvfs 0 -> {port.vfs}, bound to vfio-pci"
         if host.twin:

@@ -1,11 +1,12 @@
-"""What a host lends a guest that is to move: a way to the wire, and a VF of either provider."""
+"""What a host lends a guest that is to move: a way to the wire, and VFs of either provider."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from harness.errors import UsageError
 from harness.guest.spec import GuestSpec
 from harness.host.bridge import STANDBY, bridged, interface_up, tap
 from harness.host.port import Port, find_port, port_up
@@ -19,56 +20,71 @@ from harness.topology import HostEntry
 
 @dataclass(frozen=True, slots=True)
 class Berth:
-    """What a host lends the guest: a tap for its standby and a VF, as far as it is to have them."""
+    """What a host lends the guest: a tap for its standby and a VF, as far as it is to have them.
+
+    *spare* is another VF of the same port, for a guest that is to be given two.
+    """
 
     host: str
     tap: str | None
     vf: Vf | None
+    spare: Vf | None
 
 
 @contextmanager
-def berth_on(lab: Lab, name: str, spec: GuestSpec, *, has_vf: bool) -> Iterator[Berth]:
-    """What host *name* lends a guest such as *spec*, until it is put back."""
+def berth_on(
+    lab: Lab, name: str, spec: GuestSpec, *, vfs: int, port: str | None
+) -> Iterator[Berth]:
+    """What host *name* lends a guest such as *spec*, until it is put back: none, one or two VFs.
+
+    They are those of its port called *port*; None for a host that lends twins.
+    """
     host, entry = lab.hosts[name], lab.topology.hosts[name]
     with ExitStack() as stack:
-        interface = stack.enter_context(_way_out(host, entry, mtu=spec.mtu))
+        interface = stack.enter_context(_way_out(host, entry, port, mtu=spec.mtu))
         stack.enter_context(bridged(host, interface, mtu=_carries(host, interface)))
-        standby = spec.standby or not has_vf
+        standby = spec.standby or not vfs
         wire = stack.enter_context(tap(host, STANDBY, mtu=spec.mtu)) if standby else None
-        vf = stack.enter_context(_vf(lab, name, mtu=spec.mtu)) if has_vf else None
-        yield Berth(name, wire, vf)
+        lent = stack.enter_context(_vfs(lab, name, vfs, port, mtu=spec.mtu)) if vfs else ()
+        vf, spare, *_ = (*lent, None, None)
+        yield Berth(name, wire, vf, spare)
 
 
 @contextmanager
-def _way_out(host: Host, entry: HostEntry, *, mtu: int) -> Iterator[str]:
+def _way_out(host: Host, entry: HostEntry, port_name: str | None, *, mtu: int) -> Iterator[str]:
     """The interface that leads to the wire, up: the port's, or that of the host's twins."""
     if entry.twin:
         with interface_up(host, entry.twin.interface):
             yield entry.twin.interface
         return
-    port = _port(host, entry)
+    port = _port(host, entry, port_name)
     with port_up(port, mtu=mtu):
         yield port.interface
 
 
 @contextmanager
-def _vf(lab: Lab, name: str, *, mtu: int) -> Iterator[Vf]:
-    """One VF, from whichever provider the host has."""
+def _vfs(lab: Lab, name: str, count: int, port: str | None, *, mtu: int) -> Iterator[Sequence[Vf]]:
+    """So many VFs, from whichever provider the host has."""
     host, entry = lab.hosts[name], lab.topology.hosts[name]
     if entry.twin:
         with twins(
-            host, entry.twin, 1, port_mtu=mtu, wire_mtu=_carries(host, entry.twin.interface),
+            host, entry.twin, count, port_mtu=mtu, wire_mtu=_carries(host, entry.twin.interface),
             capabilities=lab.topology.capabilities,
-        ) as (twin,):  # fmt: skip
-            yield twin
+        ) as lent:  # fmt: skip
+            yield lent
         return
-    with virtual_functions(_port(host, entry), 1) as (vf,):
-        yield vf
+    with virtual_functions(_port(host, entry, port), count) as made:
+        yield made
 
 
-def _port(host: Host, entry: HostEntry) -> Port:
-    name, port = next(iter(entry.ports.items()))
-    return find_port(host, name, port)
+def _port(host: Host, entry: HostEntry, name: str | None) -> Port:
+    if name is None:
+        raise UsageError(
+            f"{host.name}: no port of it is in use, and it lends no twins",
+            because="a guest moves between ports of both hosts that are on the peer's link",
+            fix='mark the test `needs("vf")`, and see `links` in the topology',
+        )
+    return find_port(host, name, entry.ports[name])
 
 
 def _carries(host: Host, interface: str) -> int:

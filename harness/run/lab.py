@@ -89,13 +89,14 @@ def taken(
         peer = stack.enter_context(connect(PEER, topology.connection(PEER)))
         for machine in (*hosts.values(), peer):
             stack.enter_context(_leased(machine))
-        faults = [(name, preflight(host, topology.hosts[name])) for name, host in hosts.items()]
+        used = {name: topology.host_in_use(name) for name in hosts}
+        faults = [(name, preflight(host, used[name])) for name, host in hosts.items()]
         faults.append((PEER, preflight_peer(peer, topology.peer, mtu=topology.guest.mtu)))
         check(faults)
-        before = [snapshot(host, topology.hosts[name]) for name, host in hosts.items()]
+        before = [snapshot(host, used[name]) for name, host in hosts.items()]
         yield Lab(topology, hosts, peer, guest, progress, logs)
         for host, was in zip(hosts.values(), before, strict=True):
-            was.check_same(snapshot(host, topology.hosts[host.name]))
+            was.check_same(snapshot(host, used[host.name]))
 
 
 @contextmanager

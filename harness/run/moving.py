@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from harness.analysis.audit_records import AuditRecords
@@ -131,16 +130,17 @@ class MovingGuest:
                 loser, self._ending, self.instance = self._ending, ending, successor
             loser.close()
 
-    def stay(self, flow: Flow, seconds: float = 1.0, *, guest_mac: str = "") -> FlowRecords:
+    def stay(
+        self, flow: Flow, seconds: float = 1.0, *, guest_end: Endpoint | None = None
+    ) -> FlowRecords:
         """Run *flow* for so long while the guest stays where it is; what is left of it.
 
-        With *guest_mac* its frames name that address as the guest's.  A guest that does not answer
-        any more is replaced by another one first.
+        It runs to the guest's own end, or to *guest_end*.  A guest that does not answer any more is
+        replaced by another one first.
         """
         self._find()
         ends = self.ends()
-        guest_end = replace(ends.guest_end, mac=guest_mac or ends.guest_end.mac)
-        with start(flow, ends.peer_end, guest_end) as running:
+        with start(flow, ends.peer_end, guest_end or ends.guest_end) as running:
             let_pass(seconds)
             return running.stop()
 
@@ -161,6 +161,18 @@ class MovingGuest:
         """End the guest and boot another one where it was; *why* is told."""
         self._lab.progress(f"{why}; ending its guest")
         self._boot_another()
+
+    @property
+    def spare(self) -> Vf:
+        """The second VF that is lent where it is now.  Raises UsageError if none is."""
+        vf = self._berths[self.instance.host.name].spare
+        if vf is None:
+            raise UsageError(
+                f"{self.instance.host.name}: no second VF is lent to the guest",
+                because="its berths have fewer",
+                fix="use the fixture two_vf_guest",
+            )
+        return vf
 
     @property
     def port_side(self) -> PortSide:
@@ -295,11 +307,24 @@ def _runs(instance: Instance) -> bool:
 
 
 @contextmanager
-def moving_guest(lab: Lab, spec: GuestSpec, logs: Path, *, has_vf: bool) -> Iterator[MovingGuest]:
-    """A booted guest with a berth on each of the lab's two hosts; all is put back afterwards."""
+def moving_guest(
+    lab: Lab,
+    spec: GuestSpec,
+    logs: Path,
+    *,
+    vfs: int,
+    ports: Mapping[str, str] | None = None,
+) -> Iterator[MovingGuest]:
+    """A booted guest with a berth on each of the lab's two hosts; all is put back afterwards.
+
+    Each berth has so many VFs, of the host's port in *ports*; without that, of the first pair.
+    """
+    if ports is None:
+        ports = lab.topology.port_pairs[0]
     with ExitStack() as stack:
         berths = {}
         for name in lab.pair():
             lab.progress(f"preparing {name}")
-            berths[name] = stack.enter_context(berth_on(lab, name, spec, has_vf=has_vf))
+            berth = berth_on(lab, name, spec, vfs=vfs, port=ports.get(name))
+            berths[name] = stack.enter_context(berth)
         yield MovingGuest(lab, spec, berths, stack, logs)

@@ -39,7 +39,7 @@ def _named(driver: dict[str, str]) -> str:
 
 
 def _host_provenance(lab: Lab, name: str) -> HostProvenance:
-    host, entry = lab.hosts[name], lab.topology.hosts[name]
+    host, entry = lab.hosts[name], lab.topology.host_in_use(name)
     version = host.run(entry.qemu, "--version").stdout.partition("\n")[0]
     if not entry.ports:
         return HostProvenance(

@@ -119,6 +119,33 @@ class Topology(Entry):
         }
 
     @property
+    def port_pairs(self) -> tuple[dict[str, str], ...]:
+        """The ports that a guest moves between: the name of one of each host, by the host's name.
+
+        Of the ports that are on the peer's link, or of all where the links do not tell, the first
+        of one host goes with the first of the others, the second with the second, and so on.  A
+        host that lends twins is in no pair; where there is none, one empty pair stands for that.
+        """
+        wired = {end for link in self.links if PEER in link.ends for end in link.ends}
+        return self._pairs_of(wired) or self._pairs_of(set(self.ports())) or ({},)
+
+    def _pairs_of(self, ends: set[str]) -> tuple[dict[str, str], ...]:
+        names = {
+            host: [port for port in entry.ports if f"{host}.{port}" in ends]
+            for host, entry in self.hosts.items()
+            if entry.twin is None
+        }
+        in_turn = zip(*names.values(), strict=False)
+        return tuple(dict(zip(names, pair, strict=True)) for pair in in_turn)
+
+    def host_in_use(self, name: str) -> HostEntry:
+        """Give the host's table without the ports that no test uses; see ``port_pairs``."""
+        used = {pair[name] for pair in self.port_pairs if name in pair}
+        entry = self.hosts[name]
+        ports = {port: each for port, each in entry.ports.items() if port in used}
+        return entry.model_copy(update={"ports": ports})
+
+    @property
     def vf_profile(self) -> devices.DeviceProfile:
         """What is true of the VFs that guests get here: those of the first port, or twins."""
         ports = list(self.ports().values())

@@ -70,10 +70,17 @@ def _vf(lab: Topology) -> Finding:
 
 def _two_vfs(lab: Topology) -> Finding:
     few = [name for name, port in lab.ports().items() if port.vfs < 2]
-    if not few:
-        return _sriov(lab)
-    host, _, port = few[0].partition(".")
-    return Finding(False, f"one VF on {' and '.join(few)}", ("hosts", host, "ports", port, "vfs"))
+    return _fewer(few, "one VF") if few else _vf(lab)
+
+
+def _all_vfs(lab: Topology) -> Finding:
+    few = [name for name, port in lab.ports().items() if port.vfs < port.profile.max_vfs.value]
+    return _fewer(few, "not all VFs") if few else _sriov(lab)
+
+
+def _fewer(ports: list[str], what: str) -> Finding:
+    host, _, port = ports[0].partition(".")
+    return Finding(False, f"{what} on {' and '.join(ports)}", ("hosts", host, "ports", port, "vfs"))
 
 
 def _peer(lab: Topology) -> Finding:
@@ -152,7 +159,8 @@ WORDS: dict[str, Word] = {
         "on every host a VF that is driven by ixgbevf, a twin included",
         _vf_is(lambda profile: profile.vf_driver.value == "ixgbevf"),
     ),
-    "two-vfs": Word("on every port two VFs that a test may make", _two_vfs),
+    "two-vfs": Word("on every host two VFs that a test may have, of one port or twins", _two_vfs),
+    "all-vfs": Word("on every port leave to make as many VFs as its family has", _all_vfs),
     "peer": Word("a peer on the wire", _peer),
     "jumbo": Word(f"a link and a guest with an MTU of {JUMBO_MTU} or more", _jumbo),
     "jumbo-rule": Word(

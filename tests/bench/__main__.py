@@ -38,7 +38,7 @@ def main() -> None:
     with (
         ready(topology, say) as (reached, image),
         taken(reached, image, say) as lab,
-        moving_guest(lab, GuestSpec.of(topology.guest), kept, has_vf=True) as guest,
+        moving_guest(lab, GuestSpec.of(topology.guest), kept, vfs=1) as guest,
     ):
         tables["The software 82599"] = [
             register_read(), *carrying(guest, topology.name, say),

@@ -120,7 +120,7 @@ def as_second_opinion(kept: Path, say: Callable[[str], None]) -> list[Row]:
     with (
         ready(topology, say) as (reached, image),
         taken(reached, image, say) as lab,
-        moving_guest(lab, GuestSpec.of(topology.guest), kept, has_vf=True) as guest,
+        moving_guest(lab, GuestSpec.of(topology.guest), kept, vfs=1) as guest,
     ):
         return carrying(guest, topology.name, say)
 

@@ -48,7 +48,7 @@ def twin(topology: Topology, kept: Path, say: Callable[[str], None]) -> list[Row
     """Measure on a lab of twins, which is started and ended here."""
     rows = [_register(), _fuzzed(say)]
     with ready(topology, say) as (reached, image), taken(reached, image, say) as lab:
-        with moving_guest(lab, _spec(topology, standby=False), kept, has_vf=True) as guest:
+        with moving_guest(lab, _spec(topology, standby=False), kept, vfs=1) as guest:
             rows += [
                 carried(guest, frame_bytes, rates, say, what="through twin and guest",
                         should="5000 a second" if frame_bytes == 64 else "500 a second")
@@ -145,7 +145,7 @@ def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row
         say(f"{scheme}, {number + 1} of {MIGRATIONS}")
         flow = Flow(f"{scheme}-{number}", "round-trip", 9014, 300, 930 + number)
         spec = _spec(lab.topology, standby=scheme == "failover")
-        with moving_guest(lab, spec, kept, has_vf=True) as guest:
+        with moving_guest(lab, spec, kept, vfs=1) as guest:
             raw = Raw()
             conducted = guest.migrate([flow], raw, plan=plan)
         raw.write(kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,14 +30,14 @@ def heads(guest: MovingGuest) -> list[int]:
 
 
 def test_a_guest_with_two_processors_receives_in_two_queues(
-    lab: Lab, flow: Callable[..., Flow], tmp_path: Path
+    lab: Lab, port_pair: Mapping[str, str], flow: Callable[..., Flow], tmp_path: Path
 ) -> None:
     """The driver takes a queue for each processor; the port spreads addresses over them (RSS).
 
     Frames arrive whichever queue they take: only the device's own registers tell which.
     """
     spec = replace(GuestSpec.of(lab.topology.guest, standby=False), cpus=2)
-    with moving_guest(lab, spec, tmp_path, has_vf=True) as guest:
+    with moving_guest(lab, spec, tmp_path, vfs=1, ports=port_pair) as guest:
         records = guest.stay(flow(9014))
         assert records.receiver.received == records.sender.sent > 0
         before, ends = heads(guest), guest.ends()

@@ -14,7 +14,7 @@ from harness.host.vf import NO_MAC
 from harness.uapi.pci_regs import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from harness.remote import Host
     from harness.run.lab import Lab
@@ -23,11 +23,11 @@ pytestmark = [pytest.mark.about("VFs lent by a port"), pytest.mark.needs("sriov"
 
 
 @pytest.fixture
-def port(lab: Lab, hosts: list[Host]) -> Iterator[Port]:
-    """The first port of the first host, up."""
+def port(lab: Lab, hosts: list[Host], port_pair: Mapping[str, str]) -> Iterator[Port]:
+    """A port of the first host, up."""
     host = hosts[0]
-    name, entry = next(iter(lab.topology.hosts[host.name].ports.items()))
-    found = find_port(host, name, entry)
+    name = port_pair[host.name]
+    found = find_port(host, name, lab.topology.hosts[host.name].ports[name])
     with port_up(found, mtu=lab.topology.guest.mtu):
         yield found
 
@@ -71,3 +71,21 @@ def test_vfio_reaches_the_vf_itself(port: Port) -> None:
     assert not seen.command_opened & Command.MASTER
     assert seen.command_mastering & Command.MASTER
     assert seen.command_reset == seen.command_mastering, "the kernel puts it back after a reset"
+
+
+@pytest.mark.nightly
+@pytest.mark.about("all VFs of a port")
+@pytest.mark.needs("all-vfs")
+def test_as_many_vfs_as_the_family_has_are_lent_and_gone_again(lab: Lab, port: Port) -> None:
+    """Each has an address and an IOMMU group of its own; the last one works as the first does.
+
+    Ref: for an 82599, IXGBE_MAX_VFS_DRV_LIMIT, 63.
+    """
+    most, mac = port.profile.max_vfs.value, lab.topology.guest.mac
+    before = snapshot(port.host, lab.topology.hosts[port.host.name])
+    with virtual_functions(port, most) as lent:
+        assert len({vf.pci for vf in lent}) == len({vf.iommu_group for vf in lent}) == most
+        lent[-1].set_filter(mac)
+        assert port.filters() == {**dict.fromkeys(range(most - 1), NO_MAC), most - 1: mac}
+        assert lent[-1].inspect().interrupts["MSIX"] >= 2, "one for a queue, one for the mailbox"
+    before.check_same(snapshot(port.host, lab.topology.hosts[port.host.name]))

@@ -73,7 +73,7 @@ def test_a_lab_of_twins_lends_vfs_and_has_no_port() -> None:
     """A test that is about ports must not run there, and one that is about a VF must."""
     twins = load(find("twin"))
     assert twins.offered == {
-        *("two-hosts", "vf", "twin", "ixgbevf", "peer", "jumbo", "wire", "dma-log"),
+        *("two-hosts", "vf", "two-vfs", "twin", "ixgbevf", "peer", "jumbo", "wire", "dma-log"),
         *("msix", "migration-capability", "jumbo-rule", "vf-link-state", "vf-spoof-check"),
     }
     assert [str(each)[:60] for each in twins.unmet(["sriov"])] == [
@@ -101,6 +101,7 @@ def test_every_word_that_is_met_is_not_among_the_unmet(tmp_path: Path) -> None:
     [
         ({"devices": ("82599",)}, "two-hosts", "1 host", "[hosts.a]"),
         ({"vfs": 1}, "two-vfs", "one VF on a.p0 and b.p0", "vfs = 1"),
+        ({"vfs": 62}, "all-vfs", "not all VFs on a.p0 and b.p0", "vfs = 62"),
         ({"peer": False}, "peer", "no peer", None),
         ({"mtu": 1500}, "jumbo", "an MTU of 1500", "mtu = 1500"),
         ({}, "twin", "no twin on a and b", "[hosts.a]"),
@@ -143,10 +144,55 @@ def test_a_lab_without_ports_and_links_has_no_sriov_and_no_jumbo(tmp_path: Path)
     ] == [
         "neither port nor twin on a and b",
         "no port on a and b",
-        "no port on a and b",
+        "neither port nor twin on a and b",
         "no port on a and b",
         "an MTU of 1500",
     ]
+
+
+SECOND = """
+[hosts.{name}.ports.{port}]
+pci = "0000:17:00.1"
+device = "82599"
+"""
+
+
+def with_more_ports(folder: Path, *, a: str, b: str, wired: str) -> Topology:
+    """A lab whose hosts have a second port, so called; *wired* are further ends of its link."""
+    lab(folder)
+    path = folder / "small.toml"
+    text = path.read_text().replace('ends = ["a.p0", "peer"]', f'ends = ["a.p0", {wired} "peer"]')
+    for name, port in (("a", a), ("b", b)):
+        text += SECOND.format(name=name, port=port) if port else ""
+    path.write_text(text)
+    return load(path)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "wired", "pairs"),
+    [
+        ("p1", "p1", '"b.p0", "a.p1", "b.p1",', [("p0", "p0"), ("p1", "p1")]),
+        ("east", "west", '"b.p0", "a.east", "b.west",', [("p0", "p0"), ("east", "west")]),
+        ("p1", "", '"b.p0", "a.p1",', [("p0", "p0")]),
+        ("p1", "p1", '"b.p0",', [("p0", "p0")]),
+        ("p1", "p1", '"b.p1",', [("p0", "p1")]),
+        ("", "", "", [("p0", "p0")]),
+    ],
+    ids=["both", "other names", "one host", "not on the wire", "another one", "links left out"],
+)
+def test_a_guest_moves_between_ports_that_are_on_the_peers_wire(
+    tmp_path: Path, a: str, b: str, wired: str, pairs: list[tuple[str, str]]
+) -> None:
+    """A port without a like is used by no test: it must be neither looked at nor changed."""
+    small = with_more_ports(tmp_path, a=a, b=b, wired=wired)
+    assert small.port_pairs == tuple({"a": first, "b": second} for first, second in pairs)
+    assert [list(small.host_in_use("a").ports), list(small.host_in_use("b").ports)] == [
+        [first for first, _ in pairs], [second for _, second in pairs],
+    ]  # fmt: skip
+
+
+def test_hosts_of_twins_have_one_pair_of_no_ports() -> None:
+    assert load(find("twin")).port_pairs == ({},)
 
 
 def test_an_unknown_need_is_our_callers_mistake(tmp_path: Path) -> None:
