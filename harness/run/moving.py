@@ -20,7 +20,7 @@ from harness.guest.own_vf import OwnVf, make_own_vf
 from harness.guest.spec import GuestSpec, Place
 from harness.host.port_side import PortSide
 from harness.host.twin import Twin
-from harness.host.vf import NO_MAC
+from harness.host.vf import NO_MAC, Vf
 from harness.migration.comparison import Comparison
 from harness.migration.conductor import Conducted, Ends, conduct
 from harness.migration.handoff import HandOff, Order
