@@ -91,7 +91,7 @@ def test_where_qemu_does_not_take_one_way_the_other_is_taken(
     spare: Callable[..., Topology], fails: str
 ) -> None:
     """A newer QEMU may read or write configuration space in another way than today's."""
-    topology = spare(("vfs = 8", f'vfs = 2\nchip_fails = ["{fails}"]'))
+    topology = spare(("vfs = 8 #", f'vfs = 2\nchip_fails = ["{fails}"] #'))
     with start(topology) as starting:
         assert starting.stderr
         said = starting.stderr.read()
@@ -107,7 +107,7 @@ def test_where_qemu_takes_neither_way_it_is_said_and_another_lab_named(
     spare: Callable[..., Topology], fails: str
 ) -> None:
     """`make demo` goes on with the other lab at this exit code, and leaves nothing of this one."""
-    topology = spare(("vfs = 8", f"vfs = 2\nchip_fails = [{fails}]"))
+    topology = spare(("vfs = 8 #", f"vfs = 2\nchip_fails = [{fails}] #"))
     with start(topology) as starting:
         assert starting.stderr
         said = starting.stderr.read()
