@@ -79,6 +79,6 @@ def start_chip(
     folder = run / sockets(host)
     folder.mkdir(mode=0o700)
     return SoftwareChip(card.ports, card.vfs, card.mac(number)).start(
-        folder, run / f"{host}-chip.log", whose=host, name=name, wires=wires, records=True,
-        dies_with_us=dies_with_us, deadline=deadline,
+        folder, run / f"{host}-chip.log", whose=host, name=name, wires=wires,
+        dies_with_us=dies_with_us, deadline=deadline, options=("--dma-logs", str(folder)),
     )  # fmt: skip
