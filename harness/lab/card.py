@@ -102,6 +102,7 @@ def start_chip(
     shutil.rmtree(folder, ignore_errors=True)  # of a chip that was ended to be started another way
     folder.mkdir(mode=0o700)
     return SoftwareChip(card.ports, card.vfs, card.mac(number)).start(
-        folder, run / f"{host}-chip.log", whose=host, name=name, wires=wires, records=True,
-        ways=_chosen(card, run / _qtest(host)), dies_with_us=dies_with_us, deadline=deadline,
+        folder, run / f"{host}-chip.log", whose=host, name=name, wires=wires,
+        dies_with_us=dies_with_us, deadline=deadline,
+        options=("--dma-logs", str(folder), *_chosen(card, run / _qtest(host))),
     )  # fmt: skip

@@ -115,7 +115,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         wires = cables(chip.ports, options.wire, stack)
         log = folder / "chip.log"
         process = chip.start(
-            folder, log, whose="this QEMU", name=folder.name, wires=wires, records=False,
+            folder, log, whose="this QEMU", name=folder.name, wires=wires,
             dies_with_us=True, deadline=Deadline(_START_SECONDS),
         )  # fmt: skip
         stack.callback(_end, process)

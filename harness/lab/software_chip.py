@@ -62,23 +62,21 @@ class SoftwareChip:
 
     def start(
         self, folder: Path, log: Path, *, whose: str, name: str, wires: Sequence[int],
-        records: bool, dies_with_us: bool, deadline: Deadline, ways: Sequence[str] = (),
+        dies_with_us: bool, deadline: Deadline, options: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:  # fmt: skip
         """Start the process of the chip, and return once QEMU can connect to each function.
 
-        The sockets, and with *records* what each VF did, are made in *folder*; *wires* are
-        descriptors, one for each port; *name* is how the process is found again.  *whose* is
-        the machine that the chip is for, as an error is to name it; *ways* are further options of
-        the chip's program.  Raises LabError if the chip ends before that.
+        The sockets are made in *folder*; *wires* are descriptors, one for each port; *options*
+        are further ones of the program.  *name* is how the process is found again, *whose* the
+        machine that the chip is for, as an error is to name it.  Raises LabError if the chip ends
+        before that.
         """
         guard = ("setpriv", "--pdeathsig", "KILL") if dies_with_us else ()
         argv = [
             *guard, sys.executable, "-m", "harness.chip", "--name", name,
             "--folder", str(folder), "--vfs", str(self.vfs), "--mac", self.mac,
-            "--bus", str(self.bus), *(f"--tap={wire}" for wire in wires), *ways,
+            "--bus", str(self.bus), *(f"--tap={wire}" for wire in wires), *options,
         ]  # fmt: skip
-        if records:
-            argv += ["--dma-logs", str(folder)]
         with log.open("wb") as words:
             process = subprocess.Popen(
                 argv, pass_fds=list(wires), start_new_session=True,
