@@ -10,13 +10,18 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from harness.chip.control import Control
 from harness.chip.physical_function import PhysicalFunction
 from harness.chip.placing import place, vf_function
 from harness.chip.record import Record
 from harness.twin.channel import Channel, ClientGone
+from harness.twin.control import ControlConnection
 from harness.twin.function import Function
 from harness.twin.server import Server
 from harness.twin.tap import Tap
+
+CONTROL = "control"
+"""The socket, in the chip's folder, where it can be asked and told things."""
 
 _FRAMES_AT_ONCE = 64
 _IDLE_SECONDS = 1.0
@@ -91,6 +96,10 @@ class Chip:
             self._register(served.listener.fileno(), self._accepting(served))
         for port, tap in zip(self.ports, taps, strict=True):
             self._register(tap.fileno(), self._receiving(port, tap))
+        self._control = Control(self.ports, self._has_client)
+        callers = stack.enter_context(_listening(str(folder / CONTROL)))
+        stack.callback((folder / CONTROL).unlink, missing_ok=True)
+        self._register(callers.fileno(), lambda: self._accept_caller(callers))
         self._ended, self._end = socket.socketpair()  # readable once it is to end
         stack.callback(self._ended.close)
         stack.callback(self._end.close)
@@ -152,6 +161,20 @@ class Chip:
     def _register(self, descriptor: int, work: Callable[[], None]) -> None:
         self._work[descriptor] = work
         self._poll.register(descriptor, select.EPOLLIN)
+
+    def _has_client(self, name: str) -> bool:
+        return any(each.channel and each.path.name == name for each in self._served)
+
+    def _accept_caller(self, listener: socket.socket) -> None:
+        caller = ControlConnection(listener.accept()[0], self._control)
+
+        def serve() -> None:
+            if not caller.serve():
+                self._poll.unregister(caller.fileno())
+                del self._work[caller.fileno()]
+                caller.close()
+
+        self._register(caller.fileno(), serve)
 
     def _accepting(self, served: Served) -> Callable[[], None]:
         def accept() -> None:

@@ -60,7 +60,7 @@ def _write_sfp_list(words: list[int], *, at: int) -> int:
         words[place], words[place + 1] = kind, sequence
         place += 2
     words[place] = _NOWHERE
-    words[sequence] = _NOWHERE  # nothing to be written to the core
+    words[sequence], words[sequence + 1] = 1, _NOWHERE  # ixgbe_setup_sfp_modules_82599: its end
     return at
 
 

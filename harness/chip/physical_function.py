@@ -45,6 +45,7 @@ _REGIONS: Mapping[int, int] = {
     PciRegion(MSIX_BAR): ixgbe_vf.BAR_BYTES,
     PciRegion.CONFIG: BYTES,
 }
+_SOON_SECONDS = 0.001
 _NO_PHY = 0xFFFF0000
 _VT_MODES = {1: 8, 2: 4, 3: 2}  # GCR_EXT_VT_MODE_*: queues of a pool
 _DEFAULTS = {
@@ -170,10 +171,14 @@ class PhysicalFunction:
     def deliver_interrupts(self) -> float:
         """Do what its time has come for; return in how many seconds the next is due, 0 for none.
 
-        These are frames of a queue with a rate limit, interrupts, and changes of the link.
+        These are frames of a queue with a rate limit, interrupts, changes of the link, and what a
+        VF that misbehaves writes late.
         """
         waits = [self.rates.resume(), self.interrupts.deliver(), self.link.settle()]
-        waits += [vf.interrupts.deliver() for vf in self.vfs[: self.vfs_enabled]]
+        for vf in self.vfs[: self.vfs_enabled]:
+            vf.receiver.write_late()
+            vf.receiver.settle()
+            waits += [vf.interrupts.deliver(), _SOON_SECONDS if vf.receiver.has_late_writes else 0]
         return min((wait for wait in waits if wait), default=0.0)
 
     def _vf(self, pool: Pool) -> Vf:

@@ -1,4 +1,4 @@
-"""The EEPROM as ixgbe reads, checks and writes it: EERD, EEWR, and the serial bus behind EEC.
+"""The EEPROM as ixgbe writes it, over the serial bus behind EEC; its size, and who may use it.
 
 Ref: Linux, ixgbe_common.c, ixgbe_82599.c; `ethtool -e` and `-E`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from port_driver import PORT_MAC, Port, port_of_chip
+from port_driver import Port, port_of_chip
 
 from harness.chip.nvm import WORDS
 from harness.chip.spi import PAGE_BYTES
@@ -114,11 +114,6 @@ def test_the_checksum_is_right(port: Port) -> None:
     assert eerd(port, 0x3F) == checksum(port)
 
 
-def test_the_address_stands_in_the_first_words(port: Port) -> None:
-    words = b"".join(eerd(port, word).to_bytes(2, "little") for word in range(3))
-    assert words == PORT_MAC
-
-
 def test_the_driver_finds_an_eeprom_of_that_size(port: Port) -> None:
     """ixgbe_init_eeprom_params_generic; `ethtool -e` shows so many words."""
     eec = port.read(EEC)
@@ -126,22 +121,6 @@ def test_the_driver_finds_an_eeprom_of_that_size(port: Port) -> None:
     assert eec & Eec.ADDR_SIZE, "16 bits of address"
     assert 1 << ((eec >> 11 & 0xF) + 6) == WORDS
     assert [eerd(port, word) for word in (WORDS, 0x3FFF)] == [0xFFFF, 0xFFFF]
-
-
-def test_the_firmware_is_none_of_those_before_production(port: Port) -> None:
-    """ixgbe_verify_fw_version_82599: newer than 5, found over two pointers."""
-    parameters = eerd(port, eerd(port, 0x0F) + 0x4)
-    assert eerd(port, parameters + 0x7) > 5
-
-
-def test_every_kind_of_module_has_a_sequence(port: Port) -> None:
-    """ixgbe_get_sfp_init_sequence_offsets: kinds and offsets up to the end of the list."""
-    at, kinds = eerd(port, 0x2B) + 1, []
-    while (kind := eerd(port, at)) != 0xFFFF:
-        kinds.append(kind)
-        assert eerd(port, eerd(port, at + 1)) == 0xFFFF, "nothing to be written"
-        at += 2
-    assert {5, 6} <= set(kinds), "short range, in either port"
 
 
 def test_the_semaphore_is_whose_read_finds_it_free(port: Port) -> None:
