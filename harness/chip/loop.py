@@ -38,8 +38,10 @@ class Served:
         self.listener = _listening(str(path))
 
     def accept(self) -> Channel | None:
-        """Take a client; None where the function has one already."""
-        connection = self.listener.accept()[0]
+        """Take a client; None where the function has one already, or that is not possible now."""
+        connection = _accepted(self.listener)
+        if connection is None:
+            return None
         if self.channel:
             _say(f"{self.path.name}: a second client was refused: it has one")
             connection.close()
@@ -166,7 +168,10 @@ class Chip:
         return any(each.channel and each.path.name == name for each in self._served)
 
     def _accept_caller(self, listener: socket.socket) -> None:
-        caller = ControlConnection(listener.accept()[0], self._control)
+        connection = _accepted(listener)
+        if connection is None:
+            return
+        caller = ControlConnection(connection, self._control)
 
         def serve() -> None:
             if not caller.serve():
@@ -217,6 +222,15 @@ def _listening(path: str) -> socket.socket:
         os.umask(mask)
     listener.listen()
     return listener
+
+
+def _accepted(listener: socket.socket) -> socket.socket | None:
+    """Who wants to be served; None if that is not possible now."""
+    try:
+        return listener.accept()[0]
+    except OSError as refused:
+        _say(f"somebody could not be served: {refused}")
+        return None
 
 
 def _say(text: str) -> None:

@@ -206,10 +206,9 @@ class PhysicalFunction:
         self.registers.default(Row.RAH.at(0), high)
 
     def _control(self, value: int) -> None:
-        """CTRL: a reset clears itself; ixgbe_reset_hw_82599 waits for that."""
-        resets = value & (Ctrl.RST | Ctrl.LNK_RST)
-        self.registers.hold(Register.CTRL, value & ~(Ctrl.RST | Ctrl.LNK_RST))
-        if not resets:
+        """CTRL: a reset clears every bit of it; ixgbe_reset_hw_82599 waits for its own."""
+        if not value & (Ctrl.RST | Ctrl.LNK_RST):
+            self.registers.hold(Register.CTRL, value)
             return
         self._reset_port()
         if value & Ctrl.LNK_RST:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -181,6 +182,18 @@ def test_a_client_that_sends_nonsense_ends_nobody_else(chip: Running) -> None:
         assert client.read(CONFIG, 0) == 0x10FB8086
         with chip.client("port0-vf0") as other:
             assert other.read(CONFIG, 0) == 0xFFFFFFFF
+
+
+def test_without_room_for_another_descriptor_it_goes_on(chip: Running) -> None:
+    """Who came then is served once there is room again."""
+    used = len(list(Path(f"/proc/{chip.process.pid}/fd").iterdir()))
+    limits = resource.prlimit(chip.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(chip.process.pid, resource.RLIMIT_NOFILE, (used, limits[1]))
+    with closing(chip.connected("port0")), closing(chip.connected("control")):
+        assert chip.process.stderr
+        assert "somebody could not be served" in chip.process.stderr.readline()
+        resource.prlimit(chip.process.pid, resource.RLIMIT_NOFILE, limits)
+        assert chip.status()["command"] == 0
 
 
 def test_it_ends_when_it_is_told_to_and_leaves_no_socket(chip: Running) -> None:
