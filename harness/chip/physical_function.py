@@ -111,6 +111,7 @@ class PhysicalFunction:
             vf.transmitter.rate = PoolRate(self.rates, self._first_queue_of(pool.number))
         self._claim()
         self._load_defaults()
+        self._set_key()
 
     @property
     def regions(self) -> Mapping[int, int]:
@@ -197,6 +198,7 @@ class PhysicalFunction:
         claim(Register.CTRL_EXT, write=self._control_extended)
         claim(Register.MSCA, write=self._ask_phy)
         claim(Register.STATUS, lambda: 0)
+        self.registers.claim_row(Row.RSSRK, write=self._set_key_word)
 
     def _load_defaults(self) -> None:
         for offset, value in _DEFAULTS.items():
@@ -219,6 +221,17 @@ class PhysicalFunction:
         if value & CtrlExt.PFRSTD:
             self.mailboxes.port_is_up()
 
+    def _set_key_word(self, index: int, value: int) -> None:
+        self.registers.hold(Row.RSSRK.at(index), value)
+        self._set_key()
+
+    def _set_key(self) -> None:
+        """RSSRK is the key of every pool: ixgbe_store_key writes it a word at a time."""
+        words = (self.registers.held(Row.RSSRK.at(index)) for index in range(Row.RSSRK.count))
+        key = b"".join(word.to_bytes(4, "little") for word in words)
+        for receiver in (self.receiver, *(vf.receiver for vf in self.vfs)):
+            receiver.spread.set_key(key)
+
     def _ask_phy(self, value: int) -> None:
         """MSCA: no PHY answers on MDIO; mdio45_probe takes all ones for that."""
         self.registers.hold(Register.MSCA, value & ~MSCA_MDI_COMMAND)
@@ -226,6 +239,7 @@ class PhysicalFunction:
 
     def _reset_port(self) -> None:
         self.registers.reset()
+        self._set_key()
         self.switch.clear()
         self.receiver.clear()
         self.transmitter.clear()

@@ -67,6 +67,7 @@ def test_the_first_16_queues_have_older_places_too(port: Port) -> None:
         port.write(SRRCTL_ALIAS + 4 * number, 2 + number)
         port.write(RX_DCA_ALIAS + 4 * number, 3 + number)
     for number in range(16):
+        assert port.read(SRRCTL_ALIAS + 4 * number) == 2 + number
         assert port.read(place("receive", number, QueueRegister.SRRCTL)) == 2 + number
         assert port.read(place("receive", number, QueueRegister.DCA)) == 3 + number
 
