@@ -56,9 +56,8 @@ class PortInterrupts(Vectors):
         """Queue number *queue* of the chip has something for its driver."""
         value = self._registers.held(Row.IVAR.at(queue >> 1))
         entry = value >> (16 * (queue & 1) + 8 * transmit) & 0xFF
-        vector = entry & IVAR_VECTOR
-        if entry & IVAR_VALID and vector < VECTORS:
-            self._set(1 << vector)
+        if entry & IVAR_VALID:
+            self._set(1 << (entry & IVAR_VECTOR))
 
     def set_causes(self, value: int) -> None:
         """Set causes as EICS does: bits of `Eicr`, and of the first vectors."""

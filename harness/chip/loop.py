@@ -11,13 +11,18 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from harness.chip.configuration import Disguise
+from harness.chip.control import Control
 from harness.chip.physical_function import PhysicalFunction
 from harness.chip.placing import Placing, vf_function
 from harness.chip.record import Record
 from harness.twin.channel import Channel, ClientGone
+from harness.twin.control import ControlConnection
 from harness.twin.function import Function
 from harness.twin.server import Server
 from harness.twin.tap import Tap
+
+CONTROL = "control"
+"""The socket, in the chip's folder, where it can be asked and told things."""
 
 _FRAMES_AT_ONCE = 64
 _IDLE_SECONDS = 1.0
@@ -34,8 +39,10 @@ class Served:
         self.listener = _listening(str(path))
 
     def accept(self) -> Channel | None:
-        """Take a client; None where the function has one already."""
-        connection = self.listener.accept()[0]
+        """Take a client; None where the function has one already, or that is not possible now."""
+        connection = _accepted(self.listener)
+        if connection is None:
+            return None
         if self.channel:
             _say(f"{self.path.name}: a second client was refused: it has one")
             connection.close()
@@ -96,6 +103,10 @@ class Chip:
             self._register(served.listener.fileno(), self._accepting(served))
         for port, tap in zip(self.ports, taps, strict=True):
             self._register(tap.fileno(), self._receiving(port, tap))
+        self._control = Control(self.ports, self._has_client)
+        callers = stack.enter_context(_listening(str(folder / CONTROL)))
+        stack.callback((folder / CONTROL).unlink, missing_ok=True)
+        self._register(callers.fileno(), lambda: self._accept_caller(callers))
         self._ended, self._end = socket.socketpair()  # readable once it is to end
         stack.callback(self._ended.close)
         stack.callback(self._end.close)
@@ -163,6 +174,23 @@ class Chip:
         self._work[descriptor] = work
         self._poll.register(descriptor, select.EPOLLIN)
 
+    def _has_client(self, name: str) -> bool:
+        return any(each.channel and each.path.name == name for each in self._served)
+
+    def _accept_caller(self, listener: socket.socket) -> None:
+        connection = _accepted(listener)
+        if connection is None:
+            return
+        caller = ControlConnection(connection, self._control)
+
+        def serve() -> None:
+            if not caller.serve():
+                self._poll.unregister(caller.fileno())
+                del self._work[caller.fileno()]
+                caller.close()
+
+        self._register(caller.fileno(), serve)
+
     def _accepting(self, served: Served) -> Callable[[], None]:
         def accept() -> None:
             if channel := served.accept():
@@ -204,6 +232,15 @@ def _listening(path: str) -> socket.socket:
         os.umask(mask)
     listener.listen()
     return listener
+
+
+def _accepted(listener: socket.socket) -> socket.socket | None:
+    """Who wants to be served; None if that is not possible now."""
+    try:
+        return listener.accept()[0]
+    except OSError as refused:
+        _say(f"somebody could not be served: {refused}")
+        return None
 
 
 def _say(text: str) -> None:

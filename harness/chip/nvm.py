@@ -1,4 +1,4 @@
-"""The EEPROM of a chip: its words, and the registers by which a port's driver reads them.
+"""The EEPROM of a chip: its words, and the registers by which a port's driver gets at them.
 
 Ref: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_common.c: ixgbe_init_eeprom_params_generic,
 ixgbe_read_eerd_buffer_generic, ixgbe_validate_eeprom_checksum_generic; ixgbe_type.h for the words.
@@ -7,22 +7,26 @@ ixgbe_read_eerd_buffer_generic, ixgbe_validate_eeprom_checksum_generic; ixgbe_ty
 from __future__ import annotations
 
 from harness.chip.registers import Registers
+from harness.chip.spi import SpiEeprom
 from harness.uapi.ixgbe_pf import (
+    EEC_SIZE_SHIFT,
+    EEPROM_WORD_SIZE_SHIFT,
     EERD_ADDRESS_SHIFT,
     EERD_DATA_SHIFT,
     EERD_DONE,
     EERD_START,
     SWSM_SMBI,
+    Eec,
     Register,
 )
 
-WORDS = 1 << (4 + 6)  # as EEC says: ixgbe_init_eeprom_params_generic
+WORDS = 1 << 10
 _CHECKSUM_AT, _CHECKSUM = 0x3F, 0xBABA
 _POINTERS = range(0x03, 0x0F)
 _FIRMWARE = 0x0F
 _NOWHERE = 0xFFFF
-_PRESENT, _READ_DONE = 0x0100, 0x0200  # IXGBE_EEC_PRES, IXGBE_EEC_ARD
-_SIZE, _ADDRESSED_BY_16_BITS = 4 << 11, 0x0400  # IXGBE_EEC_SIZE, IXGBE_EEC_ADDR_SIZE
+_ADDRESS_MASK = 0x3FFF
+_SIZE = (WORDS.bit_length() - 1 - EEPROM_WORD_SIZE_SHIFT) << EEC_SIZE_SHIFT
 _SFP_TYPES = (0, 1, 2, 3, 4, 5, 6, 9, 10, 11, 12)
 """ixgbe_sfp_type_* for which the EEPROM has an initialization sequence; an empty one here."""
 
@@ -61,22 +65,31 @@ def _write_sfp_list(words: list[int], *, at: int) -> int:
 
 
 class Nvm:
-    """The EEPROM that both ports of a chip share, as one port's registers show it."""
+    """The EEPROM as one port's registers show it; each port has an image of its own here."""
 
     def __init__(self, registers: Registers, words: list[int]) -> None:
         self._registers = registers
         self._words = words
-        registers.default(Register.EEC_8259X, _PRESENT | _READ_DONE | _SIZE | _ADDRESSED_BY_16_BITS)
+        SpiEeprom(registers, words, Eec.PRES | Eec.ARD | Eec.ADDR_SIZE | _SIZE)
         registers.default(Register.FWSM_8259X, 1 << 15)  # IXGBE_FWSM_FW_VAL_BIT
+        registers.default(Register.EEWR, EERD_DONE)
         registers.claim(Register.EERD, write=self._start_read)
+        registers.claim(Register.EEWR, write=self._start_write)
         registers.claim(Register.SWSM_8259X, read=self._take_semaphore)
 
     def _start_read(self, value: int) -> None:
         if value & EERD_START:
-            address = value >> EERD_ADDRESS_SHIFT & 0x3FFF
+            address = value >> EERD_ADDRESS_SHIFT & _ADDRESS_MASK
             data = self._words[address] if address < len(self._words) else _NOWHERE
             value = data << EERD_DATA_SHIFT | address << EERD_ADDRESS_SHIFT | EERD_DONE
         self._registers.hold(Register.EERD, value)
+
+    def _start_write(self, value: int) -> None:
+        """EEWR, which has EERD's layout; ixgbe_write_eewr_buffer_generic."""
+        address = value >> EERD_ADDRESS_SHIFT & _ADDRESS_MASK
+        if value & EERD_START and address < len(self._words):
+            self._words[address] = value >> EERD_DATA_SHIFT
+        self._registers.hold(Register.EEWR, value & ~EERD_START | EERD_DONE)
 
     def _take_semaphore(self) -> int:
         """Reading SWSM sets SMBI: who saw it clear has the semaphore."""

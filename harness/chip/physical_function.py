@@ -45,6 +45,7 @@ _REGIONS: Mapping[int, int] = {
     PciRegion(MSIX_BAR): ixgbe_vf.BAR_BYTES,
     PciRegion.CONFIG: BYTES,
 }
+_SOON_SECONDS = 0.001
 _NO_PHY = 0xFFFF0000
 _VT_MODES = {1: 8, 2: 4, 3: 2}  # GCR_EXT_VT_MODE_*: queues of a pool
 _DEFAULTS = {
@@ -116,6 +117,7 @@ class PhysicalFunction:
             vf.transmitter.rate = PoolRate(self.rates, self._first_queue_of(pool.number))
         self._claim()
         self._load_defaults()
+        self._set_key()
 
     @property
     def regions(self) -> Mapping[int, int]:
@@ -181,10 +183,14 @@ class PhysicalFunction:
     def deliver_interrupts(self) -> float:
         """Do what its time has come for; return in how many seconds the next is due, 0 for none.
 
-        These are frames of a queue with a rate limit, interrupts, and changes of the link.
+        These are frames of a queue with a rate limit, interrupts, changes of the link, and what a
+        VF that misbehaves writes late.
         """
         waits = [self.rates.resume(), self.interrupts.deliver(), self.link.settle()]
-        waits += [vf.interrupts.deliver() for vf in self.vfs[: self.vfs_enabled]]
+        for vf in self.vfs[: self.vfs_enabled]:
+            vf.receiver.write_late()
+            vf.receiver.settle()
+            waits += [vf.interrupts.deliver(), _SOON_SECONDS if vf.receiver.has_late_writes else 0]
         return min((wait for wait in waits if wait), default=0.0)
 
     def _vf(self, pool: Pool) -> Vf:
@@ -203,6 +209,7 @@ class PhysicalFunction:
         claim(Register.CTRL_EXT, write=self._control_extended)
         claim(Register.MSCA, write=self._ask_phy)
         claim(Register.STATUS, lambda: 0)
+        self.registers.claim_row(Row.RSSRK, write=self._set_key_word)
 
     def _load_defaults(self) -> None:
         for offset, value in _DEFAULTS.items():
@@ -212,10 +219,9 @@ class PhysicalFunction:
         self.registers.default(Row.RAH.at(0), high)
 
     def _control(self, value: int) -> None:
-        """CTRL: a reset clears itself; ixgbe_reset_hw_82599 waits for that."""
-        resets = value & (Ctrl.RST | Ctrl.LNK_RST)
-        self.registers.hold(Register.CTRL, value & ~(Ctrl.RST | Ctrl.LNK_RST))
-        if not resets:
+        """CTRL: a reset clears every bit of it; ixgbe_reset_hw_82599 waits for its own."""
+        if not value & (Ctrl.RST | Ctrl.LNK_RST):
+            self.registers.hold(Register.CTRL, value)
             return
         self._reset_port()
         if value & Ctrl.LNK_RST:
@@ -226,6 +232,17 @@ class PhysicalFunction:
         if value & CtrlExt.PFRSTD:
             self.mailboxes.port_is_up()
 
+    def _set_key_word(self, index: int, value: int) -> None:
+        self.registers.hold(Row.RSSRK.at(index), value)
+        self._set_key()
+
+    def _set_key(self) -> None:
+        """RSSRK is the key of every pool: ixgbe_store_key writes it a word at a time."""
+        words = (self.registers.held(Row.RSSRK.at(index)) for index in range(Row.RSSRK.count))
+        key = b"".join(word.to_bytes(4, "little") for word in words)
+        for receiver in (self.receiver, *(vf.receiver for vf in self.vfs)):
+            receiver.spread.set_key(key)
+
     def _ask_phy(self, value: int) -> None:
         """MSCA: no PHY answers on MDIO; mdio45_probe takes all ones for that."""
         self.registers.hold(Register.MSCA, value & ~MSCA_MDI_COMMAND)
@@ -233,6 +250,7 @@ class PhysicalFunction:
 
     def _reset_port(self) -> None:
         self.registers.reset()
+        self._set_key()
         self.switch.clear()
         self.receiver.clear()
         self.transmitter.clear()

@@ -44,6 +44,9 @@ class QueueStatistics:
         self._find = find
         self._told: defaultdict[tuple[Queue, str], int] = defaultdict(int)
         self._drops: set[int] = set()  # receive queues for which QDE says so
+        self._maps: dict[bool, list[list[int]]] = {}  # the queues of each counter; made when asked
+        for row in (Row.RQSMR, Row.TQSM):
+            registers.claim_row(row, write=self._mapper(row))
         for counter in range(_COUNTERS):
             place = counter * QUEUE_BYTES
             low = {False: _RECEIVE + place + QueueStatistic.QBC_L, True: Row.QBTC_L.at(counter)}
@@ -57,8 +60,9 @@ class QueueStatistics:
         registers.claim(Row.MPC.at(0), self._read_missed)
 
     def clear(self) -> None:
-        """What a reset of the port does: no queue has drop enable by QDE."""
+        """What a reset of the port does: no queue has drop enable by QDE, nor its own counter."""
         self._drops.clear()
+        self._maps.clear()
 
     def _claim(self, offset: int, counter: int, transmits: bool) -> None:
         self._registers.claim(
@@ -102,12 +106,20 @@ class QueueStatistics:
 
     def _numbers(self, counter: int, transmits: bool) -> list[int]:
         """The queues that count in *counter*: four to a register, a byte each."""
-        row, held = Row.TQSM if transmits else Row.RQSMR, self._registers.held
-        return [
-            number
-            for number in range(QUEUES)
-            if held(row.at(number >> 2)) >> 8 * (number & 3) & 0xF == counter
-        ]
+        if transmits not in self._maps:
+            row, held = Row.TQSM if transmits else Row.RQSMR, self._registers.held
+            self._maps[transmits] = [[] for _ in range(_COUNTERS)]
+            for number in range(QUEUES):
+                own = held(row.at(number >> 2)) >> 8 * (number & 3) & 0xF
+                self._maps[transmits][own].append(number)
+        return self._maps[transmits][counter]
+
+    def _mapper(self, row: Row) -> Callable[[int, int], None]:
+        def write(index: int, value: int) -> None:
+            self._registers.hold(row.at(index), value)
+            self._maps.clear()
+
+        return write
 
     def _has_drop_enable(self, number: int) -> bool:
         control = self._find(number, False).read(QueueRegister.SRRCTL)

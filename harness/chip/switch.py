@@ -91,6 +91,16 @@ class Switch:
         room = TAG_BYTES if tag_of(frame) is not None else 0
         return len(frame) + CHECKSUM_BYTES > largest + room
 
+    def filters(self) -> dict[str, dict[str, list[int]]]:
+        """Return the pools of each exact address, and those of each VLAN that has an entry."""
+        addresses = self._read_tables().items()
+        return {
+            "addresses": {
+                mac.hex(":"): _numbers(self._pools_of_address(index)) for mac, index in addresses
+            },
+            "vlans": {str(vlan): _numbers(pools) for vlan, pools in self._members.items()},
+        }
+
     def passes(self, frame: memoryview) -> bool:
         """Say whether a frame from the wire passes the port's filters of addresses and VLANs."""
         return self._passes_addresses(bytes(frame[:6])) and self._passes_vlan_table(tag_of(frame))
@@ -277,3 +287,7 @@ class Switch:
 
     def _leaked(self, pools: int) -> int:
         return pools if self.leaks_to is None or not pools else pools | 1 << self.leaks_to
+
+
+def _numbers(pools: int) -> list[int]:
+    return [pool for pool in range(POOLS) if pools >> pool & 1]

@@ -77,7 +77,7 @@ class Channel:
         self._replies: dict[int, Message] = {}
         self._awaited: set[int] = set()
         self._next_number = 0
-        self._gone: ClientGone | None = None
+        self._gone: str | None = None  # why; an exception would keep all that was under way alive
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -85,7 +85,7 @@ class Channel:
     def serve(self) -> None:
         """Answer every command that is there.  Raises ClientGone."""
         if self._gone:
-            raise self._gone
+            raise ClientGone(self._gone)
         self._receive()
         self._dispatch()
 
@@ -119,7 +119,7 @@ class Channel:
                 self._dispatch()
             return self._replies[number]
         except ClientGone as gone:
-            self._gone = self._gone or gone
+            self._gone = self._gone or str(gone)
             with contextlib.suppress(OSError):  # it is not connected any more
                 self._socket.shutdown(socket.SHUT_RDWR)
             raise
@@ -163,7 +163,7 @@ class Channel:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                raise self._gone or ClientGone("the client reset the connection") from None
+                raise ClientGone(self._gone or "the client reset the connection") from None
             self._received += len(data)
             for _, _, packed in ancillary:
                 descriptors = array.array("i", packed[: len(packed) - len(packed) % 4])
@@ -171,7 +171,7 @@ class Channel:
             if flags & socket.MSG_CTRUNC:
                 raise ClientGone("descriptors of the client's got lost: we have too many")
             if not data:
-                raise self._gone or ClientGone("the client closed the connection")
+                raise ClientGone(self._gone or "the client closed the connection")
             self._buffer += data
             self._cut()
             if len(data) < _READ_BYTES and not ancillary:
@@ -211,7 +211,7 @@ class Channel:
             except BlockingIOError:
                 self._wait(select.POLLOUT, due)
             except (BrokenPipeError, ConnectionResetError):
-                raise self._gone or ClientGone("the client closed the connection") from None
+                raise ClientGone(self._gone or "the client closed the connection") from None
 
     def _wait(self, event: int, due: float) -> None:
         """Return once the socket is ready for *event*.  Raises ClientGone when *due* is past."""

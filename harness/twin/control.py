@@ -219,9 +219,12 @@ class Control:
 
 
 class ControlConnection:
-    """One who asks; *fileno* is readable when there is a request."""
+    """One who asks; *fileno* is readable when there is a request.
 
-    def __init__(self, connection: socket.socket, control: Control) -> None:
+    The words are the methods of *control*, a twin's or a chip's.
+    """
+
+    def __init__(self, connection: socket.socket, control: object) -> None:
         connection.settimeout(_READ_SECONDS)
         self._socket = connection
         self._control = control

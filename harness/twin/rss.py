@@ -15,18 +15,17 @@ _KEY = bytes.fromhex(
 )
 """The key that Microsoft's specification has its examples for; the driver takes a random one."""
 
-_KEY_BITS = int.from_bytes(_KEY, "big")
 _KEY_LENGTH = 8 * ixgbe_vf.RSS_KEY_BYTES
 _REMEMBERED = 4096
 
 
-def toeplitz(data: bytes) -> int:
+def toeplitz(data: bytes, key: bytes = _KEY) -> int:
     """The 32-bit hash of *data*."""
-    result = 0
+    result, key_bits = 0, int.from_bytes(key, "big")
     number, length = int.from_bytes(data, "big"), 8 * len(data)
     for bit in range(length):
         if number >> (length - 1 - bit) & 1:
-            result ^= _KEY_BITS >> (_KEY_LENGTH - 32 - bit) & 0xFFFFFFFF
+            result ^= key_bits >> (_KEY_LENGTH - 32 - bit) & 0xFFFFFFFF
     return result
 
 
@@ -35,6 +34,12 @@ class Spread:
 
     def __init__(self) -> None:
         self._known: dict[bytes, int] = {}
+        self._key = _KEY
+
+    def set_key(self, key: bytes) -> None:
+        """Hash with another key, of RSS_KEY_BYTES, from now on."""
+        self._key = key
+        self._known.clear()
 
     def hash(self, frame: memoryview, parsed: Parsed | None) -> tuple[int, int]:
         """The hash of a frame's addresses (of TCP with its ports), and the RssType it is of."""
@@ -51,5 +56,5 @@ class Spread:
         if known is None:
             if len(self._known) == _REMEMBERED:
                 self._known.clear()
-            known = self._known[flow] = toeplitz(flow)
+            known = self._known[flow] = toeplitz(flow, self._key)
         return known, kind

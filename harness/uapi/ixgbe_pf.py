@@ -100,6 +100,7 @@ class Register(IntEnum):
     FDIRCTRL = 0x0EE00
     EEC_8259X = 0x10010
     EERD = 0x10014
+    EEWR = 0x10018
     SWSM_8259X = 0x10140
     FWSM_8259X = 0x10148
     FACTPS_8259X = 0x10150
@@ -229,6 +230,25 @@ class I2c(IntEnum):
     CLK_OUT = 0x2
     DATA_IN = 0x4
     DATA_OUT = 0x8
+
+
+class Eec(IntEnum):
+    """Bits of EEC: the four wires of the EEPROM, who may use them, and what it is."""
+
+    SK = 0x00000001
+    CS = 0x00000002
+    DI = 0x00000004
+    DO = 0x00000008
+    FWE_MASK = 0x00000030
+    REQ = 0x00000040
+    GNT = 0x00000080
+    PRES = 0x00000100
+    ARD = 0x00000200
+    ADDR_SIZE = 0x00000400
+
+
+EEC_SIZE_SHIFT, EEPROM_WORD_SIZE_SHIFT = 11, 6
+"""EEC says the binary logarithm of the EEPROM's words, less 6."""
 
 
 class Eicr(IntEnum):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from descriptors import memory_file
-from vf_rings import MEMORY, MEMORY_BYTES, Memory, ReceiveRing, TransmitRing
+from vf_rings import MEMORY, MEMORY_BYTES, Memory, ReceiveRing, Registers, TransmitRing
 from vfio_client import LENT
 
 from harness.chip.configuration import SRIOV
@@ -45,7 +45,7 @@ _LOW = 0xFFFFFFFF
 class QueueView:
     """Queues of a port as a VF's rings expect them: those from *first* on look like 0, 1, ..."""
 
-    def __init__(self, port: PhysicalFunction, first: int) -> None:
+    def __init__(self, port: Registers, first: int) -> None:
         self._port = port
         self._first = first
 

@@ -85,11 +85,13 @@ def qemu(tmp_path: Path) -> FakeQemu:
 
 
 @pytest.fixture(autouse=True)
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Everything temporary is made where the test can see whether it has gone.
 
-    The folder's name is short, since the name of a socket has 107 characters at most.
+    The folder's name is short, since the name of a socket has 107 characters at most; *tmp_path*,
+    which pytest makes below the first TMPDIR that it sees, is there before.
     """
+    assert tmp_path.is_dir()
     folder = Path(tempfile.mkdtemp(prefix="vfh-", dir="/tmp"))
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)

@@ -118,3 +118,13 @@ def test_a_slower_link_makes_the_same_factor_slower(port: Port, vf: PortVf) -> N
     vf.set_rate(10 * MBIT_S)
     port.chip.link.plug(True, 1000, trained=True)
     assert time_to_send(port, vf) > LEAST_S
+
+
+def test_a_queue_that_is_not_there_is_one_that_is(port: Port) -> None:
+    """RTTDQSEL has 7 bits."""
+    port.write(Register.RTTDQSEL, 128 + 5)
+    for value in (1 << 31 | 1 << 20, 0):
+        port.write(Register.RTTBCNRC, value)
+        port.write(Register.RTTDQSEL, 5)
+        assert port.read(Register.RTTBCNRC) == value
+        port.write(Register.RTTDQSEL, 128 + 5)

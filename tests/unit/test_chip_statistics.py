@@ -106,12 +106,15 @@ def test_all_queues_count_in_the_first_counter_until_told_otherwise(port: Port) 
 @pytest.mark.usefixtures("vf")
 def test_rqsmr_and_tqsm_give_a_queue_its_counter(port: Port) -> None:
     """Queue 16 is the port's first one behind 4 VFs of 4 queues; queue 1 is VF 0's second."""
+    assert counts(port, QPRC, QPTC) == [0, 0]
     port.write(Row.RQSMR.at(4), 5)
     port.write(Row.TQSM.at(4), 7)
     port.hear(frame(PORT_MAC), frame(mac_of(0)))
     port.tx[0].send(frame(PEER_MAC, PORT_MAC))
     assert counts(port, QPRC, QPRC + 5 * 0x40, QPTC, QPTC + 7 * 0x40) == [1, 1, 0, 1]
     assert port.read(Row.QBTC_L.at(7)) == 104
+    port.reset_hw()
+    assert port.read(Row.QBTC_L.at(7)) == 0, "no queue counts there any more"
 
 
 def test_a_frame_without_a_descriptor_is_missed(port: Port) -> None:

@@ -6,10 +6,12 @@ without a descriptor, so that ring, frame and status all go by message.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import resource
 import socket
+import weakref
 from contextlib import suppress
 from errno import EFAULT
 
@@ -300,3 +302,28 @@ def test_whoever_serves_the_channel_learns_that_the_client_is_gone(twin: Twin) -
         with pytest.raises(ClientGone, match="the client closed the connection"):
             ask()
     channel.close()
+
+
+def test_a_client_that_is_gone_keeps_nothing_alive(twin: Twin) -> None:
+    """Neither memory that it lent nor a frame under way, until some day a collector comes."""
+    near, far = socket.socketpair()
+    channel = Channel(far, twin.server.answer)
+    near.close()
+    gc.disable()
+    try:
+        assert under_way(channel)() is None
+    finally:
+        gc.enable()
+        channel.close()
+
+
+class UnderWay:
+    """What a frame's function holds while its DMA is asked for."""
+
+
+def under_way(channel: Channel) -> weakref.ref[UnderWay]:
+    held = UnderWay()
+    for ask in (lambda: channel.request(Command.DMA_READ, bytes(16)), channel.serve):
+        with suppress(ClientGone):
+            ask()
+    return weakref.ref(held)

@@ -1,0 +1,83 @@
+"""Receive-side scaling of a port and its VFs: one key, one table, and the queues of each pool.
+
+Ref: Linux, ixgbe_main.c: ixgbe_setup_reta, ixgbe_store_key, ixgbe_setup_psrtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
+from vf_of_port import mac_of, vf_of
+
+from harness.twin.rss import toeplitz
+from harness.uapi.ixgbe_pf import Register, Row
+
+KEY = bytes(range(1, 41))
+ADDRESSES = bytes.fromhex("c6120001c6120002")
+
+
+def packet(to: bytes, last: int) -> bytes:
+    """An IPv4 packet of no known transport, whose addresses end in *last*."""
+    head = bytes.fromhex("4500002e00000000407f0000") + ADDRESSES[:7] + bytes([last])
+    return to + PEER_MAC + b"\x08\x00" + head + bytes(26)
+
+
+def set_key(port: Port, key: bytes = KEY) -> None:
+    """ixgbe_store_key."""
+    for index in range(Row.RSSRK.count):
+        word = int.from_bytes(key[4 * index : 4 * index + 4], "little")
+        port.write(Row.RSSRK.at(index), word)
+
+
+@pytest.fixture
+def port() -> Iterator[Port]:
+    with port_of_chip() as port:
+        port.start(queues=2)
+        set_key(port)
+        yield port
+
+
+def test_the_hash_is_made_with_the_drivers_key(port: Port) -> None:
+    """`ethtool -x` shows it; the driver passes the hash on to the stack."""
+    port.hear(*(packet(PORT_MAC, last) for last in range(8)))
+    for ring in port.rx:
+        for got in ring.took():
+            assert got.hash == toeplitz(got.data[26:34], KEY)
+
+
+def test_each_hash_goes_to_the_queue_of_its_entry(port: Port) -> None:
+    """RETA by the hash's low 7 bits; here its entries take turns."""
+    port.hear(*(packet(PORT_MAC, last) for last in range(8)))
+    for number, ring in enumerate(port.rx):
+        hashes = [got.hash for got in ring.took()]
+        assert hashes
+        assert {each & 1 for each in hashes} == {number}
+
+
+def test_without_rss_all_goes_to_the_first_queue(port: Port) -> None:
+    port.write(Register.MRQC, 0)
+    port.hear(*(packet(PORT_MAC, last) for last in range(8)))
+    assert [len(ring.took()) for ring in port.rx] == [8, 0]
+
+
+def test_a_vf_has_the_ports_key() -> None:
+    """Before and after VFs are enabled; GET_RSS_KEY tells it what that is."""
+    with port_of_chip() as port:
+        port.start(vfs=4)
+        set_key(port)
+        with vf_of(port, 0) as vf:
+            port.hear(packet(mac_of(0), 1))
+            (got,) = vf.rx.took()
+            assert got.hash == toeplitz(got.data[26:34], KEY)
+            set_key(port, KEY[::-1])
+            port.hear(packet(mac_of(0), 1))
+            (got,) = vf.rx.took()
+            assert got.hash == toeplitz(got.data[26:34], KEY[::-1])
+
+
+def test_a_reset_takes_the_key_away(port: Port) -> None:
+    port.start(queues=2)
+    port.hear(packet(PORT_MAC, 3))
+    assert [got.hash for ring in port.rx for got in ring.took()] == [0]
