@@ -70,7 +70,7 @@ class Link:
         self.settle()
 
     def settle(self) -> float:
-        """Tell the driver of a change; return in how many seconds to ask again, 0 for not at all."""
+        """Tell the driver of a change; return in how many seconds to ask again, 0 for never."""
         now = self.is_up
         if now != self._shown:
             self._shown = now
