@@ -1,4 +1,4 @@
-"""What a chip can be asked and told by those who run it: JSON lines over a UNIX socket.
+"""Those who run a chip ask and tell it things by JSON lines over a UNIX socket.
 
 Requests and replies are as of a twin (``harness.twin.control``).  The words are the methods of
 `Control`; *port* is a port's number, *vf* a VF's on that port.
@@ -25,7 +25,10 @@ _MOST = 1e9
 
 
 class Control:
-    """The words; each of them can be called.  *has_client* is asked with a function's name."""
+    """Each public method is a word that a caller can say.
+
+    *has_client* says whether the function of that name has a client.
+    """
 
     def __init__(
         self, ports: Sequence[PhysicalFunction], has_client: Callable[[str], bool]
@@ -34,7 +37,7 @@ class Control:
         self._has_client = has_client
 
     def status(self) -> dict[str, Any]:
-        """All that can be told of the chip; changes nothing."""
+        """Return all that can be told of the chip, and change nothing."""
         return {
             "cpu_s": time.process_time(),
             "ports": [self._port_status(port) for port in self._ports],

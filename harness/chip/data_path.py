@@ -1,4 +1,4 @@
-"""The way of a frame through a port: from the wire into pools, from a pool to others and the wire.
+"""A port moves a frame from the wire to its pools, and from a pool to others and the wire.
 
 Ref: 82599 datasheet, "Virtualization", packet switching; the switch says where a frame goes, and a
 pool is the VF's of the same number, or the port's own.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DataPath:
-    """What *port* does with frames.
+    """The data path takes frames of *port* from the wire and from its pools to where they belong.
 
     *to_wire* puts a frame, given in parts, onto the wire and says whether that took it.
     """
@@ -25,7 +25,7 @@ class DataPath:
     def __init__(self, port: PhysicalFunction, to_wire: Callable[[list[Part]], bool]) -> None:
         self._port = port
         self._to_wire = to_wire
-        self._touched: set[int] = set()  # VFs that got frames, whose drivers do not know yet
+        self._touched: set[int] = set()  # the drivers of these VFs have to be told of frames
 
     def receive(self, frame: memoryview) -> None:
         """Take a frame from the wire."""
@@ -41,7 +41,7 @@ class DataPath:
             self._port.vfs[self._touched.pop()].receiver.settle()
 
     def sender_of(self, pool: int) -> Callable[[list[Part]], bool]:
-        """Return what sends a frame of VF *pool*."""
+        """Return a function that sends a frame of VF *pool*, and says whether that was possible."""
         return lambda parts: self._send(parts, pool)
 
     def send_own(self, parts: list[Part]) -> bool:
@@ -86,7 +86,9 @@ class DataPath:
 
     def _send(self, parts: list[Part], pool: int) -> bool:
         port = self._port
-        if port.registers.held(Register.HLREG0) & HLREG0_LPBK:  # MAC loopback: the link counts not
+        if (
+            port.registers.held(Register.HLREG0) & HLREG0_LPBK
+        ):  # a frame comes back at the MAC, be there a link or none
             self._deliver(memoryview(b"".join(parts)))
             return True
         pools, to_wire = 0, True

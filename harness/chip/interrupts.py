@@ -1,4 +1,4 @@
-"""The port's interrupts: causes of its queues and of everything else, masks, throttling.
+"""A port interrupts its driver for its queues and for everything else, by masks and intervals.
 
 Ref: 82599 datasheet, "Interrupts", MSI-X mode; as ixgbe uses them: ixgbe_set_ivar,
 ixgbe_configure_msix, ixgbe_irq_enable, ixgbe_msix_other.
@@ -20,7 +20,7 @@ _LOW = 0xFFFFFFFF
 
 
 class PortInterrupts(Vectors):
-    """The vectors of a port.
+    """A port sends its messages by these vectors.
 
     A queue's cause is the bit of the vector that IVAR gives to the queue, 64 of them (EIMS_EX);
     EICR's low half shows the first 16.  Every other cause is a bit of EICR's upper half, and goes
@@ -47,13 +47,13 @@ class PortInterrupts(Vectors):
         row(Row.EIMC_EX, lambda half: self._enabled >> 32 * half & _LOW, self._disable_vectors)
 
     def clear(self) -> None:
-        """What a reset of the port does; vectors stay where they lead, and masked as they are."""
+        """Forget causes and masks, as a reset of the port does; vectors lead where they led."""
         self.forget_pending()
         self._causes = self._due = self._enabled = 0  # a bit for each vector
         self._others = self._others_due = self._others_enabled = 0
 
     def cause(self, queue: int, *, transmit: bool) -> None:
-        """Queue number *queue* of the chip has something for its driver."""
+        """Tell the driver that queue number *queue* of the chip has something for it."""
         value = self._registers.held(Row.IVAR.at(queue >> 1))
         entry = value >> (16 * (queue & 1) + 8 * transmit) & 0xFF
         if entry & IVAR_VALID:
@@ -66,7 +66,7 @@ class PortInterrupts(Vectors):
         self._set(value & _QUEUE_CAUSES)
 
     def deliver(self) -> float:
-        """Send what is due; for how many seconds the next must wait, 0 if none does."""
+        """Send what is due; return for how many seconds the next must wait, 0 if none does."""
         due = self._due & self._enabled
         other = self._other_vector
         if self._others_due & self._others_enabled and other is not None:
@@ -122,7 +122,7 @@ class PortInterrupts(Vectors):
         return self._others | self._causes & _QUEUE_CAUSES
 
     def _read_and_clear(self) -> int:
-        """EICR; with GPIE.OCD the causes of queues are not cleared by that."""
+        """Read EICR, which clears it; with GPIE.OCD the causes of queues stay."""
         value = self._causes_now()
         kept = _QUEUE_CAUSES if self._registers.held(Register.GPIE) & GPIE_OCD else 0
         self._clear_causes(value & ~kept)

@@ -1,4 +1,4 @@
-"""The link of a port: cable, laser, and the registers that say whether it is up.
+"""A port has a link while there is a cable and light, and training is over.
 
 Ref: Linux, ixgbe_82599.c: ixgbe_setup_mac_link_82599, ixgbe_reset_pipeline_82599,
 ixgbe_disable_tx_laser_multispeed_fiber; ixgbe_common.c: ixgbe_check_mac_link_generic.
@@ -14,7 +14,7 @@ from harness.uapi.ixgbe_pf import Links, Register
 from harness.uapi.ixgbe_vf import LINK_OF_MBIT
 
 TRAINING_SECONDS = 0.1
-"""From a restart to the link; a real port takes seconds, which would only be waited for here."""
+"""Training takes so long here; a real port takes seconds, for which tests would only wait."""
 
 _LMS_10G_SERIAL = 3 << 13  # IXGBE_AUTOC_LMS_10G_SERIAL
 _SERIAL_SFI = 2 << 16  # IXGBE_AUTOC2_10G_SFI
@@ -25,7 +25,7 @@ _LASER_OFF = 0x8  # IXGBE_ESDP_SDP3
 
 
 class Link:
-    """LINKS, AUTOC and ESDP; *changed* is called when the link goes up or down."""
+    """The link has LINKS, AUTOC and ESDP; *changed* is called when the link goes up or down."""
 
     def __init__(self, registers: Registers, changed: Callable[[], None]) -> None:
         self._registers = registers
@@ -43,7 +43,7 @@ class Link:
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a cable, light, and training is over."""
+        """Say whether there is a cable and light, and training is over."""
         return self._has_light and time.monotonic_ns() >= self._trained_ns
 
     @property
@@ -70,7 +70,7 @@ class Link:
         self.settle()
 
     def settle(self) -> float:
-        """Tell of a change that time has brought; return in how many seconds to ask again."""
+        """Tell the driver of a change; return in how many seconds to ask again, 0 for never."""
         now = self.is_up
         if now != self._shown:
             self._shown = now

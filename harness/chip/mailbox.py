@@ -1,4 +1,4 @@
-"""The mailboxes between a port and its VFs: sixteen words each, and whose turn it is.
+"""A port and each of its VFs share a mailbox: sixteen words, and whose turn it is.
 
 Ref: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_mbx.c and ../ixgbevf/mbx.c; 82599 datasheet,
 "Virtual Function mailbox" and MBVFICR.
@@ -16,13 +16,13 @@ _PER_REGISTER = 16  # VFs in one MBVFICR: a bit for a message, another for an ac
 
 
 class VfEnd:
-    """The VF's end of one mailbox; *told* is called with REQ or ACK when the VF says so."""
+    """A VF has this end of its mailbox; *told* is called with REQ or ACK when the VF says so."""
 
     def __init__(self, told: Callable[[int], None]) -> None:
         self._told = told
         self.words = [0] * MAILBOX_WORDS
         self.status = int(Mailbox.RSTI)
-        """VFMAILBOX as it is; PFU and VFU are shared with the port's end."""
+        """VFMAILBOX holds this; the port's end shares PFU and VFU."""
 
     def read_word(self, index: int) -> int:
         return self.words[index]
@@ -31,7 +31,7 @@ class VfEnd:
         self.words[index] = value
 
     def read_status(self) -> int:
-        """VFMAILBOX; what is cleared by being read is cleared now."""
+        """Read VFMAILBOX, which clears some of its bits."""
         status = self.status
         self.status &= ~READ_TO_CLEAR
         return status
@@ -46,12 +46,12 @@ class VfEnd:
             self._told(value & (Mailbox.REQ | Mailbox.ACK))
 
     def clear(self) -> None:
-        """What a reset of the VF does: nobody holds the mailbox, and nothing was said."""
+        """Forget who holds the mailbox and what was said, as a reset of the VF does."""
         self.status &= Mailbox.RSTI | Mailbox.RSTD
 
 
 class Mailboxes:
-    """The port's end of all mailboxes: PFMAILBOX, PFMBMEM, MBVFICR, VFLRE.
+    """A port has this end of all its mailboxes: PFMAILBOX, PFMBMEM, MBVFICR, VFLRE.
 
     *interrupt* tells the port that a VF said something or was reset, *ring* interrupts a VF.
     """
@@ -63,9 +63,9 @@ class Mailboxes:
         self._ring = ring
         self.ends = [VfEnd(self._told_by(number)) for number in range(POOLS)]
         self.silent = False
-        """Whether the port never hears a VF: what a chip that misbehaves does."""
+        """The port never hears a VF while this is set, which is a fault."""
         self.loses_resets = False
-        """Whether the port never learns of a VF's function level reset: another fault."""
+        """The port never learns of a VF's function level reset while this is set: another fault."""
         self._causes = [0] * Row.MBVFICR.count
         self._resets = [0, 0]
         registers.claim_row(Row.PFMAILBOX, self._read_status, self._write_status)
@@ -76,14 +76,14 @@ class Mailboxes:
             registers.claim(offset, _reader(self._resets, index))
 
     def vf_was_reset(self, number: int) -> None:
-        """Set the VF's bit in VFLRE: it had a function level reset."""
+        """Set the VF's bit in VFLRE, since the VF was reset."""
         self.ends[number].clear()
         if not self.loses_resets:
             self._resets[number >> 5] |= 1 << (number & 31)
             self._interrupt()
 
     def forget(self, number: int) -> None:
-        """Drop what a VF said that is there no more: its port's driver has disabled it."""
+        """Drop what a VF said that its port's driver has disabled."""
         self.ends[number].clear()
         self._resets[number >> 5] &= ~(1 << (number & 31))
         index, bit = divmod(number, _PER_REGISTER)

@@ -1,4 +1,4 @@
-"""The EEPROM of a chip: its words, and the registers by which a port's driver gets at them.
+"""A port's driver gets at the words of the EEPROM by these registers.
 
 Ref: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_common.c: ixgbe_init_eeprom_params_generic,
 ixgbe_read_eerd_buffer_generic, ixgbe_validate_eeprom_checksum_generic; ixgbe_type.h for the words.
@@ -28,17 +28,17 @@ _NOWHERE = 0xFFFF
 _ADDRESS_MASK = 0x3FFF
 _SIZE = (WORDS.bit_length() - 1 - EEPROM_WORD_SIZE_SHIFT) << EEC_SIZE_SHIFT
 _SFP_TYPES = (0, 1, 2, 3, 4, 5, 6, 9, 10, 11, 12)
-"""ixgbe_sfp_type_* for which the EEPROM has an initialization sequence; an empty one here."""
+"""The EEPROM has an empty initialization sequence for each of these ixgbe_sfp_type_*."""
 
 
 def image(mac: bytes) -> list[int]:
-    """The words of an X520's EEPROM with the address *mac*, and a right checksum."""
+    """Return the words of an X520's EEPROM with the address *mac*, and a right checksum."""
     words = [0] * WORDS
     for pointer in _POINTERS:
         words[pointer] = _NOWHERE
     words[_FIRMWARE] = 0x80
     words[0x82], words[0x84], words[0x97] = _NOWHERE, 0x90, 0x9
-    """ixgbe_verify_fw_version_82599: older firmware than 5 is refused as pre-production."""
+    # The driver refuses firmware older than 5 (ixgbe_verify_fw_version_82599).
     words[0x15], words[0x16] = 0xE687, 0x9306  # the part number: ixgbe_read_pba_string_generic
     words[0x17] = _NOWHERE
     words[0x27] = words[0x28] = words[0x37] = _NOWHERE
@@ -65,7 +65,7 @@ def _write_sfp_list(words: list[int], *, at: int) -> int:
 
 
 class Nvm:
-    """The EEPROM as one port's registers show it; each port has an image of its own here."""
+    """The registers of one port show its EEPROM; each port has an image of its own here."""
 
     def __init__(self, registers: Registers, words: list[int]) -> None:
         self._registers = registers
@@ -85,14 +85,14 @@ class Nvm:
         self._registers.hold(Register.EERD, value)
 
     def _start_write(self, value: int) -> None:
-        """EEWR, which has EERD's layout; ixgbe_write_eewr_buffer_generic."""
+        """Write a word by EEWR, which has EERD's layout; ixgbe_write_eewr_buffer_generic."""
         address = value >> EERD_ADDRESS_SHIFT & _ADDRESS_MASK
         if value & EERD_START and address < len(self._words):
             self._words[address] = value >> EERD_DATA_SHIFT
         self._registers.hold(Register.EEWR, value & ~EERD_START | EERD_DONE)
 
     def _take_semaphore(self) -> int:
-        """Reading SWSM sets SMBI: who saw it clear has the semaphore."""
+        """Read SWSM, which sets SMBI; whoever saw SMBI clear has the semaphore."""
         value = self._registers.held(Register.SWSM_8259X)
         self._registers.hold(Register.SWSM_8259X, value | SWSM_SMBI)
         return value

@@ -1,4 +1,4 @@
-"""A port (PF) of the chip as ``ixgbe`` sees it, put together from its rooms."""
+"""A port (PF) of the chip puts its rooms together to what ``ixgbe`` sees."""
 
 from __future__ import annotations
 
@@ -129,17 +129,17 @@ class PhysicalFunction:
 
     @property
     def is_transmitting(self) -> bool:
-        """Whether the port's transmit DMA is on."""
+        """Say whether the port's transmit DMA is on."""
         return bool(self.registers.held(Register.DMATXCTL) & DMATXCTL_TE)
 
     @property
     def queues_per_pool(self) -> int:
-        """How many queues each pool has; all where there are no pools."""
+        """Return how many queues each pool has; all of them where there are no pools."""
         return _VT_MODES.get(self.registers.held(Register.GCR_EXT) & 3, ixgbe_pf.QUEUES)
 
     @property
     def spreads(self) -> bool:
-        """Whether frames are spread over queues by their hash (RSS)."""
+        """Say whether the port spreads frames over queues by their hash (RSS)."""
         mode = self.registers.held(Register.MRQC) & ixgbe_pf.MRQC_MRQE_MASK
         return mode in (Mrqe.RSSEN, Mrqe.VMDQRSS32EN, Mrqe.VMDQRSS64EN)
 
@@ -168,7 +168,7 @@ class PhysicalFunction:
         self.config.disguise_again()
 
     def reset(self) -> None:
-        """A function level reset: the port begins anew, and its VFs are gone."""
+        """Reset the function: the port begins anew, and its VFs are gone."""
         self.config.clear()
         self._reset_port()
 
@@ -219,7 +219,7 @@ class PhysicalFunction:
         self.registers.default(Row.RAH.at(0), high)
 
     def _control(self, value: int) -> None:
-        """CTRL: a reset clears every bit of it; ixgbe_reset_hw_82599 waits for its own."""
+        """Write CTRL; a reset clears all of it, and ixgbe_reset_hw_82599 waits for that."""
         if not value & (Ctrl.RST | Ctrl.LNK_RST):
             self.registers.hold(Register.CTRL, value)
             return
@@ -237,14 +237,14 @@ class PhysicalFunction:
         self._set_key()
 
     def _set_key(self) -> None:
-        """RSSRK is the key of every pool: ixgbe_store_key writes it a word at a time."""
+        """Have every pool hash with RSSRK, which ixgbe_store_key writes a word at a time."""
         words = (self.registers.held(Row.RSSRK.at(index)) for index in range(Row.RSSRK.count))
         key = b"".join(word.to_bytes(4, "little") for word in words)
         for receiver in (self.receiver, *(vf.receiver for vf in self.vfs)):
             receiver.spread.set_key(key)
 
     def _ask_phy(self, value: int) -> None:
-        """MSCA: no PHY answers on MDIO; mdio45_probe takes all ones for that."""
+        """Answer MSCA with all ones, which mdio45_probe takes for no PHY."""
         self.registers.hold(Register.MSCA, value & ~MSCA_MDI_COMMAND)
         self.registers.hold(Register.MSRWD, _NO_PHY)
 

@@ -1,4 +1,4 @@
-"""What a VF is to its chip: a pool of the switch, a mailbox, and queues of the port."""
+"""A VF is a pool of its port's switch, with a mailbox and queues of the port."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Pool:
         return self._port.switch.tag(self.number, asked)
 
     def lets_out(self, source: bytes, vlan: int | None) -> bool:
-        """A frame that is held back as spoofed is counted by the port as well (SSVPC)."""
+        """Say whether a frame may leave; the port counts a spoofed one as well (SSVPC)."""
         port = self._port
         if not (port.is_transmitting and port.switch.sends(self.number)):
             return False
@@ -62,7 +62,7 @@ class Pool:
         return False
 
     def choose_queue(self, hashed: int) -> int:
-        """As many bits of the table's entry count as PSRTYPE.RQPL says, of queues that a VF has.
+        """Return the queue by as many bits of the table's entry as PSRTYPE.RQPL says.
 
         Ref: 82599 datasheet, RSS with VMDq.
         """
@@ -72,7 +72,7 @@ class Pool:
 
 
 class OwnPool:
-    """The port's own pool, which moves behind those of the VFs when there are VFs."""
+    """The port has a pool of its own, which moves behind those of the VFs when there are VFs."""
 
     has_late_replies = False
     hides_vlan = False
@@ -104,7 +104,7 @@ class OwnPool:
         return not switch.has_pools or (switch.sends(own) and switch.lets_out(own, source, vlan))
 
     def choose_queue(self, hashed: int) -> int:
-        """The entry of the table, of the pool's queues where there are pools."""
+        """Return the queue by the table's entry, among the pool's queues where there are pools."""
         port, switch = self._port, self._port.switch
         entry = port.table_entry(hashed)
         if not switch.has_pools:

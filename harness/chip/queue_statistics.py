@@ -1,4 +1,4 @@
-"""Counters of groups of queues: frames, bytes, and frames that found no descriptor.
+"""A port counts frames, bytes, and frames without a descriptor for groups of queues.
 
 Ref: 82599 datasheet, "Statistics registers": RQSMR and TQSM say which of 16 counters each queue
 counts in; Linux, ixgbe_update_stats.  All are cleared by being read; of two halves the upper one.
@@ -29,11 +29,11 @@ _RECEIVE, _TRANSMIT, _DROPPED = 0x01000, 0x06000, 0x01400
 _MASK_32 = (1 << 32) - 1
 
 Find = Callable[[int, bool], Queue]
-"""Gives queue number *n* of the chip, one that receives or one that transmits."""
+"""It returns queue number *n* of the chip, one that receives or one that transmits."""
 
 
 class QueueStatistics:
-    """QPRC, QBRC, QPRDC, QPTC and QBTC, and MPC: what the port's driver reads of queues.
+    """The port's driver reads these counters of queues: QPRC, QBRC, QPRDC, QPTC, QBTC and MPC.
 
     A frame that finds no descriptor is dropped, where its queue has drop enable (QPRDC); else it
     waits in the packet buffer, which here has room for none, and counts as missed (MPC).
@@ -43,8 +43,8 @@ class QueueStatistics:
         self._registers = registers
         self._find = find
         self._told: defaultdict[tuple[Queue, str], int] = defaultdict(int)
-        self._drops: set[int] = set()  # receive queues for which QDE says so
-        self._maps: dict[bool, list[list[int]]] = {}  # the queues of each counter; made when asked
+        self._drops: set[int] = set()  # QDE says so of these receive queues
+        self._maps: dict[bool, list[list[int]]] = {}  # each counter has these queues
         for row in (Row.RQSMR, Row.TQSM):
             registers.claim_row(row, write=self._mapper(row))
         for counter in range(_COUNTERS):
@@ -60,7 +60,7 @@ class QueueStatistics:
         registers.claim(Row.MPC.at(0), self._read_missed)
 
     def clear(self) -> None:
-        """What a reset of the port does: no queue has drop enable by QDE, nor its own counter."""
+        """Take drop enable (QDE) and counter of each queue back, as a reset of the port does."""
         self._drops.clear()
         self._maps.clear()
 
@@ -91,11 +91,11 @@ class QueueStatistics:
         return self._take("missed", [self._find(n, False) for n in numbers]) & _MASK_32
 
     def _since(self, what: str, queues: list[Queue]) -> int:
-        """The sum of what these queues counted since it was told last."""
+        """Return what these queues counted since the driver was told last."""
         return sum(getattr(queue, what) - self._told[queue, what] for queue in queues)
 
     def _take(self, what: str, queues: list[Queue]) -> int:
-        """The same, which is told with that."""
+        """Return the same, and note that the driver was told."""
         total = self._since(what, queues)
         for queue in queues:
             self._told[queue, what] = getattr(queue, what)
@@ -105,7 +105,7 @@ class QueueStatistics:
         return [self._find(number, transmits) for number in self._numbers(counter, transmits)]
 
     def _numbers(self, counter: int, transmits: bool) -> list[int]:
-        """The queues that count in *counter*: four to a register, a byte each."""
+        """Return the queues that count in *counter*; a register has a byte for each of four."""
         if transmits not in self._maps:
             row, held = Row.TQSM if transmits else Row.RQSMR, self._registers.held
             self._maps[transmits] = [[] for _ in range(_COUNTERS)]
@@ -126,7 +126,7 @@ class QueueStatistics:
         return number in self._drops or bool(control & SRRCTL_DROP_EN)
 
     def _set_drop(self, value: int) -> None:
-        """QDE: ixgbe_write_qde."""
+        """Set or clear drop enable of one queue, as ixgbe_write_qde asks for it by QDE."""
         self._registers.hold(Register.QDE, value & ~QDE_WRITE)
         if value & QDE_WRITE:
             number = (value & QDE_IDX_MASK) >> QDE_IDX_SHIFT

@@ -1,4 +1,4 @@
-"""The registers of all queues of a chip, whoever owns a queue now.
+"""A port's driver reaches the registers of all queues of a chip, whoever owns a queue now.
 
 The port's driver can reach every queue, those of its VFs too: queue ``n`` belongs to the pool
 ``n / queues of a pool``, and that pool to a VF while VFs are enabled.  Ref: 82599 datasheet, the
@@ -31,7 +31,7 @@ _32_BITS, _36_BITS = (1 << 32) - 1, (1 << 36) - 1
 
 
 class QueueRegisters:
-    """Claims the registers of 128 receive and 128 transmit queues of *port*."""
+    """All registers of 128 receive and 128 transmit queues of *port* lead here."""
 
     def __init__(self, port: PhysicalFunction) -> None:
         self._port = port
@@ -78,7 +78,7 @@ class QueueRegisters:
             )
 
     def _claim_counts(self, number: int) -> None:
-        """The port's view of a VF's counters, which reading does not clear."""
+        """Show the port the counters of a VF, which reading does not clear."""
         claim = self._port.registers.claim
         low, high = (base + number * QUEUE_BYTES for base, _ in RECEIVE_BLOCKS)
         claim(low + QueueStatistic.PVFGPRC, self._counter(number, "received"))

@@ -1,4 +1,4 @@
-"""The rate limiters of a port's transmit queues, by which the port's driver limits a VF.
+"""A port limits how fast each of its transmit queues sends; its driver limits a VF by that.
 
 Ref: Linux, ixgbe_sriov.c, ixgbe_set_vf_rate_limit; 82599 datasheet, "Transmit rate scheduler":
 RTTDQSEL chooses a queue, RTTBCNRC holds its factor, link rate by wanted rate, in 2**14ths; and
@@ -26,7 +26,7 @@ _KIB = 1024
 
 
 class RateLimits:
-    """When each of the chip's transmit queues may send its next frame.
+    """These limits say when each of the chip's transmit queues may send its next frame.
 
     *link_mbit* says how fast the link is.  A queue that had to wait is sent from by `resume`, with
     *run*, which is given the queue's number.
@@ -42,7 +42,7 @@ class RateLimits:
         registers.claim(Register.RTTBCNRC, self._read, self._write)
 
     def clear(self) -> None:
-        """What a reset of the port does: no queue has a limit."""
+        """Take every limit away, as a reset of the port does."""
         self._limits: dict[int, int] = {}  # what RTTBCNRC holds of each queue that has one
         self._free_ns = [0] * QUEUES
         self._waiting: set[int] = set()
@@ -55,7 +55,7 @@ class RateLimits:
         return False
 
     def sent(self, queue: int, length: int) -> None:
-        """A frame of *queue* left, of so many bytes without its checksum."""
+        """Note that a frame of *queue* left, of so many bytes without its checksum."""
         if queue in self._limits:
             catch_up = (self._registers.held(Register.RTTBCNRM) & _CATCH_UP_MASK) * _KIB
             since = time.monotonic_ns() - self._time_ns(queue, catch_up)
@@ -63,7 +63,10 @@ class RateLimits:
             self._free_ns[queue] = max(self._free_ns[queue], since) + took
 
     def resume(self) -> float:
-        """Send from each queue whose time has come; in how many seconds the next's comes, or 0."""
+        """Send from each queue whose time has come.
+
+        Return in how many seconds the next queue's time comes, 0 if no queue waits.
+        """
         now = time.monotonic_ns()
         for queue in [each for each in self._waiting if self._free_ns[each] <= now]:
             self._waiting.discard(queue)
@@ -74,7 +77,7 @@ class RateLimits:
         return max(first - time.monotonic_ns(), 1) / 1e9
 
     def _time_ns(self, queue: int, length: int) -> int:
-        """How long so many bytes take at the queue's rate."""
+        """Return how long so many bytes take at the queue's rate."""
         factor = self._limits[queue] & RTTBCNRC_RF_MASK
         return length * 8 * 1000 * factor // (self._link_mbit() * _UNIT)
 
@@ -89,11 +92,14 @@ class RateLimits:
         if value & RTTBCNRC_RS_ENA:
             self._limits[queue] = value
         elif self._limits.pop(queue, None) is not None:
-            self._free_ns[queue] = 0  # what waits for its time goes with the next `resume`
+            self._free_ns[queue] = 0  # `resume` sends what waits for its time
 
 
 class PoolRate:
-    """The limiters of one pool's queues; *first* says which queue of the chip its queue 0 is."""
+    """A pool asks here for the limits of its own queues.
+
+    *first* says which queue of the chip the pool's queue 0 is.
+    """
 
     def __init__(self, limits: RateLimits, first: Callable[[], int]) -> None:
         self._limits = limits

@@ -1,4 +1,4 @@
-"""The EEPROM's own bus: a serial EEPROM behind EEC, written and read bit by bit.
+"""A serial EEPROM sits behind EEC, where a driver reads and writes it bit by bit.
 
 Ref: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_common.c: ixgbe_acquire_eeprom,
 ixgbe_write_eeprom_buffer_bit_bang, ixgbe_read_eeprom_buffer_bit_bang; commands as AT25-type
@@ -11,7 +11,7 @@ from harness.chip.registers import Registers
 from harness.uapi.ixgbe_pf import Eec, Register
 
 PAGE_BYTES = 64
-"""A write that goes on past a page's end goes on at the page's begin."""
+"""A write that reaches the end of a page goes on at the begin of that page."""
 
 _WRITE, _READ, _READ_STATUS, _WRITE_ENABLE = 0x02, 0x03, 0x05, 0x06
 _ADDRESS_BYTES = 2
@@ -20,9 +20,10 @@ _DRIVEN = Eec.SK | Eec.CS | Eec.DI | Eec.REQ | Eec.FWE_MASK
 
 
 class SpiEeprom:
-    """A serial EEPROM with the bytes of *words*, the lower one of each first.
+    """The EEPROM holds the bytes of *words*, the lower byte of each word first.
 
-    It is spoken to while EEC.REQ is set, which is granted at once, and chip select (CS) is low.
+    A driver speaks to the EEPROM while EEC.REQ is set, which is granted at once, and while chip
+    select (CS) is low.
     """
 
     def __init__(self, registers: Registers, words: list[int], fixed: int) -> None:
@@ -61,9 +62,9 @@ class SpiEeprom:
         return out
 
     def _sent_byte(self) -> int:
-        """What the EEPROM sends while this byte of a command goes on."""
+        """Return the byte that the EEPROM sends while it takes the next one."""
         if not self._bytes or self._bytes[0] != _READ:
-            return 0  # a status of 0 too: it is never busy
+            return 0  # the EEPROM is never busy, so that its status is 0 too
         past = len(self._bytes) - 1 - _ADDRESS_BYTES
         if past < 0:
             return 0
@@ -71,7 +72,7 @@ class SpiEeprom:
         return self._words[word % len(self._words)] >> 8 * upper & 0xFF
 
     def _end(self) -> None:
-        """Chip select rises: a command takes effect."""
+        """Carry the command out, now that chip select rises."""
         command = self._bytes[0] if self._bytes else 0
         if command == _WRITE_ENABLE:
             self._may_write = True

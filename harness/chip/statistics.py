@@ -1,4 +1,4 @@
-"""The port's counters, as `ethtool -S` and `ip -s` show them: frames and bytes at the MAC.
+"""A port counts frames and bytes at its MAC, which `ethtool -S` and `ip -s` show.
 
 Ref: 82599 datasheet, "Statistics registers": each is cleared by being read; ixgbe_update_stats.
 Byte counters have 36 bits in two registers, and reading the upper one clears both.
@@ -34,7 +34,7 @@ _BROADCAST = b"\xff" * 6
 
 
 class PortStatistics:
-    """Counts at the wire's side of a port, and of what the port dropped.
+    """The port counts what passes at the wire's side, and what it drops.
 
     What no register tells stands beside: frames that were not sent (*malformed*, *unsent*), that
     found no descriptor (*missed*), and *drops* of frames from the wire by their cause.  The causes:
@@ -93,7 +93,7 @@ class PortStatistics:
         if self._held(Row.VMECM.at(pool >> 5)) >> (pool & 31) & 1:
             self._counts[Register.SSVPC] += 1
 
-    # As a receiver and a transmitter count what they did for the port itself.
+    # A receiver and a transmitter count here what they did for the port itself.
 
     def receive(self, length: int, *, multicast: bool) -> None:
         """Nothing more is counted for a frame that got into the port's memory."""

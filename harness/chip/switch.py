@@ -1,4 +1,4 @@
-"""The switch in a port: which pools a frame goes to, from the wire or from another pool.
+"""The switch in a port says which pools a frame goes to, from the wire or from another pool.
 
 Ref: 82599 datasheet, "Virtualization", packet switching (VMDq) for receive and for transmit; as
 ixgbe sets the registers up: ixgbe_configure_virtualization, ixgbe_set_rx_mode, ixgbe_sriov.c.
@@ -41,11 +41,11 @@ _BROADCAST = b"\xff" * 6
 _STANDARD_BYTES = 1518
 _TAGGED_BYTES = 18
 _TABLES = (Row.RAL, Row.RAH, Row.VMOLR, Row.VLVF, Row.VLVFB)
-"""Registers that are read into dictionaries, since a frame asks for them many times."""
+"""The switch reads these registers into dictionaries, since a frame asks for them many times."""
 
 _32_BITS = 0xFFFFFFFF
 _KEPT = {Row.RAH: RAH_AV | 0xFFFF}
-"""The bits that a register keeps, where these are not all; ixgbe_ethtool.c, reg_test_82599."""
+"""A register keeps these bits alone of what is written; ixgbe_ethtool.c, reg_test_82599."""
 
 
 def tag_of(frame: memoryview) -> int | None:
@@ -56,7 +56,7 @@ def tag_of(frame: memoryview) -> int | None:
 
 
 class Switch:
-    """What the port's filters say of a frame; pools are bits of a number."""
+    """The switch knows the port's filters; a set of pools is a number, with a bit for each pool."""
 
     def __init__(self, registers: Registers) -> None:
         self._registers = registers
@@ -67,20 +67,20 @@ class Switch:
         for row in _TABLES:
             registers.claim_row(row, write=self._changes(row))
         self.leaks_to: int | None = None
-        """A pool that gets every frame of every other pool: what a filter that leaks does."""
+        """This pool gets every frame of every other pool, which is a fault: a filter that leaks."""
 
     def clear(self) -> None:
-        """Forget what was read from the tables: the registers were reset."""
+        """Forget what was read from the tables, since the registers were reset."""
         self._addresses = None
 
     @property
     def has_pools(self) -> bool:
-        """Whether frames go by pools at all: VMDq is on."""
+        """Say whether the port has pools at all (VMDq)."""
         return bool(self._held(Register.VT_CTL) & VtCtl.VT_ENABLE)
 
     @property
     def own_pool(self) -> int:
-        """The default pool, which is the port's own."""
+        """Return the number of the default pool, which is the port's own."""
         return self._held(Register.VT_CTL) >> VT_CTL_POOL_SHIFT & VT_CTL_POOL_MASK
 
     def is_too_long(self, frame: memoryview) -> bool:
@@ -168,7 +168,7 @@ class Switch:
         return value & 0xFFFF if value & VMVIR_VLANA_DEFAULT else asked
 
     def _pools_for(self, frame: memoryview) -> int:
-        """The steps before VFRE, in the datasheet's order.
+        """Return the pools of a frame by all steps before VFRE, in the datasheet's order.
 
         A frame that passes the filters and has no pool goes to the default pool; ixgbe relies on
         that for VLANs of its own that have no VLVF entry (ixgbe_find_vlvf_slot, *vlvf_bypass*).
@@ -182,7 +182,7 @@ class Switch:
         return pools if control & VtCtl.REPLEN else pools & -pools
 
     def _passes_addresses(self, mac: bytes) -> bool:
-        """FCTRL, the receive addresses, MTA and UTA.
+        """Say whether FCTRL, the receive addresses, MTA and UTA let a destination pass.
 
         A pool's VMOLR.MPE opens the port to every multicast: ixgbe_update_vf_xcast_mode sets no
         other bit for a VF that wants all of them.
@@ -199,7 +199,7 @@ class Switch:
         return bool(control & Fctrl.UPE) or self._in_table(Row.UTA, mac)
 
     def _candidates(self, mac: bytes) -> int:
-        """The pools that want a destination: by exact match, broadcast, hash, and promiscuity."""
+        """Return the pools that want a destination: exact match, broadcast, hash, promiscuity."""
         found = self._exact(mac)
         pools = 0 if found is None else self._pools_of_address(found)
         if mac == _BROADCAST:
@@ -229,7 +229,7 @@ class Switch:
         return self._members.get(tag, 0)
 
     def _exact(self, mac: bytes) -> int | None:
-        """The receive address register that has *mac*; None where there is none."""
+        """Return which receive address register has *mac*; None if no register has it."""
         return self._read_tables().get(mac)
 
     def _changes(self, row: Row) -> Callable[[int, int], None]:
@@ -242,7 +242,7 @@ class Switch:
         return write
 
     def _read_tables(self) -> dict[bytes, int]:
-        """The exact addresses, the first register of each; reads all tables after a change."""
+        """Return the first register of each exact address; read all tables again after a change."""
         if self._addresses is not None:
             return self._addresses
         held = self._held

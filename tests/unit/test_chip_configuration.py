@@ -1,4 +1,4 @@
-"""Configuration space of a port and its VFs, as Linux and QEMU read it.
+"""Linux and QEMU read configuration space of a port and its VFs as it has to be.
 
 Ref: Linux, drivers/pci/iov.c: sriov_init, sriov_enable, sriov_restore_state.
 """
@@ -33,7 +33,7 @@ def put(port: Port, offset: int, value: int, count: int = 2) -> None:
 
 
 def extended(space: bytes) -> dict[int, int]:
-    """The capabilities of the extended list: their places by their ids."""
+    """Return the places of the extended capabilities by their ids."""
     found, at = {}, 0x100
     while at:
         head = int.from_bytes(space[at : at + 4], "little")
@@ -43,7 +43,7 @@ def extended(space: bytes) -> dict[int, int]:
 
 
 def test_the_kernel_finds_sriov_where_an_82599_has_it(port: Port) -> None:
-    """By small reads; the whole space at once, by which QEMU makes the device, hides it."""
+    """Small reads show SR-IOV; the read of the whole space, by which QEMU begins, hides it."""
     small = b"".join(port.chip.config.read(at, 4) for at in range(0, WHOLE, 4))
     assert extended(small) == {
         ExtendedId.ERR: ERRORS, ExtendedId.DSN: SERIAL, ExtendedId.ARI: ARI,
@@ -70,7 +70,7 @@ def test_the_kernel_is_told_what_vfs_there_can_be(port: Port) -> None:
     ],
 )  # fmt: skip
 def test_bars_say_how_large_they_are(port: Port, offset: int, size: int) -> None:
-    """__pci_read_base: all ones are written, and what stays 0 is the size; 64 bits each."""
+    """Linux writes all ones, and the bits that stay 0 are the size (__pci_read_base)."""
     put(port, offset, (1 << 64) - 1, 8)
     sized = word(port, offset, 8)
     assert sized & 0xF == 0xC, "64 bits, prefetchable"
@@ -94,14 +94,14 @@ def test_more_vfs_than_there_are_cannot_be_enabled(port: Port) -> None:
 
 
 def test_each_vf_has_its_part_of_the_bars(port: Port) -> None:
-    """pci_iov_add_virtfn: VF n's is n sizes behind the first one's."""
+    """VF n's BAR is n sizes behind the first VF's (pci_iov_add_virtfn)."""
     put(port, SRIOV + Sriov.BAR, 0x8_0000_0000, 8)
     put(port, SRIOV + Sriov.BAR + 12, 0x8_0100_0000, 8)
     assert port.chip.config.vf_bars(5) == [0x8_0001_4000, 0x8_0101_4000]
 
 
 def test_the_port_has_64_vectors_and_a_link_of_8_lanes(port: Port) -> None:
-    """ixgbe_get_pcie_msix_count_generic, ixgbe_get_bus_info_generic."""
+    """Ixgbe reads both (ixgbe_get_pcie_msix_count_generic, ixgbe_get_bus_info_generic)."""
     assert word(port, MSIX + Msix.FLAGS) & 0x7FF == ixgbe_pf.VECTORS - 1
     assert word(port, MSIX + Msix.TABLE, 4) == 4
     assert word(port, EXPRESS + Express.LNKSTA) == 0x82
@@ -116,7 +116,7 @@ def test_the_serial_number_is_made_of_the_address(port: Port) -> None:
 
 
 def test_a_reset_asked_for_in_a_longer_write_is_one(port: Port) -> None:
-    """DEVCTL's bit 15, in whichever write it comes; it reads as 0."""
+    """Bit 15 of DEVCTL resets the function in whichever write it comes, and reads as 0."""
     put(port, Register.COMMAND, Command.MASTER)
     put(port, EXPRESS + Express.DEVCTL, Express.DEVCTL_BCR_FLR, 4)
     assert word(port, Register.COMMAND) == 0
@@ -137,7 +137,7 @@ def test_a_vf_shows_its_ids_only_in_the_one_read_of_all(port: Port) -> None:
 
 
 def test_a_vf_of_the_chip_has_erratum_35(port: Port) -> None:
-    """Zeros in the PCI Express capability; it is reset all the same (pci_dev_specific_reset)."""
+    """The PCI Express capability has zeros; Linux resets the VF all the same."""
     vf = port.chip.vfs[0]
     assert vf.config.read(EXPRESS + 2, 2) == b"\0\0"
     assert vf.config.read(EXPRESS + Express.DEVCAP, 4) == bytes(4)

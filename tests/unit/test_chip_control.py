@@ -1,4 +1,4 @@
-"""What a chip can be asked and told; each fault that it can be told of is seen by a check."""
+"""A chip answers and obeys while it runs, and a check sees each fault that it is told of."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def vfs(port: Port) -> Iterator[list[PortVf]]:
 
 @pytest.fixture
 def say(port: Port) -> Iterator[Say]:
-    """Say a word to the chip; its reply.  Raises LookupError with what is wrong."""
+    """Yield what says a word to the chip and returns its reply, or raises LookupError."""
     near, far = socket.socketpair()
     connection = ControlConnection(far, Control([port.chip], lambda name: name == "port0"))
 
@@ -87,7 +87,7 @@ def test_the_status_tells_of_port_filters_and_vfs(say: Say, port: Port, vfs: lis
 
 
 def test_asking_changes_nothing(say: Say, port: Port, vfs: list[PortVf]) -> None:
-    """Neither a counter that is cleared by being read, nor a status of a mailbox."""
+    """Status leaves counters that a read clears, and mailboxes, as they are."""
     port.hear(frame(mac_of(0)))
     vfs[0].function.write(VfRegister.VFMAILBOX, Mailbox.REQ)
     for _ in range(2):
@@ -138,7 +138,7 @@ def test_nonsense_is_refused_in_words(
 
 
 def misbehaved(path: Path) -> list[int]:
-    """The addresses that the DMA log says were written without the right to."""
+    """Return the addresses that the DMA log says were written without the right to."""
     content = path.read_bytes()
     count, *_ = HEAD.unpack_from(content)
     records = RECORD.iter_unpack(content[HEAD.size : HEAD.size + count * RECORD.size])
@@ -148,7 +148,7 @@ def misbehaved(path: Path) -> list[int]:
 def test_a_vf_that_writes_without_bus_master_enable_is_seen_in_its_log(
     say: Say, port: Port, vfs: list[PortVf], tmp_path: Path
 ) -> None:
-    """And nowhere else: the guest's driver finds a frame as any other."""
+    """Only the log shows the fault; the guest's driver finds a frame like any other."""
     log = DmaLog(str(tmp_path / "dma"), 1000)
     vfs[0].function.memory.log = log
     for ignores in (False, True):
@@ -218,7 +218,7 @@ def test_lost_interrupts_are_so_many(say: Say, port: Port) -> None:
 def test_late_and_corrupted_frames_get_in_as_told(
     say: Say, port: Port, vfs: list[PortVf], tmp_path: Path
 ) -> None:
-    """Late ones are written by the loop, when the ring may have another owner."""
+    """The loop writes late frames, when the ring may have another owner."""
     log = DmaLog(str(tmp_path / "dma"), 1000)
     vfs[0].function.memory.log = log
     say("misbehave", port=0, vf=0, corrupts=1)

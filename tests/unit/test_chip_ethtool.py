@@ -1,4 +1,4 @@
-"""The tests of `ethtool -t offline`, and `ethtool -d`, as ixgbe runs them on a port.
+"""Ixgbe runs the tests of `ethtool -t offline` and the dump of `ethtool -d` on a port.
 
 Ref: Linux, ixgbe_ethtool.c: ixgbe_reg_test with reg_test_82599, ixgbe_intr_test,
 ixgbe_loopback_test, ixgbe_link_test, ixgbe_get_regs.
@@ -23,7 +23,7 @@ STATUS_TOGGLE = 0x7FFFF30F
 
 @dataclass(frozen=True)
 class Kept:
-    """A row of reg_test_82599: *count* registers, *step* bytes apart, and what they keep."""
+    """A row of reg_test_82599 says what *count* registers, *step* bytes apart, keep."""
 
     offset: int
     count: int
@@ -54,7 +54,7 @@ RDT = 0x01018
 
 @pytest.fixture
 def port() -> Iterator[Port]:
-    """A port that was closed for the test: ixgbe_close, ixgbe_reset."""
+    """Ixgbe closes and resets a port for the test."""
     with port_of_chip() as port:
         port.start()
         port.reset_hw()
@@ -63,7 +63,7 @@ def port() -> Iterator[Port]:
 
 @pytest.mark.parametrize("tested", TABLE, ids=lambda tested: f"{tested.offset:05x}")
 def test_registers_keep_what_the_driver_says_that_they_keep(port: Port, tested: Kept) -> None:
-    """reg_pattern_test; queues are enabled while their tails are looked at."""
+    """Each register keeps four patterns (reg_pattern_test); queues are on for their tails."""
     if tested.offset == RDT:
         for queue in range(4):
             port.write(0x01028 + 0x40 * queue, QueueControl.ENABLE)
@@ -78,7 +78,7 @@ def test_registers_keep_what_the_driver_says_that_they_keep(port: Port, tested: 
 
 
 def test_the_receive_unit_can_be_set_and_read(port: Port) -> None:
-    """reg_set_and_check of RXCTRL."""
+    """Ixgbe sets and reads RXCTRL (reg_set_and_check)."""
     port.write(Register.RXCTRL, ixgbe_pf.RXCTRL_RXEN)
     assert port.read(Register.RXCTRL) & ixgbe_pf.RXCTRL_RXEN
 
@@ -90,7 +90,7 @@ def test_the_status_does_not_change_by_being_written(port: Port) -> None:
 
 
 def test_each_cause_is_told_by_itself(port: Port) -> None:
-    """ixgbe_intr_test, as it is for a driver without MSI-X: causes by EICS, masks by EIMS."""
+    """A driver without MSI-X sets each cause by EICS and masks it by EIMS (ixgbe_intr_test)."""
     port.write(Register.GPIE, 0)
     port.write(Register.EIMC, ALL)
     for cause in (1 << bit for bit in range(10)):
@@ -107,7 +107,7 @@ def test_each_cause_is_told_by_itself(port: Port) -> None:
 
 
 def test_frames_come_back_in_mac_loopback(port: Port) -> None:
-    """ixgbe_run_loopback_test: frames of 1024 bytes to everybody; none of them gets out."""
+    """Frames of 1024 bytes to everybody come back, and none gets out (ixgbe_run_loopback_test)."""
     port.configure(1)
     port.set_bits(Register.HLREG0, HLREG0_LPBK)
     port.set_bits(Register.FCTRL, Fctrl.BAM | Fctrl.MPE)
@@ -127,7 +127,7 @@ def test_frames_come_back_in_mac_loopback(port: Port) -> None:
 
 
 def test_the_link_is_up_for_the_link_test(port: Port) -> None:
-    """ixgbe_link_test: LINKS; with the cable out the test fails."""
+    """The link test reads LINKS, and fails with the cable out (ixgbe_link_test)."""
     assert port.read(Register.LINKS) & ixgbe_pf.Links.UP
     port.chip.link.plug(False, 10_000)
     assert not port.read(Register.LINKS) & ixgbe_pf.Links.UP

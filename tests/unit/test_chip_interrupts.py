@@ -1,4 +1,4 @@
-"""The port's interrupts: no cause is lost between masks, messages and the driver's own writes.
+"""A port loses no cause between masks, messages and its driver's own writes.
 
 Ref: 82599 datasheet, "Interrupts"; Linux, ixgbe_msix_other, ixgbe_poll, ixgbe_irq_enable.
 """
@@ -24,7 +24,7 @@ TO_PORT, FROM_PORT = (
 
 
 class Lines:
-    """The eventfds of a port with two queues: a vector each, and one of the other causes."""
+    """A port with two queues has these eventfds: one for each queue, one for other causes."""
 
     def __init__(self, port: Port, descriptors: list[int]) -> None:
         self._port = port
@@ -36,7 +36,7 @@ class Lines:
             self._port.chip.vectors.connect(vector, os.dup(descriptor))
 
     def rung(self) -> list[int]:
-        """How often each was signalled since this was asked last."""
+        """Return how often each was signalled since this was asked last."""
         return signals(*self._descriptors)
 
 
@@ -57,7 +57,7 @@ def lines(port: Port) -> Iterator[Lines]:
 
 
 def unmask(port: Port, vector: int) -> None:
-    """ixgbe_irq_enable_queues, when a poll is complete."""
+    """Unmask a vector as ixgbe_irq_enable_queues does when a poll is complete."""
     port.write(Row.EIMS_EX.at(vector >> 5), 1 << (vector & 31))
 
 
@@ -65,7 +65,7 @@ def unmask(port: Port, vector: int) -> None:
 
 
 def test_a_frame_interrupts_its_queues_vector_once(port: Port, lines: Lines) -> None:
-    """Frames of one batch are one message, and its vector masks itself (EIAM_EX)."""
+    """The port sends one message for a batch of frames, and masks its vector (EIAM_EX)."""
     port.hear(TO_PORT, TO_PORT)
     port.hear(TO_PORT)
     assert lines.rung() == [1, 0, 0]
@@ -74,7 +74,7 @@ def test_a_frame_interrupts_its_queues_vector_once(port: Port, lines: Lines) -> 
 def test_what_comes_while_the_vector_is_masked_is_told_when_it_is_not(
     port: Port, lines: Lines
 ) -> None:
-    """The race of every poll: a frame after the last look at the ring and before the unmask.
+    """Every poll has this race: a frame comes after the last look and before the unmask.
 
     One such message lost is a queue that stands still until the driver's watchdog rearms it.
     """
@@ -93,7 +93,7 @@ def test_frames_that_were_sent_interrupt_as_well(port: Port, lines: Lines) -> No
 
 
 def test_a_vector_that_does_not_mask_itself_is_told_each_time(port: Port, lines: Lines) -> None:
-    """EIAM counts for messages while GPIE.EIAME is set."""
+    """EIAM masks vectors of messages only while GPIE.EIAME is set."""
     port.write(Register.GPIE, port.read(Register.GPIE) & ~GPIE_EIAME)
     for _ in range(2):
         port.hear(TO_PORT)
@@ -101,7 +101,7 @@ def test_a_vector_that_does_not_mask_itself_is_told_each_time(port: Port, lines:
 
 
 def test_a_driver_can_set_a_cause_itself(port: Port, lines: Lines) -> None:
-    """ixgbe_irq_rearm_queues, every two seconds."""
+    """Ixgbe sets causes of its queues every two seconds (ixgbe_irq_rearm_queues)."""
     port.write(Row.EICS_EX.at(0), 0b11)
     assert lines.rung() == [1, 1, 0]
     port.write(Register.EICS, 0b01)
@@ -134,7 +134,7 @@ def test_vectors_from_32_on_have_registers_of_their_own(port: Port, lines: Lines
 
 
 def handle(port: Port) -> int:
-    """ixgbe_msix_other: what it sees, cleared by write, and all enabled again."""
+    """Handle other causes as ixgbe_msix_other does: look, clear by write, enable again."""
     causes = port.read(Register.EICS) & 0xFFFF0000
     port.write(Register.EICR, causes)
     port.write(Register.EIMS, Eicr.MAILBOX | Eicr.LSC)
@@ -208,7 +208,7 @@ def test_masks_are_read_as_they_are(port: Port) -> None:
 
 
 def test_a_message_waits_for_its_interval(port: Port, lines: Lines) -> None:
-    """EITR: 1022 microseconds here; the loop is told how long, and looks again then."""
+    """EITR is 1022 microseconds here; the loop learns how long to wait, and looks again then."""
     port.write(Row.EITR.at(0), 0xFF8)
     port.hear(TO_PORT)
     unmask(port, 0)
@@ -243,7 +243,7 @@ def test_nothing_is_sent_while_the_bus_is_not_the_ports(port: Port, lines: Lines
 def test_a_message_while_qemu_takes_its_eventfds_away_comes_when_they_are_back(
     port: Port, lines: Lines
 ) -> None:
-    """vfio_msix_vector_do_use: with each vector more, all are disabled and enabled again."""
+    """QEMU disables and enables all vectors for each vector more (vfio_msix_vector_do_use)."""
     port.chip.vectors.disconnect()
     port.hear(TO_PORT)
     lines.connect()

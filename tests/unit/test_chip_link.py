@@ -1,4 +1,4 @@
-"""The link of a port: cable, laser and training, and who learns of a change.
+"""A port's link needs cable, laser and training, and its driver learns of each change.
 
 Ref: Linux, ixgbe_82599.c: ixgbe_setup_mac_link_82599, ixgbe_reset_pipeline_82599,
 ixgbe_disable_tx_laser_multispeed_fiber; ixgbe_common.c: ixgbe_check_mac_link_generic.
@@ -32,7 +32,7 @@ def port() -> Iterator[Port]:
 
 
 def changes(port: Port) -> bool:
-    """Whether the driver is told that the link changed, since this was asked last."""
+    """Say whether the driver was told of a change since this was asked last."""
     port.turn()
     told = bool(port.read(Register.EICS) & Eicr.LSC)
     port.write(Register.EICR, Eicr.LSC)
@@ -40,7 +40,7 @@ def changes(port: Port) -> bool:
 
 
 def wait_for_link(port: Port) -> float:
-    """Let the loop turn until there is a link; how long that took."""
+    """Let the loop turn until there is a link, and return how long that took."""
     begin = time.monotonic()
     while not port.read(Register.LINKS):
         select.select([], [], [], port.turn())
@@ -78,7 +78,7 @@ def test_a_change_is_told_once_each_way(port: Port) -> None:
 
 
 def test_training_takes_its_time_and_the_loop_is_told_how_long(port: Port) -> None:
-    """AUTOC's restart bit, which clears itself; the link is down meanwhile."""
+    """AUTOC's restart bit takes the link down for the training, and clears itself."""
     port.write(Register.AUTOC, port.read(Register.AUTOC) | RESTART)
     assert not port.read(Register.AUTOC) & RESTART
     assert port.read(Register.LINKS) == 0
@@ -89,7 +89,7 @@ def test_training_takes_its_time_and_the_loop_is_told_how_long(port: Port) -> No
 
 
 def test_without_a_laser_there_is_no_link(port: Port) -> None:
-    """ESDP's SDP3: ixgbe_down turns it off, and ixgbe_up_complete on again."""
+    """The driver turns the laser off and on by ESDP's SDP3 (ixgbe_down, ixgbe_up_complete)."""
     port.write(Register.ESDP, LASER_OFF)
     assert port.read(Register.LINKS) == 0
     assert port.read(Register.ESDP) & MODULE, "the module stays in its cage"
@@ -107,7 +107,7 @@ def test_without_a_cable_no_training_helps(port: Port) -> None:
 
 
 def test_the_driver_finds_a_serial_link_of_10_gbit(port: Port) -> None:
-    """ixgbe_get_link_capabilities_82599, and what ixgbe_reset_pipeline_82599 waits for."""
+    """Ixgbe reads AUTOC for what the port can, and waits for ANLP1."""
     assert port.read(Register.AUTOC) & LMS == 3 << 13
     assert port.read(Register.AUTOC2) & 3 << 16 == 2 << 16
     assert port.read(Register.ANLP1) & 0xF0000

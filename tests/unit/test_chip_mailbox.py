@@ -1,4 +1,4 @@
-"""The mailbox between a port's driver and a VF's, both ends as the drivers use them.
+"""A port's driver and a VF's talk over a mailbox; both ends are used as they use them.
 
 Ref: Linux, ixgbe_mbx.c (the port's end) and ixgbevf/mbx.c (the VF's).
 """
@@ -30,25 +30,25 @@ def port() -> Iterator[Port]:
 
 
 class VfEnd:
-    """The VF's driver."""
+    """The VF's driver has this end of the mailbox."""
 
     def __init__(self, port: Port, number: int) -> None:
         self.function = port.chip.vfs[number]
 
     def lock(self) -> bool:
-        """ixgbevf_obtain_mbx_lock_vf."""
+        """Take the mailbox; ixgbevf_obtain_mbx_lock_vf."""
         self.function.write(VfRegister.VFMAILBOX, Mailbox.VFU)
         return bool(self.function.read(VfRegister.VFMAILBOX) & Mailbox.VFU)
 
     def post(self, *words: int) -> None:
-        """ixgbevf_write_mbx_vf."""
+        """Send a message; ixgbevf_write_mbx_vf."""
         assert self.lock()
         for at, word in enumerate(words):
             self.function.write(VfRegister.VFMBMEM + 4 * at, word)
         self.function.write(VfRegister.VFMAILBOX, Mailbox.REQ)
 
     def read(self, count: int) -> list[int]:
-        """ixgbevf_read_mbx_vf."""
+        """Read a message; ixgbevf_read_mbx_vf."""
         assert self.lock()
         words = [self.function.read(VfRegister.VFMBMEM + 4 * at) for at in range(count)]
         self.function.write(VfRegister.VFMAILBOX, Mailbox.ACK)
@@ -59,14 +59,14 @@ class VfEnd:
 
 
 class PortEnd:
-    """The port's driver."""
+    """The port's driver has this end of the mailbox."""
 
     def __init__(self, port: Port, number: int) -> None:
         self._port = port
         self._number = number
 
     def asked(self, bit: int) -> bool:
-        """ixgbe_check_for_bit_pf: whether the VF did that, and clear it."""
+        """Say whether the VF did that, and clear it; ixgbe_check_for_bit_pf."""
         register = Row.MBVFICR.at(self._number // 16)
         wanted = bit << self._number % 16
         if not self._port.read(register) & wanted:
@@ -75,12 +75,12 @@ class PortEnd:
         return True
 
     def lock(self) -> bool:
-        """ixgbe_obtain_mbx_lock_pf."""
+        """Take the mailbox; ixgbe_obtain_mbx_lock_pf."""
         self._port.write(Row.PFMAILBOX.at(self._number), PfMailbox.PFU)
         return bool(self._port.read(Row.PFMAILBOX.at(self._number)) & PfMailbox.PFU)
 
     def read(self, count: int) -> list[int]:
-        """ixgbe_read_mbx_pf."""
+        """Read a message; ixgbe_read_mbx_pf."""
         assert self.lock()
         first = MAILBOX_WORDS * self._number
         words = [self._port.read(Row.PFMBMEM.at(first + at)) for at in range(count)]
@@ -88,7 +88,7 @@ class PortEnd:
         return words
 
     def write(self, *words: int) -> None:
-        """ixgbe_write_mbx_pf."""
+        """Send a message; ixgbe_write_mbx_pf."""
         assert self.lock()
         for at, word in enumerate(words):
             self._port.write(Row.PFMBMEM.at(MAILBOX_WORDS * self._number + at), word)
@@ -97,7 +97,7 @@ class PortEnd:
 
 @pytest.mark.parametrize("number", [0, 15, 16, 39])
 def test_a_message_goes_there_and_its_answer_back(port: Port, number: int) -> None:
-    """Sixteen words each way, a bit of MBVFICR each, and both acknowledged."""
+    """Sixteen words go each way, MBVFICR has a bit for each message, and both sides acknowledge."""
     vf, end = VfEnd(port, number), PortEnd(port, number)
     message = [0x1000 + at for at in range(MAILBOX_WORDS)]
     vf.post(*message)
@@ -131,14 +131,14 @@ def test_whose_turn_it_is_the_other_waits_for(port: Port) -> None:
 
 
 def test_the_port_can_take_the_mailbox_from_a_vf_that_keeps_it(port: Port) -> None:
-    """RVFU."""
+    """RVFU clears the VF's hold."""
     assert VfEnd(port, 0).lock()
     port.write(Row.PFMAILBOX.at(0), PfMailbox.RVFU)
     assert PortEnd(port, 0).lock()
 
 
 def test_what_the_port_says_is_told_once(port: Port) -> None:
-    """PFSTS and PFACK are cleared by being read; ixgbevf keeps what it read (v2p_mailbox)."""
+    """A read clears PFSTS and PFACK; ixgbevf keeps what it read (v2p_mailbox)."""
     vf = VfEnd(port, 0)
     vf.status()
     PortEnd(port, 0).write(1)
@@ -158,7 +158,7 @@ def test_each_message_interrupts_the_port(port: Port) -> None:
 
 
 def test_what_the_port_says_interrupts_the_vf(port: Port) -> None:
-    """A message of its own and an acknowledgement alike, by the vector in VTIVAR_MISC."""
+    """The port's messages and its acknowledgements use the vector in VTIVAR_MISC."""
     with eventfds(1) as (mailbox,):
         function = port.chip.vfs[5]
         function.config.write(4, b"\6\4")
@@ -184,7 +184,7 @@ def test_no_vf_reads_another_vfs_words(port: Port) -> None:
 
 
 def test_a_port_that_never_hears_is_never_told(port: Port) -> None:
-    """A fault: the VF's driver waits for PFACK in vain, and says so."""
+    """The VF's driver waits for PFACK in vain, and says so: that shows the fault."""
     port.chip.mailboxes.silent = True
     VfEnd(port, 0).post(1)
     assert not PortEnd(port, 0).asked(REQ)
@@ -193,7 +193,7 @@ def test_a_port_that_never_hears_is_never_told(port: Port) -> None:
 
 
 def test_a_lost_reset_leaves_no_trace_at_the_port(port: Port) -> None:
-    """A fault: the port keeps the filters of a VF that is not there any more."""
+    """The port keeps the filters of a VF that is not there any more: that is the fault."""
     port.chip.mailboxes.loses_resets = True
     port.chip.vfs[0].reset()
     assert port.read(0x600) == 0

@@ -1,4 +1,4 @@
-"""Frames through a port of the chip with VFs: from the wire, to the wire, and between pools."""
+"""Frames pass a port of the chip with VFs: from the wire, to the wire, and between pools."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def got(port: Port) -> list[bytes]:
 
 
 def test_a_port_without_vfs_sends_and_receives() -> None:
-    """RSS without pools: queue 0 is the port's first."""
+    """Queue 0 is the port's first where there are no pools."""
     with port_of_chip() as port:
         port.start()
         port.hear(frame(PORT_MAC))
@@ -49,14 +49,14 @@ def test_a_frame_from_the_wire_goes_to_whom_it_is_for(port: Port, vfs: list[Port
 
 
 def test_a_vf_sends_to_the_wire(port: Port, vfs: list[PortVf]) -> None:
-    """What is not for another pool leaves; nobody on the port sees it."""
+    """A frame that is for no other pool leaves, and nobody on the port sees it."""
     vfs[0].tx.send(frame(PEER_MAC, mac_of(0)))
     assert port.sent == [frame(PEER_MAC, mac_of(0))]
     assert (got(port), vfs[1].got()) == ([], [])
 
 
 def test_a_frame_between_two_vfs_stays_in_the_port(port: Port, vfs: list[PortVf]) -> None:
-    """VEB: an exact match keeps a frame from the wire."""
+    """The switch keeps a frame from the wire if it knows the address (VEB)."""
     vfs[0].tx.send(frame(mac_of(1), mac_of(0)))
     assert (vfs[1].got(), port.sent) == ([frame(mac_of(1), mac_of(0))], [])
 
@@ -79,14 +79,14 @@ def test_a_broadcast_of_a_vf_goes_to_all_but_itself(port: Port, vfs: list[PortVf
 def test_without_loopback_every_frame_of_a_vf_goes_to_the_wire(
     port: Port, vfs: list[PortVf]
 ) -> None:
-    """VEPA (PFDTXGSWC clear): the switch outside sends it back."""
+    """The switch outside sends such a frame back (VEPA; PFDTXGSWC is clear)."""
     port.write(0x08220, 0)
     vfs[0].tx.send(frame(mac_of(1), mac_of(0)))
     assert (vfs[1].got(), port.sent) == ([], [frame(mac_of(1), mac_of(0))])
 
 
 def test_a_vf_of_a_port_that_does_not_transmit_sends_nothing(port: Port, vfs: list[PortVf]) -> None:
-    """DMATXCTL.TE is for all queues, whoever owns them; ixgbe_disable_tx clears it."""
+    """DMATXCTL.TE stops all queues, whoever owns them; ixgbe_disable_tx clears it."""
     port.write(0x04A80, 0)
     vfs[0].tx.send(frame(PEER_MAC, mac_of(0)))
     port.tx[0].send(frame(PEER_MAC, PORT_MAC))
@@ -96,7 +96,7 @@ def test_a_vf_of_a_port_that_does_not_transmit_sends_nothing(port: Port, vfs: li
 def test_a_port_that_does_not_receive_gives_nothing_to_a_pool(
     port: Port, vfs: list[PortVf]
 ) -> None:
-    """RXCTRL.RXEN: neither from the wire, nor from another pool, nor in MAC loopback."""
+    """RXCTRL.RXEN stops frames from the wire, from another pool, and in MAC loopback."""
     port.write(0x03000, 0)
     port.hear(frame(mac_of(1)))
     vfs[0].tx.send(frame(mac_of(1), mac_of(0)))
@@ -106,7 +106,7 @@ def test_a_port_that_does_not_receive_gives_nothing_to_a_pool(
 
 
 def test_a_vf_in_every_queue_mode_has_queues_of_its_own() -> None:
-    """With 40 VFs each pool has 2 queues, and the port's own are behind those of the VFs."""
+    """Each pool has 2 queues with 40 VFs, and the port's own are behind those of the VFs."""
     with port_of_chip(63) as port:
         port.start(vfs=40, queues=2)
         with vf_of(port, 39) as vf:

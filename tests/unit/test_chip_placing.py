@@ -1,4 +1,4 @@
-"""Where a port's VFs are on the bus; what is written there is seen in test_chip_program."""
+"""A port's VFs have fixed places on the bus; test_chip_program sees what is written there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.chip.placing import vf_function
     [(0, 0, 0x10, 0), (0, 3, 0x10, 6), (0, 4, 0x11, 0), (1, 0, 0x10, 1), (1, 62, 0x1F, 5)],
 )
 def test_vfs_of_two_ports_take_turns(port: int, number: int, device: int, function: int) -> None:
-    """First VF Offset 0x80 and VF Stride 2, as pci_iov_virtfn_devfn counts from the port's own."""
+    """Linux counts First VF Offset 0x80 and VF Stride 2 from the port (pci_iov_virtfn_devfn)."""
     assert vf_function(port, number) == device << 3 | function
 
 

@@ -1,4 +1,4 @@
-"""What a VF is to its port: what it may send, and which tag its frames are given.
+"""A port says what a VF may send, and which tag each of its frames gets.
 
 Ref: Linux, ixgbe_sriov.c: ixgbe_ndo_set_vf_spoofchk, ixgbe_enable_port_vlan.
 """
@@ -57,7 +57,7 @@ def test_a_foreign_source_address_is_held_back_and_counted(port: Port, vf: PortV
 
 
 def test_a_tag_that_the_vf_has_no_filter_for_is_held_back(port: Port, vf: PortVf) -> None:
-    """Be it put in by the descriptor, or written by the guest; VLANs need VLVF and VLVFB."""
+    """The descriptor may ask for the tag or the guest write it; both need VLVF and VLVFB."""
     vf.add_vlan(7)
     for vlan in (7, 8):
         vf.tx.put_context(vlan=vlan)
@@ -90,7 +90,7 @@ def test_no_check_lets_everything_out(port: Port, vf: PortVf) -> None:
 
 
 def test_only_what_is_marked_is_counted(port: Port, vf: PortVf) -> None:
-    """VMECM: ixgbe_vf_reset_msg marks a VF; a frame is held back all the same."""
+    """VMECM marks a VF whose frames are counted (ixgbe_vf_reset_msg); all are held back."""
     port.write(Row.VMECM.at(0), 0)
     vf.tx.send(frame(PEER_MAC, mac_of(1)))
     assert (port.sent, port.read(Register.SSVPC)) == ([], 0)
@@ -106,7 +106,7 @@ def test_a_vf_that_is_disabled_sends_nothing_and_is_no_spoofer(port: Port, vf: P
 
 
 def test_frames_of_a_vf_in_a_port_vlan_are_tagged_on_the_wire(port: Port, vf: PortVf) -> None:
-    """With the priority as well; what the descriptor asks for counts nothing (VMVIR)."""
+    """VMVIR puts VLAN and priority in, whatever the descriptor asks for."""
     vf.set_port_vlan(100, priority=3)
     vf.tx.send(OWN)
     vf.tx.put_context(vlan=7)
@@ -115,7 +115,7 @@ def test_frames_of_a_vf_in_a_port_vlan_are_tagged_on_the_wire(port: Port, vf: Po
 
 
 def test_a_port_vlan_of_0_with_a_priority_is_a_priority_tag(port: Port, vf: PortVf) -> None:
-    """`ip link set vf 0 vlan 0 qos 5`: the VLAN of the pool stays 0."""
+    """`ip link set vf 0 vlan 0 qos 5` leaves the VLAN of the pool 0."""
     port.write(Row.VMVIR.at(0), 5 << 13 | 0x40000000)
     vf.tx.send(OWN)
     assert port.sent == [tagged(OWN, 5 << 13)]
@@ -141,7 +141,7 @@ def test_a_vf_in_a_port_vlan_receives_that_vlan_alone_and_stripped(port: Port, v
 
 
 def test_two_vfs_in_one_port_vlan_meet_and_the_port_does_not(port: Port, vf: PortVf) -> None:
-    """Frames between pools are looked at as they leave: with their tag."""
+    """The switch looks at frames between pools as they leave, with their tag."""
     with vf_of(port, 1) as other:
         vf.set_port_vlan(100)
         other.set_port_vlan(100)

@@ -1,4 +1,4 @@
-"""The chip as a program: whom it serves, over which sockets, on which wire, and how it ends."""
+"""The chip is a program that serves QEMU over sockets, has a wire, and ends when it is told."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ECAM_BUS_1 = 0xB0000000 + (1 << 20)
 
 @dataclass
 class Running:
-    """A chip with one port of two VFs; *wire* is the other end of its tap."""
+    """A chip that runs has one port of two VFs; *wire* is the other end of its tap."""
 
     process: subprocess.Popen[str]
     folder: Path
@@ -44,7 +44,7 @@ class Running:
 
     @contextmanager
     def client(self, name: str) -> Iterator[Client]:
-        """A client of the function of that name, which has agreed on a version."""
+        """Lend a client of the function of that name, which has agreed on a version."""
         client = Client(self.connected(name))
         try:
             client.negotiate()
@@ -58,7 +58,7 @@ class Running:
         return connection
 
     def status(self) -> dict[str, Any]:
-        """What the control socket says of the port."""
+        """Return what the control socket says of the port."""
         with closing(self.connected("control")) as asking:
             asking.sendall(b'{"do": "status"}\n')
             told: dict[str, Any] = json.loads(asking.recv(1 << 16))["ok"]["ports"][0]
@@ -66,7 +66,7 @@ class Running:
 
 
 class Remote:
-    """BAR 0 of a function as its client reaches it."""
+    """A client reaches BAR 0 of a function like this."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -87,7 +87,7 @@ def arguments(folder: Path, tap: int) -> list[str]:
 
 @pytest.fixture
 def chip(tmp_path: Path) -> Iterator[Running]:
-    """A chip whose tap is a pair of sockets, of which each message is a frame."""
+    """Run a chip whose tap is a pair of sockets; each message there is a frame."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     folder = Path(os.path.relpath(tmp_path))  # names of sockets are short
     near.settimeout(5)
@@ -115,7 +115,7 @@ def test_each_function_has_a_socket_of_its_own(chip: Running) -> None:
 
 
 def test_frames_pass_between_wire_and_memory(chip: Running) -> None:
-    """Rings in shared memory, registers over the socket, and the tap at the other end."""
+    """Frames go from rings in shared memory to the tap, and back."""
     with chip.client("port0") as client, client.share(MEMORY, MEMORY_BYTES) as memory:
         client.write(CONFIG, PciRegister.COMMAND, 6, 2)
         remote = Remote(client)
@@ -139,7 +139,7 @@ def test_frames_pass_between_wire_and_memory(chip: Running) -> None:
 
 
 def test_qemu_is_told_where_vfs_are_that_are_enabled(chip: Running) -> None:
-    """By writes of the port's to the configuration space of each VF, which nobody waits for."""
+    """The port writes to the configuration space of each VF, and waits for nobody."""
     with chip.client("port0") as client:
         ecam = client.keep(ECAM_BUS_1, 1 << 20)
         client.write(CONFIG, PciRegister.COMMAND, 6, 2)

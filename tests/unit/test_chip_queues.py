@@ -1,4 +1,4 @@
-"""The registers of all 128 queues each way: whose queue a register is, and where else it is.
+"""Each of 128 queues each way has registers, which lead to whoever owns the queue now.
 
 Ref: Linux, ixgbe_type.h: IXGBE_RDBAL, IXGBE_SRRCTL, IXGBE_PVFTDWBAL; ixgbe_vf_reset_msg.
 """
@@ -61,7 +61,7 @@ def test_the_queues_behind_those_of_the_vfs_are_the_ports(port: Port) -> None:
 
 
 def test_the_first_16_queues_have_older_places_too(port: Port) -> None:
-    """SRRCTL and DCA_RXCTRL: the driver uses the older ones."""
+    """The driver uses the older places of SRRCTL and DCA_RXCTRL."""
     port.start()
     for number in range(16):
         port.write(SRRCTL_ALIAS + 4 * number, 2 + number)

@@ -1,4 +1,4 @@
-"""The rate limit of a VF: its frames are paced by the program's timers, and nobody else's.
+"""The program's timers pace the frames of a VF with a rate limit, and nobody else's.
 
 Ref: Linux, ixgbe_sriov.c, ixgbe_set_vf_rate_limit.
 """
@@ -18,9 +18,9 @@ from harness.uapi.ixgbe_pf import Register
 
 FRAMES, BYTES = 12, 1500
 MBIT_S = 11
-"""The least that ixgbe takes; a frame of 1500 bytes takes 1.1 ms then."""
+"""Ixgbe takes no lower rate; a frame of 1500 bytes takes 1.1 ms then."""
 LEAST_S = ((FRAMES - 1) * (BYTES + 4) - 4096) * 8 / MBIT_S / 1e6
-"""How long all frames take but the first, and but for the 4 KiB that MMW_SIZE lets through."""
+"""All frames but the first take so long, without the 4 KiB that MMW_SIZE lets through."""
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def time_to_send(port: Port, vf: PortVf) -> float:
 
 
 def test_frames_of_a_limited_vf_take_their_time(port: Port, vf: PortVf) -> None:
-    """Whatever this machine is doing, they are not faster; and each is sent and reported once."""
+    """The frames are never faster, whatever this machine does; each is sent and reported once."""
     vf.set_rate(MBIT_S)
     assert time_to_send(port, vf) > LEAST_S
     assert port.sent == [own()] * FRAMES
@@ -99,7 +99,7 @@ def test_a_reset_of_the_port_forgets_every_limit(port: Port, vf: PortVf) -> None
 
 
 def test_each_queue_has_its_own_limit(port: Port, vf: PortVf) -> None:
-    """RTTDQSEL chooses which one RTTBCNRC is of: queue 4 is VF 1's first."""
+    """RTTDQSEL chooses the queue of RTTBCNRC; queue 4 is VF 1's first."""
     vf.set_rate(100)
     for queue, has_one in ((0, True), (3, True), (4, False)):
         port.write(Register.RTTDQSEL, queue)
@@ -107,14 +107,14 @@ def test_each_queue_has_its_own_limit(port: Port, vf: PortVf) -> None:
 
 
 def test_the_loop_is_told_when_the_next_frame_may_leave(port: Port, vf: PortVf) -> None:
-    """No polling: it is in one frame's time at most."""
+    """The loop waits for one frame's time at most, and does not poll."""
     vf.set_rate(MBIT_S)
     send(vf)
     assert 0 < port.chip.rates.resume() <= (BYTES + 4) * 8 / MBIT_S / 1e6
 
 
 def test_a_slower_link_makes_the_same_factor_slower(port: Port, vf: PortVf) -> None:
-    """The factor is a fraction of the link's rate: ixgbe takes limits away when that changes."""
+    """The factor is a fraction of the link's rate; ixgbe takes limits away when that changes."""
     vf.set_rate(10 * MBIT_S)
     port.chip.link.plug(True, 1000, trained=True)
     assert time_to_send(port, vf) > LEAST_S

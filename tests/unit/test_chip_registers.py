@@ -1,4 +1,4 @@
-"""BAR 0 of a port: who answers where, and what a reset leaves."""
+"""Rooms claim registers of BAR 0, and a reset puts the others back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_default_comes_back_with_each_reset() -> None:
 
 
 def test_who_claims_a_register_answers_there() -> None:
-    """Reading and writing can be claimed apart; what is not claimed holds."""
+    """A room may claim reading and writing apart; what nobody claims holds."""
     registers, written = Registers(), list[int]()
     registers.claim(0x10, read=lambda: 9)
     registers.claim(0x20, write=written.append)
@@ -49,7 +49,7 @@ def test_a_row_is_told_which_of_its_registers_it_is() -> None:
 
 
 def test_older_places_lead_to_the_same_registers() -> None:
-    """RAL, RAH and PSRTYPE of the 82598's places; IXGBE_RAL, IXGBE_PSRTYPE."""
+    """RAL, RAH and PSRTYPE answer at the 82598's places too (IXGBE_RAL, IXGBE_PSRTYPE)."""
     registers = Registers()
     registers.write(0x05400 + 8 * 15, 1)
     registers.write(0x05404, 2)
@@ -71,7 +71,7 @@ def test_no_register_is_in_the_way_of_another() -> None:
 
 @pytest.mark.parametrize("offset", range(0, ixgbe_pf.BAR_BYTES, 8192))
 def test_every_register_can_be_read_and_written(offset: int) -> None:
-    """Whatever is there; a write of all ones among them is a reset of everything."""
+    """No register ends the chip; all ones written to some are a reset of everything."""
     with port_of_chip() as port:
         port.start(vfs=4)
         for at in range(offset, offset + 8192, 4):

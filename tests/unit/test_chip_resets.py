@@ -1,4 +1,4 @@
-"""Resets of a port and of its VFs: what each takes away, what stays, and who is told.
+"""A reset of a port or a VF takes some things away, leaves others, and is told to somebody.
 
 Ref: Linux, ixgbe_reset_hw_82599, ixgbe_up_complete, ixgbe_vf_reset_event; drivers/pci/iov.c.
 """
@@ -39,7 +39,7 @@ def vf(port: Port) -> Iterator[PortVf]:
 
 
 def flr(function: PhysicalFunction | Vf) -> None:
-    """A function level reset through configuration space, as pcie_flr does it."""
+    """Reset a function through configuration space, as pcie_flr does it."""
     function.config.write(
         EXPRESS + Express.DEVCTL, int(Express.DEVCTL_BCR_FLR).to_bytes(2, "little")
     )
@@ -79,7 +79,7 @@ def test_the_ports_address_is_back_after_each_reset(port: Port) -> None:
 
 
 def test_vfs_see_the_port_in_reset_until_its_driver_is_up(port: Port, vf: PortVf) -> None:
-    """RSTI, and RSTD once PFRSTD is written; RSTD is told once (read to clear)."""
+    """A VF reads RSTI, and RSTD once PFRSTD is written; RSTD is cleared by being read."""
     port.write(Register.CTRL, Ctrl.RST)
     assert [vf.function.read(VfRegister.VFMAILBOX) for _ in range(2)] == [Mailbox.RSTI] * 2
     port.write(Register.CTRL_EXT, CtrlExt.PFRSTD)
@@ -90,7 +90,7 @@ def test_vfs_see_the_port_in_reset_until_its_driver_is_up(port: Port, vf: PortVf
 
 
 def test_vfs_stay_where_they_are_over_a_reset_of_the_port(port: Port, vf: PortVf) -> None:
-    """CTRL.RST is not the PCI function's: VFs, their COMMAND and what they are lent stay."""
+    """CTRL.RST leaves the PCI functions: VFs, their COMMAND and what they are lent."""
     port.reset_hw()
     assert port.chip.vfs_enabled == 4
     assert vf.function.config.command & Command.MASTER
@@ -116,7 +116,7 @@ def test_stopping_the_adapter_stops_the_vfs_queues_too(port: Port, vf: PortVf) -
 
 
 def test_a_function_level_reset_of_the_port_ends_its_vfs(port: Port, vf: PortVf) -> None:
-    """SR-IOV is off and the bus not the port's; pci_restore_iov_state brings the VFs back."""
+    """The reset turns SR-IOV and BME off; pci_restore_iov_state brings the VFs back."""
     flr(port.chip)
     assert port.chip.vfs_enabled == 0
     assert (port.chip.config.command, vf.function.config.command) == (0, Command.MEMORY)
@@ -141,7 +141,7 @@ def test_the_link_trains_anew_after_a_link_reset_only(port: Port) -> None:
 
 
 def test_a_vf_that_is_reset_is_told_to_the_port(port: Port, vf: PortVf) -> None:
-    """VFLRE and the mailbox's interrupt; VFLREC clears it (ixgbe_check_for_rst_pf)."""
+    """The port gets VFLRE and the mailbox's interrupt; VFLREC clears VFLRE."""
     port.write(Register.EICR, Eicr.MAILBOX)
     port.write(Row.VFLREC.at(0), 1)
     flr(vf.function)
@@ -161,7 +161,7 @@ def test_vf_40_is_in_the_second_register() -> None:
 def test_a_vf_that_is_reset_neither_receives_nor_sends_until_it_starts_anew(
     port: Port, vf: PortVf
 ) -> None:
-    """Its bits of VFRE and VFTE fall, and nobody else's; its filter stays until it is taken out."""
+    """The reset clears the VF's own bits of VFRE and VFTE; its filter stays."""
     flr(vf.function)
     assert [port.read(row.at(0)) & 0xF1 for row in (Row.VFRE, Row.VFTE)] == [0xF0, 0xF0]
     assert port.read(Row.RAH.at(1)) >> 31, "its address stands until the driver takes it out"
@@ -173,7 +173,7 @@ def test_a_vf_that_is_reset_neither_receives_nor_sends_until_it_starts_anew(
 
 
 def test_a_reset_by_the_vfs_own_register_leaves_its_configuration(port: Port, vf: PortVf) -> None:
-    """VFCTRL.RST is told as well; Bus Master Enable is PCI's, and stays."""
+    """The port learns of VFCTRL.RST as well; Bus Master Enable stays, since it is PCI's."""
     port.write(Row.VFLREC.at(0), 1)
     vf.function.write(VfRegister.VFCTRL, ixgbe_vf.VfControl.RST)
     assert vflre(port) == [1, 0]

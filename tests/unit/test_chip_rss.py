@@ -1,4 +1,4 @@
-"""Receive-side scaling of a port and its VFs: one key, one table, and the queues of each pool.
+"""A port and its VFs share one RSS key and one table; each pool has queues of its own.
 
 Ref: Linux, ixgbe_main.c: ixgbe_setup_reta, ixgbe_store_key, ixgbe_setup_psrtype.
 """
@@ -19,13 +19,13 @@ ADDRESSES = bytes.fromhex("c6120001c6120002")
 
 
 def packet(to: bytes, last: int) -> bytes:
-    """An IPv4 packet of no known transport, whose addresses end in *last*."""
+    """Return an IPv4 packet of no known transport, whose addresses end in *last*."""
     head = bytes.fromhex("4500002e00000000407f0000") + ADDRESSES[:7] + bytes([last])
     return to + PEER_MAC + b"\x08\x00" + head + bytes(26)
 
 
 def set_key(port: Port, key: bytes = KEY) -> None:
-    """ixgbe_store_key."""
+    """Write the key as ixgbe_store_key does."""
     for index in range(Row.RSSRK.count):
         word = int.from_bytes(key[4 * index : 4 * index + 4], "little")
         port.write(Row.RSSRK.at(index), word)
@@ -48,7 +48,7 @@ def test_the_hash_is_made_with_the_drivers_key(port: Port) -> None:
 
 
 def test_each_hash_goes_to_the_queue_of_its_entry(port: Port) -> None:
-    """RETA by the hash's low 7 bits; here its entries take turns."""
+    """The hash's low 7 bits choose an entry of RETA; here entries take turns."""
     port.hear(*(packet(PORT_MAC, last) for last in range(8)))
     for number, ring in enumerate(port.rx):
         hashes = [got.hash for got in ring.took()]
@@ -63,7 +63,7 @@ def test_without_rss_all_goes_to_the_first_queue(port: Port) -> None:
 
 
 def test_a_vf_has_the_ports_key() -> None:
-    """Before and after VFs are enabled; GET_RSS_KEY tells it what that is."""
+    """A VF hashes with the port's key, which GET_RSS_KEY tells its driver."""
     with port_of_chip() as port:
         port.start(vfs=4)
         set_key(port)

@@ -1,4 +1,4 @@
-"""The EEPROM as ixgbe writes it, over the serial bus behind EEC; its size, and who may use it.
+"""Ixgbe writes the EEPROM over the serial bus behind EEC, whose size and owner it reads.
 
 Ref: Linux, ixgbe_common.c, ixgbe_82599.c; `ethtool -e` and `-E`.
 """
@@ -25,7 +25,7 @@ def port() -> Iterator[Port]:
 
 
 def eerd(port: Port, word: int) -> int:
-    """ixgbe_read_eerd_generic.  Raises OSError where the read is never done."""
+    """Read a word as ixgbe_read_eerd_generic does.  Raises OSError where that is never done."""
     port.write(Register.EERD, word << 2 | 1)
     value = port.read(Register.EERD)
     if not value & 2:
@@ -34,7 +34,7 @@ def eerd(port: Port, word: int) -> int:
 
 
 def checksum(port: Port) -> int:
-    """ixgbe_calc_eeprom_checksum_generic: words, and what the pointers among them lead to."""
+    """Return the checksum of words and pointers, as ixgbe_calc_eeprom_checksum_generic does."""
     total = sum(eerd(port, word) for word in range(0x3F))
     for pointer in range(0x03, 0x0F):
         if (at := eerd(port, pointer)) not in (0, 0xFFFF) and eerd(port, at) not in (0, 0xFFFF):
@@ -43,20 +43,20 @@ def checksum(port: Port) -> int:
 
 
 class Bus:
-    """The serial bus, bit by bit: ixgbe_shift_out_eeprom_bits and its like."""
+    """A driver moves this bus bit by bit, as ixgbe_shift_out_eeprom_bits does."""
 
     def __init__(self, port: Port) -> None:
         self._port = port
 
     def acquire(self) -> None:
-        """ixgbe_acquire_eeprom.  Raises OSError where the EEPROM is not granted."""
+        """Take the bus (ixgbe_acquire_eeprom).  Raises OSError where it is not granted."""
         self._port.write(EEC, self._port.read(EEC) | Eec.REQ)
         if not self._port.read(EEC) & Eec.GNT:
             raise OSError("Could not acquire EEPROM grant")
         self._set(Eec.CS | Eec.SK, on=False)
 
     def release(self) -> None:
-        """ixgbe_release_eeprom."""
+        """Give the bus back; ixgbe_release_eeprom."""
         self._set(Eec.CS, on=True)
         self._set(Eec.REQ, on=False)
 
@@ -80,7 +80,7 @@ class Bus:
         return value
 
     def write(self, word: int, *values: int, enabled: bool = True) -> None:
-        """ixgbe_write_eeprom_buffer_bit_bang, in one burst."""
+        """Write words in one burst; ixgbe_write_eeprom_buffer_bit_bang."""
         self.acquire()
         self.send(READ_STATUS)
         assert not self.receive(8) & 1, "SPI EEPROM Status error"
@@ -96,7 +96,7 @@ class Bus:
         self.release()
 
     def read(self, word: int, count: int) -> list[int]:
-        """ixgbe_read_eeprom_buffer_bit_bang."""
+        """Read words; ixgbe_read_eeprom_buffer_bit_bang."""
         self.acquire()
         self.send(READ)
         self.send(2 * word, 16)
@@ -110,12 +110,12 @@ class Bus:
 
 
 def test_the_checksum_is_right(port: Port) -> None:
-    """ixgbe_validate_eeprom_checksum_generic, at each probe and in the offline test."""
+    """Ixgbe checks it at each probe and in the offline test."""
     assert eerd(port, 0x3F) == checksum(port)
 
 
 def test_the_driver_finds_an_eeprom_of_that_size(port: Port) -> None:
-    """ixgbe_init_eeprom_params_generic; `ethtool -e` shows so many words."""
+    """Ixgbe reads the size from EEC, and `ethtool -e` shows so many words."""
     eec = port.read(EEC)
     assert eec & Eec.PRES
     assert eec & Eec.ADDR_SIZE, "16 bits of address"
@@ -124,7 +124,7 @@ def test_the_driver_finds_an_eeprom_of_that_size(port: Port) -> None:
 
 
 def test_the_semaphore_is_whose_read_finds_it_free(port: Port) -> None:
-    """SWSM.SMBI: ixgbe_get_eeprom_semaphore, ixgbe_release_eeprom_semaphore."""
+    """A read of SWSM takes the semaphore (SMBI), and a write of 0 gives it back."""
     assert [port.read(Register.SWSM_8259X) & 1 for _ in range(2)] == [0, 1]
     port.write(Register.SWSM_8259X, 0)
     assert port.read(Register.SWSM_8259X) & 1 == 0
@@ -139,7 +139,7 @@ def test_the_firmware_is_there(port: Port) -> None:
 
 
 def test_words_are_written_over_the_serial_bus(port: Port) -> None:
-    """`ethtool -E`: the 82599 has no other way (eeprom_ops_82599)."""
+    """The 82599's driver has no other way for `ethtool -E` (eeprom_ops_82599)."""
     bus = Bus(port)
     bus.write(0x30, 0x1234, 0xABCD)
     assert [eerd(port, word) for word in (0x2F, 0x30, 0x31, 0x32)] == [0, 0x1234, 0xABCD, 0]

@@ -1,4 +1,4 @@
-"""The port's counters as its driver reads them, each cleared by being read.
+"""The port's driver reads its counters, and each read clears one.
 
 Ref: Linux, ixgbe_update_stats, ixgbe_clear_hw_cntrs_generic, ixgbe_ndo_get_vf_stats.
 """
@@ -43,7 +43,7 @@ def counts(port: Port, *registers: int) -> list[int]:
 
 
 def test_received_frames_are_counted_by_kind_and_size(port: Port) -> None:
-    """With their checksums: 60 bytes are a frame of 64."""
+    """The port counts checksums too: 60 bytes are a frame of 64."""
     port.set_multicast(GROUP)
     port.hear(frame(PORT_MAC, size=60), frame(BROADCAST, size=124), frame(GROUP, size=1514))
     wanted = [3, 1, 1, 64 + 128 + 1518, 0, 3]
@@ -60,7 +60,7 @@ def test_received_frames_are_counted_by_kind_and_size(port: Port) -> None:
     ("size", "at"), [(60, 0), (61, 1), (123, 1), (124, 2), (252, 3), (508, 4), (1019, 4), (1020, 5)]
 )
 def test_each_size_has_its_counter(port: Port, size: int, at: int) -> None:
-    """From 64, 65, 128, 256, 512 and 1024 bytes on, both ways."""
+    """A counter begins at 64, 65, 128, 256, 512 and 1024 bytes, both ways."""
     port.hear(frame(PORT_MAC, size=size))
     port.tx[0].send(frame(PEER_MAC, PORT_MAC, size))
     for first in (Register.PRC64, Register.PTC64):
@@ -68,7 +68,7 @@ def test_each_size_has_its_counter(port: Port, size: int, at: int) -> None:
 
 
 def test_sent_frames_are_counted_where_the_wire_got_them(port: Port, vf: PortVf) -> None:
-    """Of a VF as well; what stays between pools is none of the MAC's."""
+    """The MAC counts a VF's frames as well, and none that stays between pools."""
     port.tx[0].send(frame(BROADCAST, PORT_MAC))
     vf.tx.send(frame(GROUP, mac_of(0)))
     vf.tx.send(frame(PORT_MAC, mac_of(0)))
@@ -118,13 +118,13 @@ def test_rqsmr_and_tqsm_give_a_queue_its_counter(port: Port) -> None:
 
 
 def test_a_frame_without_a_descriptor_is_missed(port: Port) -> None:
-    """MPC of the one packet buffer; GPRC has it as well, and ixgbe takes it off there."""
+    """MPC counts the frame, and so does GPRC, from which ixgbe takes MPC off."""
     port.hear(*[frame(PORT_MAC)] * 18)
     assert counts(port, Row.MPC.at(0), Row.MPC.at(0), QPRDC, Register.GPRC) == [3, 0, 0, 18]
 
 
 def test_a_queue_with_drop_enable_drops_it(port: Port) -> None:
-    """rx_no_dma_resources: SRRCTL.DROP_EN, as ixgbe sets it where there are VFs."""
+    """Ixgbe sets SRRCTL.DROP_EN where there are VFs, and calls QPRDC rx_no_dma_resources."""
     control = port.rx[0].read(QueueRegister.SRRCTL)
     port.rx[0].write(QueueRegister.SRRCTL, control | SRRCTL_DROP_EN)
     port.hear(*[frame(PORT_MAC)] * 18)
@@ -133,7 +133,7 @@ def test_a_queue_with_drop_enable_drops_it(port: Port) -> None:
 
 @pytest.mark.usefixtures("vf")
 def test_qde_has_a_vfs_queue_drop(port: Port) -> None:
-    """ixgbe_write_qde, at each reset of a VF."""
+    """The port's driver writes QDE at each reset of a VF (ixgbe_write_qde)."""
     port.write(Register.QDE, QDE_WRITE | QDE_ENABLE | 0 << 8)
     port.hear(*[frame(mac_of(0))] * 17)
     assert counts(port, QPRDC, Row.MPC.at(0)) == [2, 0]
@@ -155,7 +155,7 @@ def test_a_reset_of_the_port_forgets_what_qde_said() -> None:
 
 
 def test_the_port_reads_the_counters_of_a_vf(port: Port, vf: PortVf) -> None:
-    """`ip -s link`: received, sent, bytes and multicast; reading clears none of them."""
+    """`ip -s link` shows these counters of a VF; reading clears none of them."""
     port.hear(frame(mac_of(0)), frame(BROADCAST))
     vf.tx.send(frame(PEER_MAC, mac_of(0)))
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The switch in a port: which pools a frame of the wire goes to, and why it goes nowhere.
+"""The switch says which pools a frame of the wire goes to, or why it goes nowhere.
 
 The order is the 82599 datasheet's: exact match, broadcast, unicast hash, multicast hash, multicast
 promiscuous, VLAN, default pool, VFRE.
@@ -22,7 +22,7 @@ OWN, BOTH = 1 << 4, 0b11
 
 @pytest.fixture
 def port() -> Iterator[Port]:
-    """Two VFs that receive, of four; each has its address, VLAN 0, and wants broadcasts."""
+    """Two VFs of four receive; each has its address, VLAN 0, and wants broadcasts."""
     with port_of_chip() as port:
         port.start(vfs=4)
         for vf in (0, 1):
@@ -34,7 +34,7 @@ def port() -> Iterator[Port]:
 
 
 def pools(port: Port, to: bytes, tag: int | None = None) -> int:
-    """The pools that a frame of the wire goes to, as bits."""
+    """Return the pools that a frame of the wire goes to, as bits."""
     return port.chip.switch.pools_for(memoryview(frame(to, tag)))
 
 
@@ -56,7 +56,7 @@ def test_each_step_adds_the_pools_that_it_says(port: Port) -> None:
 
 
 def test_an_address_of_two_pools_goes_to_both_only_with_replication(port: Port) -> None:
-    """VT_CTL.REPLEN; without it one pool gets the frame."""
+    """Without VT_CTL.REPLEN one pool alone gets the frame."""
     port.set_vmdq(1, 1)
     assert pools(port, mac_of(0)) == BOTH
     port.set_bits(Register.VT_CTL, VtCtl.REPLEN, on=False)
@@ -64,7 +64,7 @@ def test_an_address_of_two_pools_goes_to_both_only_with_replication(port: Port) 
 
 
 def test_a_multicast_of_the_table_goes_to_pools_that_want_it(port: Port) -> None:
-    """ROMPE; where no pool has it, the default pool gets what the port's table lets pass."""
+    """Pools with ROMPE get the frame; without such a pool the default pool gets it."""
     assert pools(port, GROUP) == 0
     port.set_multicast(GROUP)
     assert pools(port, GROUP) == OWN
@@ -86,14 +86,14 @@ def test_an_exact_multicast_address_comes_before_the_table(port: Port) -> None:
 
 
 def test_a_pool_that_wants_every_multicast_gets_it(port: Port) -> None:
-    """VMOLR.MPE alone, as ixgbe sets it for a trusted VF; broadcasts are BAM's."""
+    """Ixgbe sets VMOLR.MPE alone for a trusted VF; broadcasts need BAM."""
     port.write(Row.VMOLR.at(1), Vmolr.AUPE | Vmolr.MPE)
     assert pools(port, GROUP) == 0b10
     assert pools(port, BROADCAST) == 0b01 | OWN
 
 
 def test_a_promiscuous_port_gets_what_nobody_has(port: Port) -> None:
-    """A bridge on the port: FCTRL.UPE lets all pass, and what has no pool is the default pool's."""
+    """A bridge sets FCTRL.UPE, so that the default pool gets every frame that has no pool."""
     stranger = bytes.fromhex("020000000099")
     port.set_rx_mode(fctrl=Fctrl.UPE | Fctrl.MPE, vmolr=Vmolr.MPE)
     assert pools(port, stranger) == OWN
@@ -108,7 +108,7 @@ def test_without_a_default_pool_a_stray_frame_is_nobodys(port: Port) -> None:
 
 
 def test_the_unicast_table_opens_pools_that_ask_for_it(port: Port) -> None:
-    """UTA and VMOLR.ROPE; an exact match comes first."""
+    """Pools with VMOLR.ROPE get what UTA knows; an exact match comes first."""
     stranger = bytes.fromhex("020000000098")
     place = stranger[4] >> 4 | stranger[5] << 4
     port.set_bits(Row.UTA.at(place >> 5 & 0x7F), 1 << (place & 31))
@@ -133,19 +133,19 @@ def test_a_tagged_frame_goes_to_members_of_its_vlan(port: Port) -> None:
 
 
 def test_a_frame_for_a_pool_outside_its_vlan_is_the_default_pools(port: Port) -> None:
-    """As on the chip: "stray packets leaking into the PF via the default pool" (set_vfta)."""
+    """The chip gives such frames to the default pool ("stray packets leaking into the PF")."""
     port.set_vfta(7, 1, on=True)
     assert pools(port, mac_of(0), 7) == OWN
 
 
 def test_a_vlan_of_the_port_needs_no_entry(port: Port) -> None:
-    """VFTA alone (vlvf_bypass): the default pool gets its own VLANs."""
+    """The default pool gets the VLANs that VFTA alone knows (vlvf_bypass)."""
     port.set_bits(Row.VFTA.at(0), 1 << 9)
     assert pools(port, PORT_MAC, 9) == OWN
 
 
 def test_a_pool_that_wants_no_untagged_frames_gets_none(port: Port) -> None:
-    """AUPE, which is off for a VF in a VLAN of the port's own."""
+    """Ixgbe clears AUPE for a VF in a VLAN of the port's own."""
     port.write(Row.VMOLR.at(0), Vmolr.BAM)
     assert pools(port, BROADCAST) == 0b10 | OWN
 
@@ -166,13 +166,13 @@ def test_a_member_that_is_taken_out_gets_nothing_more(port: Port) -> None:
 
 
 def test_a_pool_that_may_not_receive_gets_nothing(port: Port) -> None:
-    """VFRE comes last: the frame is nobody's, and not the default pool's."""
+    """The switch looks at VFRE last, so that the default pool does not get the frame."""
     port.set_bits(Row.VFRE.at(0), 0b01, on=False)
     assert (pools(port, mac_of(0)), pools(port, BROADCAST)) == (0, 0b10 | OWN)
 
 
 def test_a_pool_hears_itself_only_where_that_is_asked_for(port: Port) -> None:
-    """VMTXSW."""
+    """VMTXSW gives a pool its own broadcasts."""
     sent = memoryview(frame(BROADCAST))
     assert port.chip.switch.pools_from(sent, 0) == (0b10 | OWN, True)
     port.set_bits(Row.VMTXSW.at(0), 0b01)
@@ -180,7 +180,7 @@ def test_a_pool_hears_itself_only_where_that_is_asked_for(port: Port) -> None:
 
 
 def test_between_pools_the_wire_gets_what_no_exact_match_keeps(port: Port) -> None:
-    """A match of the unicast table alone, or of an address in another VLAN, keeps nothing."""
+    """The unicast table alone, or an address in another VLAN, keeps no frame from the wire."""
     stranger = bytes.fromhex("020000000098")
     place = stranger[4] >> 4 | stranger[5] << 4
     port.set_bits(Row.UTA.at(place >> 5 & 0x7F), 1 << (place & 31))
@@ -192,7 +192,7 @@ def test_between_pools_the_wire_gets_what_no_exact_match_keeps(port: Port) -> No
 
 
 def test_the_longest_frame_is_as_maxfrs_says_and_a_tag_is_free(port: Port) -> None:
-    """Without HLREG0.JUMBOEN it is a standard one, whatever MAXFRS says."""
+    """Without HLREG0.JUMBOEN a standard frame is the longest, whatever MAXFRS says."""
     port.write(Register.MAXFRS, 2000 << 16)
     for longest in (1996, 1514):
         whole, tagged = frame(mac_of(0), size=longest), frame(mac_of(0), 0, size=longest + 4)
@@ -221,7 +221,7 @@ def test_every_frame_that_goes_nowhere_is_counted_by_its_cause(port: Port) -> No
 
 
 def test_a_filter_that_leaks_gives_a_pool_what_is_another_pools(port: Port) -> None:
-    """A fault that a test of isolation has to find."""
+    """A test of isolation has to find this fault."""
     port.chip.switch.leaks_to = 1
     assert (pools(port, mac_of(0)), pools(port, PORT_MAC)) == (BOTH, OWN | 0b10)
     assert port.chip.switch.pools_from(memoryview(frame(mac_of(0))), 4) == (BOTH, False)
