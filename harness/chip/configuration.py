@@ -130,6 +130,14 @@ class PortConfig(ConfigBytes):
         """Begin as before the first reset: a QEMU is about to realize the device."""
         self._was_reset = False
 
+    def name_next(self, function: int) -> None:
+        """Name the next function of the chip, where there is one.
+
+        Below a port that forwards alternative routing ids Linux finds functions by this chain
+        alone (``next_ari_fn`` in drivers/pci/probe.c), whatever the header says.
+        """
+        self.put("<H", ARI + Ari.CAP, function << 8)  # PCI_ARI_CAP_NFN
+
     def vf_bars(self, number: int) -> list[int]:
         """Return where BAR 0 and BAR 3 of VF *number* are, by the SR-IOV capability."""
         size = ixgbe_vf.BAR_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import socket
@@ -95,6 +96,8 @@ class Chip:
         self._poll = select.epoll()
         self._work: dict[int, Callable[[], None]] = {}
         self.ports = [self._port(number, mac, vfs, stack) for number in range(len(taps))]
+        for port, after in itertools.pairwise(self.ports):
+            port.config.name_next(after.number)
         self._served = [
             stack.enter_context(closing(Served(folder / name, function)))
             for name, function in self._functions()

@@ -59,6 +59,7 @@ left behind; the exit code is QEMU's, or 128 and the number of the signal that e
 
 _START_SECONDS = 30
 _END_SECONDS = 5
+_PATH_BYTES = 107  # sockaddr_un.sun_path has 108, and the last is zero
 _MOST_PORTS, _MOST_VFS = 2, 63  # an 82599's: two ports, 64 pools, of which one is the port's
 
 
@@ -109,6 +110,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         stack.enter_context(_ended_by_signals())
         folder = Path(tempfile.mkdtemp(prefix="vf-harness-chip-"))
         stack.callback(shutil.rmtree, folder)
+        _check_paths(chip, folder)
         argv = command.with_chip(
             chip, folder, place=options.place or "", bus_is_known=options.bus is not None
         )
@@ -127,6 +129,16 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
             raise chip_ended("this QEMU", process.returncode, log)
         status = qemu.wait()
     return status if status >= 0 else 128 - status
+
+
+def _check_paths(chip: SoftwareChip, folder: Path) -> None:
+    longest = max(len(os.fsencode(folder / name)) for name, _ in chip.functions())
+    if longest > _PATH_BYTES:
+        raise UsageError(
+            f"this machine: the chip's sockets would be in {folder}",
+            because=f"a socket's path has {_PATH_BYTES} bytes at most, and these have {longest}",
+            fix="name a folder with a shorter path in TMPDIR, such as TMPDIR=/tmp",
+        )
 
 
 def _summary(chip: SoftwareChip, taps: list[str], folder: Path) -> str:
