@@ -62,7 +62,6 @@ def lab(
 def test_words_that_a_file_shows_need_not_be_stated() -> None:
     assert load(find("emulated-82576")).offered == {
         *("two-hosts", "vf", "sriov", "two-vfs", "peer", "jumbo", "82576", "iommu", "wire", "msix"),
-        "vf-spoof-check",
     }
     by_ixgbe = {"82599", "jumbo-rule", "vf-link-state", "vf-spoof-check"}
     assert by_ixgbe <= load(find("x520-pair")).offered
