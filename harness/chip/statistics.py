@@ -38,8 +38,8 @@ class PortStatistics:
 
     What no register tells stands beside: frames that were not sent (*malformed*, *unsent*), that
     found no descriptor (*missed*), and *drops* of frames from the wire by their cause.  The causes:
-    ``link`` is down, the port does not ``receive``, nobody has the ``address`` or is in the
-    ``vlan``, the ``pool`` is disabled, and ``length``.
+    ``link`` is down, the MAC is in ``loopback``, the port does not ``receive``, nobody has the
+    ``address`` or is in the ``vlan``, the ``pool`` is disabled, and ``length``.
     """
 
     def __init__(self, registers: Registers) -> None:

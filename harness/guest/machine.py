@@ -10,11 +10,16 @@ from typing import Any
 from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.spec import GuestImage
+from harness.host import ethtool
 from harness.remote import Host, connect
 from harness.topology import GUEST_SSH_PORT, Connection
+from harness.waiting import wait_for
 
 LOG_IN_SECONDS, ONCE_MORE_SECONDS = 30, 5
 """A guest of an emulated host, which is answering its users as well, takes some three seconds."""
+
+LINK_SECONDS = 20
+"""A VF's driver looks for its link every two seconds (ixgbevf_service_timer)."""
 
 
 class GuestMachine:
@@ -108,6 +113,24 @@ class GuestMachine:
         """Have the driver of an interface begin anew: down, and up again."""
         for state in ("down", "up"):
             self.host.run("/usr/bin/ip", "link", "set", "dev", interface, state)
+
+    def statistics(self, interface: str) -> dict[str, int]:
+        """Read the counters that an interface's driver keeps, by its own names for them."""
+        return ethtool.statistics(self.host, interface)
+
+    def self_test(self, interface: str, *, offline: bool) -> ethtool.SelfTest:
+        """Have an interface's driver test its device; return once that has a carrier again.
+
+        Raises WaitError without a carrier, and RemoteError where the test does not run.
+        """
+        tested = ethtool.self_test(self.host, interface, offline=offline, leased=False)
+        wait_for(
+            f"{self.name}: a link on {interface} after its test",
+            lambda: self.link(interface)[0],
+            within=LINK_SECONDS,
+            fix="see the guest's console, and the link of the port",
+        )
+        return tested
 
     def start(self, program: str, spec: Mapping[str, Any]) -> GuestRecorder:
         """Start a recorder that can be stopped after the guest has moved."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.devices import DeviceProfile
 from harness.errors import LabError
+from harness.host import ethtool
 from harness.host.changes import changed_back, set_attribute
 from harness.remote import Host
 from harness.topology import PciAddress, PortEntry
@@ -17,6 +18,29 @@ from harness.waiting import wait_for
 
 LINK_SECONDS = 20
 """A real 82599 port needs some 5 s after its driver brought it up, an emulated one less than 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class VfTraffic:
+    """What a port counted of one VF: frames, and bytes with the checksum of each frame.
+
+    Frames between two functions of the port count here too, and the port's own counters leave them
+    out.  Ref: Linux, ixgbe_ndo_get_vf_stats.
+    """
+
+    received: int
+    received_bytes: int
+    sent: int
+    sent_bytes: int
+
+    def since(self, before: VfTraffic) -> VfTraffic:
+        """Return what was counted after *before*."""
+        return VfTraffic(
+            self.received - before.received,
+            self.received_bytes - before.received_bytes,
+            self.sent - before.sent,
+            self.sent_bytes - before.sent_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +80,41 @@ class Port:
         shown = self.host.run("ip", "-json", "-details", "link", "show", "dev", self.interface)
         (link,) = json.loads(shown.stdout)
         return dict(link)
+
+    def statistics(self) -> dict[str, int]:
+        """Read the counters of the port, which its driver asks the device for now."""
+        return ethtool.statistics(self.host, self.interface)
+
+    def vf_traffic(self, index: int) -> VfTraffic:
+        """Read what the port counted of VF *index*.
+
+        ``ip`` shows what the driver read last, and it reads every two seconds and for
+        `statistics`, so that is asked for first.
+        """
+        self.statistics()
+        argv = ("ip", "-json", "-statistics", "link", "show", "dev", self.interface)
+        (link,) = json.loads(self.host.run(*argv).stdout)
+        (counted,) = (vf["stats"] for vf in link["vfinfo_list"] if vf["vf"] == index)
+        received, sent = counted["rx"], counted["tx"]
+        return VfTraffic(
+            received["packets"], received["bytes"], sent["tx_packets"], sent["tx_bytes"]
+        )
+
+    @property
+    def module_vendor(self) -> str:
+        """Who made the module in its cage; raises CommandError where none answers."""
+        return ethtool.module(self.host, self.interface)["Vendor name"]
+
+    def self_test(self, *, offline: bool) -> ethtool.SelfTest:
+        """Have the port's driver test it, and return once it has its link again.
+
+        The *offline* test resets the port, and so it ends what VFs do.  The driver refuses it while
+        a driver of a VF has said that it is there (ixgbe_diag_test: clear_to_send); every test has
+        failed then.  Raises WaitError without a link.
+        """
+        tested = ethtool.self_test(self.host, self.interface, offline=offline, leased=True)
+        wait_for_link(self)
+        return tested
 
 
 def find_port(host: Host, name: str, entry: PortEntry) -> Port:

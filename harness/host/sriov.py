@@ -14,7 +14,7 @@ from typing import Any
 from harness.agent import vf_filter
 from harness.errors import HarnessError, LabError, RemoteError
 from harness.host.changes import changed_back, set_attribute
-from harness.host.port import Port, wait_for_link
+from harness.host.port import Port, VfTraffic, wait_for_link
 from harness.host.sriov_port_side import VfPortSide
 from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
 from harness.remote import Host, Recorder
@@ -91,6 +91,10 @@ class VirtualFunction:
     @property
     def port_side(self) -> VfPortSide:
         return VfPortSide(self)
+
+    def traffic(self) -> VfTraffic:
+        """Read what its port has counted of it."""
+        return self.port.vf_traffic(self.index)
 
     def set_filter(self, mac: MacAddress) -> None:
         """Give the port's filter for this VF the address *mac*; ``vf.NO_MAC`` clears it.

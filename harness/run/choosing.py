@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.errors import UsageError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
+from harness.host.sriov import VirtualFunction
 from harness.host.twin import Twin
 from harness.host.vf import Vf
 from harness.migration.comparison import Comparison
@@ -61,5 +62,17 @@ def as_twin(vf: Vf | None) -> Twin:
             f"{whose} is no twin",
             because="its host lends VFs of ports, or none",
             fix='mark the test `needs("twin")`',
+        )
+    return vf
+
+
+def as_function_of_port(vf: Vf | None) -> VirtualFunction:
+    """Give *vf* as the VF of a port that it is.  Raises UsageError if it is none."""
+    if not isinstance(vf, VirtualFunction):
+        whose = f"{vf.host.name}: VF {vf.name}" if vf else "the guest's VF"
+        raise UsageError(
+            f"{whose} belongs to no port",
+            because="its host lends twins, or nothing",
+            fix='mark the test `needs("sriov")`',
         )
     return vf

@@ -19,6 +19,7 @@ from harness.guest.machine import GuestMachine
 from harness.guest.own_vf import OwnVf, make_own_vf
 from harness.guest.spec import GuestSpec, Place
 from harness.host.port_side import PortSide
+from harness.host.sriov import VirtualFunction
 from harness.host.twin import Twin
 from harness.host.vf import NO_MAC, Vf
 from harness.migration.comparison import Comparison
@@ -30,7 +31,7 @@ from harness.migration.raw import Raw
 from harness.migration.scheme import Scheme, deadline_for
 from harness.migration.witness import WitnessedComparison
 from harness.run.berth import Berth, berth_on
-from harness.run.choosing import as_twin, hand_off_of, scheme_of
+from harness.run.choosing import as_function_of_port, as_twin, hand_off_of, scheme_of
 from harness.run.lab import Lab
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import start
@@ -184,6 +185,11 @@ class MovingGuest:
                 fix='use a guest that has one, in a test marked `needs("vf")`',
             )
         return self.instance.vf.port_side
+
+    @property
+    def function_of_port(self) -> VirtualFunction:
+        """The VF that a port lends it now.  Raises UsageError if its VF is none of a port's."""
+        return as_function_of_port(self.instance.vf)
 
     @property
     def twin(self) -> Twin:

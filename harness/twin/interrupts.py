@@ -40,10 +40,16 @@ class Interrupts(Vectors):
         self._intervals = [0] * ixgbe_vf.VECTORS
 
     def read(self, offset: int) -> int:
-        """A register of ours; VTEICR is cleared by being read."""
+        """A register of ours; VTEICR is cleared by being read.
+
+        VTEICS reads the same causes and clears none, by which drivers look at them: ixgbevf/
+        ethtool.c, ixgbevf_get_regs.
+        """
         if offset == Register.VTEICR:
             causes, self._causes, self._unsent = self._causes, 0, 0
             return causes
+        if offset == Register.VTEICS:
+            return self._causes
         if offset in (Register.VTEIMS, Register.VTEIMC):
             return self._enabled
         if offset == Register.VTEIAC:

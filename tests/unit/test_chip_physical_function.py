@@ -9,6 +9,8 @@ from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
 from vf_of_port import PortVf, mac_of, vf_of
 from vf_rings import frame_of
 
+from harness.uapi.ixgbe_pf import HLREG0_LPBK, Register
+
 BROADCAST = b"\xff" * 6
 
 
@@ -40,6 +42,21 @@ def test_a_port_without_vfs_sends_and_receives() -> None:
         port.hear(frame(PORT_MAC))
         port.tx[0].send(frame(PEER_MAC, PORT_MAC))
         assert (got(port), port.sent) == ([frame(PORT_MAC)], [frame(PEER_MAC, PORT_MAC)])
+
+
+def test_in_loopback_a_port_hears_itself_alone() -> None:
+    """HLREG0.LPBK: ixgbe_run_loopback_test counts until a frame is none of its own."""
+    with port_of_chip() as port:
+        port.start()
+        port.set_bits(Register.HLREG0, HLREG0_LPBK)
+        port.hear(frame(PORT_MAC, number=1))
+        port.tx[0].send(frame(BROADCAST, PORT_MAC))
+        port.hear(frame(PORT_MAC, number=2))
+        assert (got(port), port.sent) == ([frame(BROADCAST, PORT_MAC)], [])
+        assert port.chip.statistics.drops == {"loopback": 2}
+        port.set_bits(Register.HLREG0, HLREG0_LPBK, on=False)
+        port.hear(frame(PORT_MAC, number=3))
+        assert got(port) == [frame(PORT_MAC, number=3)]
 
 
 def test_a_frame_from_the_wire_goes_to_whom_it_is_for(port: Port, vfs: list[PortVf]) -> None:

@@ -40,3 +40,18 @@ def test_the_interface_with_an_address_is_found_or_missed_by_name() -> None:
     assert machine.interface_with("198.18.0.2") == "eth0"
     with pytest.raises(GuestError, match=r"guest: no interface of the guest has 198\.18\.0\.9"):
         machine.interface_with("198.18.0.9")
+
+
+def test_an_interface_that_was_tested_is_left_when_it_has_a_carrier() -> None:
+    """The offline test closes the interface, and its driver sees the link some time later."""
+    said = "The test result is PASS\nThe test extra info:\nLink test   (on/offline)\t 0\n"
+    carriers = iter(["0", "0", "1"])
+    machine = object.__new__(GuestMachine)
+    machine.name = "guest"
+    machine.host = SimpleNamespace(  # type: ignore[assignment]
+        run=lambda *_, **how: SimpleNamespace(stdout=said, how=how),
+        read_text=lambda path: next(carriers) if path.endswith("carrier") else "10000",
+    )
+    tested = machine.self_test("eth1", offline=True)
+    assert (tested.passed, tested.results) == (True, {"Link test (on/offline)": 0})
+    assert next(carriers, "all were looked at") == "all were looked at"

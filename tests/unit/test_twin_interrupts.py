@@ -217,6 +217,15 @@ def test_clearing_one_cause_leaves_the_others(guest: Guest, ends: list[int]) -> 
     assert signals(*ends) == only(TRANSMIT)
 
 
+def test_looking_at_causes_clears_none_of_them(guest: Guest) -> None:
+    """ixgbevf_get_regs reads VTEICS for VTEICR, which it would clear."""
+    write(guest, Register.VTEIMC, ALL)
+    guest.device.read(Register.VTEICR)
+    write(guest, Register.VTEICS, 0b101)
+    assert [guest.device.read(Register.VTEICS) for _ in range(2)] == [0b101, 0b101]
+    assert [guest.device.read(Register.VTEICR) for _ in range(2)] == [0b101, 0]
+
+
 def test_a_reset_masks_all_and_forgets_causes(guest: Guest, ends: list[int]) -> None:
     """The eventfds are the client's, and are led to again once the driver is up."""
     write(guest, Register.VTEITR, LONGEST)

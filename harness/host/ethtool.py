@@ -1,0 +1,85 @@
+"""What ``ethtool`` tells of an interface, and the tests that it has the interface's driver run.
+
+The interface is that of a port on its host, or of a VF inside a guest: both are asked as a `Host`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.errors import RemoteError
+from harness.remote import Host
+
+SELF_TEST_SECONDS = 120
+"""The offline test of an 82599 port waits 3.6 seconds for frames in loopback, and resets six times.
+
+Ref: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_ethtool.c, ixgbe_run_loopback_test() and
+ixgbe_diag_test().
+"""
+
+_RESULT = re.compile(r"^(.*\S)\s+(\d+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """What an interface's driver found out about its device.
+
+    *results* has a number for each test by the driver's name for it; 0 stands for a test that found
+    no fault, and for one that the driver left out.
+    """
+
+    passed: bool
+    results: Mapping[str, int]
+
+    @property
+    def failed(self) -> list[str]:
+        """The names of the tests that found a fault."""
+        return [name for name, result in self.results.items() if result]
+
+
+def self_test(host: Host, interface: str, *, offline: bool, leased: bool) -> SelfTest:
+    """Have the driver of *interface*, which is up, test its device.
+
+    The *offline* test closes the interface and resets the device, and opens the interface again:
+    the link comes back some time after this returns.  *leased* says whether *host* is one that is
+    changed under a lease only, which a guest is not.  Raises RemoteError where the driver has no
+    test, or the test does not run.
+    """
+    argv = ["ethtool", "--test", interface, "offline" if offline else "online"]
+    changes = offline and leased
+    done = host.run(*argv, check=False, changes=changes, seconds=SELF_TEST_SECONDS)
+    head, _, tests = done.stdout.partition("The test extra info:")
+    said = re.search(r"The test result is (PASS|FAIL)", head)
+    if said is None:
+        raise RemoteError(
+            f"{host.name}: the driver of {interface} did not test its device",
+            because=f"ethtool said {(done.stderr or done.stdout).strip()!r}",
+            fix="see that the driver has a self-test, and that host's kernel log",
+        )
+    results = {" ".join(name.split()): int(number) for name, number in _RESULT.findall(tests)}
+    return SelfTest(passed=said[1] == "PASS", results=results)
+
+
+def statistics(host: Host, interface: str) -> dict[str, int]:
+    """Read the counters that the driver of *interface* keeps, by the driver's names for them.
+
+    The driver asks its device first: ixgbe_get_ethtool_stats() calls ixgbe_update_stats().
+    """
+    lines = _pairs(host.run("ethtool", "--statistics", interface).stdout)
+    return {name: int(value) for name, value in lines.items() if value}
+
+
+def module(host: Host, interface: str) -> dict[str, str]:
+    """Read what the module in the cage of *interface* says of itself, by ethtool's names for it.
+
+    Raises CommandError where there is no module, or it does not answer.
+    """
+    return _pairs(host.run("ethtool", "--module-info", interface).stdout)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Read lines of a name, a colon and a value."""
+    split = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, colon, value in split if colon}

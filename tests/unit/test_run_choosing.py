@@ -1,0 +1,43 @@
+"""Whose VF a guest has: a test that asks for another kind is told which need to name."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from made_up_host import ENTRY, Machine, made_up_host, vf_address
+
+from harness.errors import UsageError
+from harness.host.port import find_port
+from harness.host.sriov import VirtualFunction
+from harness.host.twin import Twin
+from harness.host.twin_control import TwinControl
+from harness.remote import Host
+from harness.run.choosing import as_function_of_port, as_twin
+from harness.topology import PciAddress
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return made_up_host(Machine(tmp_path / "state"))
+
+
+def test_a_ports_vf_is_no_twin(host: Host) -> None:
+    port = find_port(host, "p0", ENTRY.ports["p0"])
+    lent = VirtualFunction(port, 0, PciAddress(vf_address(0)))
+    assert as_function_of_port(lent) is lent
+    with pytest.raises(UsageError, match="is no twin") as error:
+        as_twin(lent)
+    assert 'needs("twin")' in error.value.fix
+
+
+def test_a_twin_is_no_ports_vf(host: Host, tmp_path: Path) -> None:
+    near, far = socket.socketpair()
+    with far, closing(TwinControl("alder: vf0", near)) as control:
+        twin = Twin(host, "vf0", str(tmp_path), "vfh0-vf0", control)
+        assert as_twin(twin) is twin
+        with pytest.raises(UsageError, match="alder: VF vf0 belongs to no port") as error:
+            as_function_of_port(twin)
+    assert 'needs("sriov")' in error.value.fix
