@@ -16,13 +16,13 @@ from harness.uapi.ixgbe_pf import (
     Register,
 )
 
-WORDS = 0x2000
+WORDS = 1 << (4 + 6)  # as EEC says: ixgbe_init_eeprom_params_generic
 _CHECKSUM_AT, _CHECKSUM = 0x3F, 0xBABA
 _POINTERS = range(0x03, 0x0F)
 _FIRMWARE = 0x0F
 _NOWHERE = 0xFFFF
 _PRESENT, _READ_DONE = 0x0100, 0x0200  # IXGBE_EEC_PRES, IXGBE_EEC_ARD
-_SIZE = 4 << 11  # IXGBE_EEC_SIZE: 2 to the power of 4 + 6 words... as an X520's EEC shows
+_SIZE, _ADDRESSED_BY_16_BITS = 4 << 11, 0x0400  # IXGBE_EEC_SIZE, IXGBE_EEC_ADDR_SIZE
 _SFP_TYPES = (0, 1, 2, 3, 4, 5, 6, 9, 10, 11, 12)
 """ixgbe_sfp_type_* for which the EEPROM has an initialization sequence; an empty one here."""
 
@@ -56,7 +56,7 @@ def _write_sfp_list(words: list[int], *, at: int) -> int:
         words[place], words[place + 1] = kind, sequence
         place += 2
     words[place] = _NOWHERE
-    words[sequence] = _NOWHERE  # nothing to be written to the core
+    words[sequence], words[sequence + 1] = 1, _NOWHERE  # ixgbe_setup_sfp_modules_82599: its end
     return at
 
 
@@ -66,7 +66,7 @@ class Nvm:
     def __init__(self, registers: Registers, words: list[int]) -> None:
         self._registers = registers
         self._words = words
-        registers.default(Register.EEC_8259X, _PRESENT | _READ_DONE | _SIZE | 0x0400)
+        registers.default(Register.EEC_8259X, _PRESENT | _READ_DONE | _SIZE | _ADDRESSED_BY_16_BITS)
         registers.default(Register.FWSM_8259X, 1 << 15)  # IXGBE_FWSM_FW_VAL_BIT
         registers.claim(Register.EERD, write=self._start_read)
         registers.claim(Register.SWSM_8259X, read=self._take_semaphore)
