@@ -69,13 +69,13 @@ def up(topology: Topology, progress: Progress, *, dies_with_us: bool) -> Topolog
     On any failure, Ctrl-C included, what was started is ended again.  With *dies_with_us* the
     machines end with this process even if it is killed.
     """
-    _, peer = _emulated_parts(topology)
+    emulation, peer = _emulated_parts(topology)
     hosts = _hosts(topology)
     _check_this_machine()
     hosts.check()
     with _starting_alone(topology), ExitStack() as undo:
         down(topology)
-        built = image(tuple(topology.hosts), progress)
+        built = image(tuple(topology.hosts), progress, emulation.host_kernel)
         undo.callback(down, topology)
         run = run_folder(topology)
         run.mkdir(mode=0o700)

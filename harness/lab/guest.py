@@ -15,18 +15,16 @@ from pathlib import Path
 from harness.guest.spec import GuestImage
 from harness.lab import initramfs
 from harness.lab.keys import CLIENT
-from harness.lab.packages import LEFT_OUT, SUITE
+from harness.lab.packages import LEFT_OUT, NEWEST_KERNEL
 from harness.lab.tree import Progress, Recipe, built_by_one, cache, complete_or_absent, tree
-from harness.topology import GuestKernel
+from harness.topology import DebianKernel
 
 NEWEST = Recipe(
     ("kmod", "linux-image-amd64"),
-    "Package: src:linux src:linux-signed-amd64 src:linux-base\n"
-    f"Pin: release n={SUITE}-backports\n"
-    "Pin-Priority: 990\n",
+    NEWEST_KERNEL,
     LEFT_OUT,
 )
-"""A tree with the kernel of backports; linux-base, which it needs, comes from there with it."""
+"""A tree with the kernel of backports."""
 
 KERNEL, INITRAMFS, KEYS, TREE = "vmlinuz", "guest-initramfs", "keys", "tree"
 """In a guest's folder, which for the kernel of the lab's own tree is that of the lab's image."""
@@ -46,7 +44,7 @@ def guest_in(folder: Path, keys: Path) -> GuestImage:
     return GuestImage(kernel, packed, digest, keys / CLIENT, keys / "known_hosts")
 
 
-def guest_image(image: Path, kernel: GuestKernel, progress: Progress) -> GuestImage:
+def guest_image(image: Path, kernel: DebianKernel, progress: Progress) -> GuestImage:
     """The guest of the lab's *image*, a folder, with that kernel; built if the cache has it not.
 
     Raises LabError where the packages cannot be fetched or the disk is full.

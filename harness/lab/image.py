@@ -32,8 +32,15 @@ from harness.lab.tree import (
     run_tool,
     tree,
 )
+from harness.topology import DebianKernel
 
-RECIPE = Recipe(packages.PACKAGES, packages.PINNED, packages.LEFT_OUT)
+RECIPES: dict[DebianKernel, Recipe] = {
+    "stable": Recipe(packages.PACKAGES, packages.PINNED, packages.LEFT_OUT),
+    "backports": Recipe(
+        packages.PACKAGES, f"{packages.PINNED}\n{packages.NEWEST_KERNEL}", packages.LEFT_OUT
+    ),
+}
+"""What a lab is made of, by the kernel that its hosts boot."""
 RUN = Path("/run/vf-harness")
 """A folder for each lab that is up; `image` in it leads to the image that it runs."""
 
@@ -65,14 +72,22 @@ class Image:
     def keys(self) -> Path:
         return self.folder / KEYS
 
+    @property
+    def host_kernel(self) -> DebianKernel | None:
+        """Which kernel its hosts boot; None of an image that another version of this made."""
+        made = {f"tree-{recipe.hash}": kernel for kernel, recipe in RECIPES.items()}
+        return made.get(self.tree.name)
 
-def image(hosts: tuple[str, ...], progress: Progress) -> Image:
+
+def image(hosts: tuple[str, ...], progress: Progress, kernel: DebianKernel = "stable") -> Image:
     """The image for *hosts* (their names have keys in it), built if the cache has none.
 
-    Raises LabError where the packages cannot be fetched or the disk is full.
+    Its hosts boot *kernel*, and so do the guests whose kernel is its own.  Raises LabError where
+    the packages cannot be fetched or the disk is full.
     """
-    made_from = tree(RECIPE, "the lab's file tree", progress)
-    image_hash = _image_hash(hosts)
+    recipe = RECIPES[kernel]
+    made_from = tree(recipe, "the lab's file tree", progress)
+    image_hash = _image_hash(hosts, recipe)
     folder = cache() / f"image-{image_hash}"
     with built_by_one():
         if not folder.is_dir():
@@ -91,9 +106,9 @@ def image_in(folder: Path) -> Image:
     return Image((folder / TREE).readlink(), folder, folder.name.removeprefix("image-"))
 
 
-def _image_hash(hosts: tuple[str, ...]) -> str:
+def _image_hash(hosts: tuple[str, ...], recipe: Recipe) -> str:
     """Over the tree's recipe and every file of this package that an image is made by."""
-    digest = hashlib.sha256(repr((RECIPE.hash, hosts, DISK_MIB)).encode())
+    digest = hashlib.sha256(repr((recipe.hash, hosts, DISK_MIB)).encode())
     package = resources.files("harness.lab")
     for name in ("image.py", "guest.py", "initramfs.py", "cpio.py", "keys.py"):
         digest.update(package.joinpath(name).read_bytes())

@@ -28,6 +28,13 @@ Pin-Priority: 990
 """QEMU 11.1 comes from backports, with the firmware it asks for; the kernel does not (a newer
 one was seen to boot a lab host a third slower)."""
 
+NEWEST_KERNEL = (
+    "Package: src:linux src:linux-signed-amd64 src:linux-base\n"
+    f"Pin: release n={SUITE}-backports\n"
+    "Pin-Priority: 990\n"
+)
+"""The kernel of backports; linux-base, which it needs, comes from there with it."""
+
 LEFT_OUT = (
     "/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*",
     "/usr/lib/modules/*/kernel/drivers/gpu/*", "/usr/lib/modules/*/kernel/sound/*",

@@ -11,7 +11,7 @@ from harness.lab import emulated
 from harness.lab.guest import guest_image
 from harness.lab.image import Image, image
 from harness.lab.tree import Progress, check_root
-from harness.topology import Topology
+from harness.topology import DebianKernel, Topology
 
 
 def reached(topology: Topology) -> Topology:
@@ -44,6 +44,7 @@ def ready(
     if emulated.status(topology).is_up:
         progress(f"using lab {topology.name!r}, which is up")
         running = emulated.running_image(topology)
+        _check_kernel(topology.name, running, topology.emulation.host_kernel)
         yield emulated.reached_topology(topology), _guest_of(topology, running, progress)
         return
     started = emulated.up(topology, progress, dies_with_us=not keep)
@@ -51,6 +52,16 @@ def ready(
         yield started, _guest_of(topology, emulated.running_image(topology), progress)
     finally:
         emulated.down(topology)
+
+
+def _check_kernel(lab: str, running: Image, asked: DebianKernel) -> None:
+    """Raise UsageError for a lab that is up with another kernel than is asked for."""
+    if running.host_kernel not in (asked, None):
+        raise UsageError(
+            f"lab {lab!r} is up, and its hosts run Debian's {running.host_kernel} kernel",
+            because=f"this run is for hosts with the kernel of {asked}",
+            fix="end that lab first: vf-harness lab down",
+        )
 
 
 def _guest_of(topology: Topology, made: Image, progress: Progress) -> GuestImage:

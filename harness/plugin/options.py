@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from harness.errors import UsageError
-from harness.topology import GuestKernel, Topology, find, load
+from harness.topology import DebianKernel, Topology, find, load
 
 ENVIRONMENT = "VF_HARNESS_"
 TRUE = ("1", "yes", "true", "on")
@@ -59,6 +59,9 @@ def add_options(parser: pytest.Parser) -> None:
     add("--guest-kernel", metavar="KERNEL", default=_environment("GUEST_KERNEL", ""),
         help="which of Debian's kernels guests boot, stable or backports (default: what the "
         "topology says; VF_HARNESS_GUEST_KERNEL)")  # fmt: skip
+    add("--host-kernel", metavar="KERNEL", default=_environment("HOST_KERNEL", ""),
+        help="which of Debian's kernels emulated hosts boot, stable or backports (default: what "
+        "the topology says; VF_HARNESS_HOST_KERNEL)")  # fmt: skip
     add("--artifacts", metavar="DIR", default=_environment("ARTIFACTS", "reports"),
         help="where each run leaves its folder (default: reports; "
         "VF_HARNESS_ARTIFACTS)")  # fmt: skip
@@ -92,17 +95,32 @@ def read_settings(config: pytest.Config) -> Settings:
 
 def _topology(config: pytest.Config) -> Topology:
     topology = load(find(config.getoption("--lab")))
-    kernel = config.getoption("--guest-kernel")
-    if not kernel:
-        return topology
-    if kernel not in get_args(GuestKernel):
+    changed: dict[str, Any] = {}
+    if kernel := _kernel(config, "--guest-kernel", "a guest"):
+        changed["guest"] = topology.guest.model_copy(update={"kernel": kernel})
+    if kernel := _kernel(config, "--host-kernel", "a host"):
+        if topology.emulation is None:
+            raise UsageError(
+                f"--host-kernel {kernel}: the hosts of lab {topology.name!r} boot what they have",
+                because="they are not made by the lab; VF_HARNESS_HOST_KERNEL, too",
+                fix="leave it out, or name an emulated lab",
+            )
+        emulation = topology.emulation.model_copy(update={"host_kernel": kernel})
+        changed["emulation"] = emulation
+    return topology.model_copy(update=changed)
+
+
+def _kernel(config: pytest.Config, option: str, who: str) -> str:
+    """The kernel that an option names, or ``""``."""
+    kernel = str(config.getoption(option))
+    if kernel and kernel not in get_args(DebianKernel):
+        variable = option.removeprefix("--").replace("-", "_").upper()
         raise UsageError(
-            f"--guest-kernel {kernel}: no kernel that a guest can boot",
-            because="it says which of Debian's kernels; VF_HARNESS_GUEST_KERNEL, too",
-            fix=f"give one of {', '.join(get_args(GuestKernel))}",
+            f"{option} {kernel}: no kernel that {who} can boot",
+            because=f"it says which of Debian's kernels; VF_HARNESS_{variable}, too",
+            fix=f"give one of {', '.join(get_args(DebianKernel))}",
         )
-    guest = topology.guest.model_copy(update={"kernel": kernel})
-    return topology.model_copy(update={"guest": guest})
+    return kernel
 
 
 def _iterations(text: str) -> int:

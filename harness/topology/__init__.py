@@ -3,9 +3,9 @@
 from harness.topology.capabilities import Capabilities, CapabilityEntry, FieldEntry
 from harness.topology.connection import Connection
 from harness.topology.entries import (
+    DebianKernel,
     Emulation,
     GuestEntry,
-    GuestKernel,
     HostEntry,
     Limits,
     LinkEntry,
@@ -26,10 +26,10 @@ __all__ = [
     "Capabilities",
     "CapabilityEntry",
     "Connection",
+    "DebianKernel",
     "Emulation",
     "FieldEntry",
     "GuestEntry",
-    "GuestKernel",
     "HostEntry",
     "Limits",
     "LinkEntry",

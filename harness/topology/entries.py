@@ -112,7 +112,7 @@ class PeerEntry(Reached):
     address: values.Cidr
 
 
-GuestKernel = Literal["stable", "backports"]
+DebianKernel = Literal["stable", "backports"]
 
 
 class GuestEntry(Entry):
@@ -127,7 +127,7 @@ class GuestEntry(Entry):
     mtu: values.Mtu = Field(
         default=1500, description="MTU of its interfaces, 68 to 65535", examples=[9000]
     )
-    kernel: GuestKernel = Field(
+    kernel: DebianKernel = Field(
         default="stable",
         description="which of Debian's kernels it boots: stable, that of the lab's hosts, or "
         "backports, the newest",
@@ -219,6 +219,12 @@ class Emulation(Entry):
         default=1,
         description="how many ports the software 82599 of each machine has, 1 or 2",
         examples=[2],
+    )
+    host_kernel: DebianKernel = Field(
+        default="stable",
+        description="which of Debian's kernels each machine boots: stable, or backports, the "
+        "newest",
+        examples=["stable"],
     )
     vfs: Annotated[int, Field(strict=True, ge=1, le=63)] = Field(
         default=8,

@@ -17,6 +17,7 @@ import pytest
 
 from harness.errors import LabError
 from harness.lab import guest, image, tree
+from harness.topology import DebianKernel
 
 
 class Usage(NamedTuple):
@@ -220,13 +221,22 @@ def test_the_cache_is_where_its_user_says(
     assert tree.cache() == Path(expected)
 
 
-def test_an_image_is_known_by_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_known_by_what_it_is_made_of() -> None:
     """Without one of these in its name, an old image would be used for a new recipe."""
-    of_two = image._image_hash(("alder", "birch"))
-    assert image._image_hash(("alder", "birch")) == of_two
-    assert image._image_hash(("alder", "cedar")) != of_two
-    monkeypatch.setattr(image, "RECIPE", tree.Recipe(("python3",)))
-    assert image._image_hash(("alder", "birch")) != of_two
+    stable = image.RECIPES["stable"]
+    of_two = image._image_hash(("alder", "birch"), stable)
+    assert image._image_hash(("alder", "birch"), stable) == of_two
+    assert image._image_hash(("alder", "cedar"), stable) != of_two
+    assert image._image_hash(("alder", "birch"), image.RECIPES["backports"]) != of_two
+    assert image._image_hash(("alder", "birch"), tree.Recipe(("python3",))) != of_two
+
+
+@pytest.mark.parametrize("kernel", image.RECIPES)
+def test_an_image_tells_which_kernel_its_hosts_boot(kernel: DebianKernel) -> None:
+    """A lab that is up is not to be taken for one with another kernel."""
+    made_from = Path(f"/cache/tree-{image.RECIPES[kernel].hash}")
+    assert image.Image(made_from, Path("/cache/image"), "").host_kernel == kernel
+    assert image.Image(Path("/cache/tree-0"), Path("/cache/image"), "").host_kernel is None
 
 
 @pytest.mark.parametrize(

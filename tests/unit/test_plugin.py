@@ -115,6 +115,8 @@ def test_a_wrong_topology_is_a_usage_error(project: Project, slip: str) -> None:
         ([], {"VF_HARNESS_ITERATIONS": "0"}, "VF_HARNESS_ITERATIONS"),
         (["--guest-kernel", "mine"], {}, "one of stable, backports"),
         ([], {"VF_HARNESS_GUEST_KERNEL": "mine"}, "--guest-kernel mine"),
+        (["--host-kernel", "mine"], {}, "one of stable, backports"),
+        (["--host-kernel", "backports", "--lab", "x520-pair"], {}, "boot what they have"),
         ([], {"VF_HARNESS_DRY_RUN": "perhaps"}, "VF_HARNESS_DRY_RUN=perhaps"),
     ],
 )
