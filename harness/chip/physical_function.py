@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from harness.chip.configuration import MSIX_BAR, Disguise, PortConfig, VfConfig
 from harness.chip.data_path import DataPath
+from harness.chip.general import General
 from harness.chip.interrupts import PortInterrupts
 from harness.chip.link import Link
 from harness.chip.mailbox import Mailboxes
@@ -29,14 +30,8 @@ from harness.twin.vf import Vf
 from harness.uapi import ixgbe_pf, ixgbe_vf
 from harness.uapi.ixgbe_pf import (
     DMATXCTL_TE,
-    FDIRCTRL_INIT_DONE,
-    HLREG0_RXCRCSTRP,
-    HLREG0_TXCRCEN,
-    HLREG0_TXPADEN,
     MSCA_MDI_COMMAND,
     RAH_AV,
-    STATUS_GIO,
-    STATUS_LAN_ID_SHIFT,
     Ctrl,
     CtrlExt,
     Eicr,
@@ -53,17 +48,7 @@ _REGIONS: Mapping[int, int] = {
 }
 _SOON_SECONDS = 0.001
 _NO_PHY = 0xFFFF0000
-_TAGGED = 0x8100  # ETH_P_8021Q
 _VT_MODES = {1: 8, 2: 4, 3: 2}  # GCR_EXT_VT_MODE_*: queues of a pool
-_DEFAULTS = {
-    Register.SECTXSTAT: 3,
-    Register.SECRXSTAT: 3,
-    Register.FDIRCTRL: FDIRCTRL_INIT_DONE,
-    Register.HLREG0: HLREG0_TXCRCEN | HLREG0_RXCRCSTRP | HLREG0_TXPADEN,
-    Register.VLNCTRL: _TAGGED,  # VET, which ixgbe leaves as it is
-    Register.MAXFRS: 1518 << 16,
-    Row.RXPBSIZE.at(0): 0x80000,
-}
 
 
 class PhysicalFunction:
@@ -108,6 +93,7 @@ class PhysicalFunction:
         self.mailboxes = Mailboxes(
             self.registers, lambda: self.interrupts.set_causes(Eicr.MAILBOX), self._ring
         )
+        General(self.registers, number, self.config)
         Nvm(self.registers, image(mac))
         I2cBus(self.registers, Module())
         self.path = DataPath(self, to_wire)
@@ -217,25 +203,12 @@ class PhysicalFunction:
         claim(Register.CTRL, write=self._control)
         claim(Register.CTRL_EXT, write=self._control_extended)
         claim(Register.MSCA, write=self._ask_phy)
-        claim(Register.STATUS, self._status)
-        claim(Register.FDIRCTRL, write=self._configure_flow_director)
         self.registers.claim_row(Row.RSSRK, write=self._set_key_word)
 
     def _load_defaults(self) -> None:
-        for offset, value in _DEFAULTS.items():
-            self.registers.default(offset, value)
         self.registers.default(Row.RAL.at(0), int.from_bytes(self._mac[:4], "little"))
         high = int.from_bytes(self._mac[4:], "little") | RAH_AV
         self.registers.default(Row.RAH.at(0), high)
-
-    def _status(self) -> int:
-        """STATUS, which takes no write: which port this is, and whether the bus is the port's.
-
-        Ref: ixgbe_set_lan_id_multi_port_pcie, ixgbe_disable_pcie_primary.
-        """
-        disabled = self.registers.held(Register.CTRL) & Ctrl.GIO_DIS
-        masters = self.config.masters_bus and not disabled
-        return self.number << STATUS_LAN_ID_SHIFT | (STATUS_GIO if masters else 0)
 
     def _control(self, value: int) -> None:
         """Write CTRL; a reset clears all of it, and ixgbe_reset_hw_82599 waits for that."""
@@ -250,10 +223,6 @@ class PhysicalFunction:
         self.registers.hold(Register.CTRL_EXT, value & ~CtrlExt.PFRSTD)
         if value & CtrlExt.PFRSTD:
             self.mailboxes.port_is_up()
-
-    def _configure_flow_director(self, value: int) -> None:
-        """FDIRCTRL: its tables are there at once; ixgbe_fdir_enable_82599 waits for that."""
-        self.registers.hold(Register.FDIRCTRL, value | FDIRCTRL_INIT_DONE)
 
     def _set_key_word(self, index: int, value: int) -> None:
         self.registers.hold(Row.RSSRK.at(index), value)

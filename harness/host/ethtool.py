@@ -1,4 +1,4 @@
-"""What ``ethtool`` tells of an interface, and the tests that it has the interface's driver run.
+"""``ethtool`` has the driver of an interface test its device, and tells what the driver counts.
 
 The interface is that of a port on its host, or of a VF inside a guest: both are asked as a `Host`.
 """
@@ -24,7 +24,7 @@ _RESULT = re.compile(r"^(.*\S)\s+(\d+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What an interface's driver found out about its device.
+    """An interface's driver tested its device with this result.
 
     *results* has a number for each test by the driver's name for it; 0 stands for a test that found
     no fault, and for one that the driver left out.

@@ -22,7 +22,7 @@ LINK_SECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class VfTraffic:
-    """What a port counted of one VF: frames, and bytes with the checksum of each frame.
+    """A port counted so many frames of one VF, and bytes with the checksum of each frame.
 
     Frames between two functions of the port count here too, and the port's own counters leave them
     out.  Ref: Linux, ixgbe_ndo_get_vf_stats.
@@ -32,15 +32,6 @@ class VfTraffic:
     received_bytes: int
     sent: int
     sent_bytes: int
-
-    def since(self, before: VfTraffic) -> VfTraffic:
-        """Return what was counted after *before*."""
-        return VfTraffic(
-            self.received - before.received,
-            self.received_bytes - before.received_bytes,
-            self.sent - before.sent,
-            self.sent_bytes - before.sent_bytes,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What ``ethtool`` and ``ip`` say of an 82599 port and of its VF: tests, the module, counters."""
+"""``ethtool`` and ``ip`` tell whether an 82599 port and its VF work, and what they counted."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def port(lab: Lab, hosts: list[Host]) -> Iterator[Port]:
 
 @pytest.mark.about("the module of a port")
 def test_the_module_in_the_cage_tells_its_vendor(port: Port) -> None:
-    """Every bit of that is read over I2C.  Ref: ixgbe_get_module_eeprom."""
+    """The driver reads every bit of that over I2C.  Ref: ixgbe_get_module_eeprom."""
     assert port.module_vendor
 
 
 @pytest.mark.nightly
 @pytest.mark.about("self-test of a port")
 def test_a_port_passes_its_drivers_tests(port: Port) -> None:
-    """Registers, EEPROM, interrupts, frames in loopback, and the link.  Ref: ixgbe_diag_test."""
+    """The driver tests registers, EEPROM, interrupts, loopback and link.  Ref: ixgbe_diag_test."""
     tested = port.self_test(offline=True)
     assert len(tested.results) == 5
     assert tested.passed, tested.failed
@@ -77,20 +77,32 @@ def test_a_vf_passes_its_drivers_tests(
 def test_port_and_vf_count_the_frames_that_a_flow_sent(
     staying_guest: MovingGuest, flow: Callable[..., Flow]
 ) -> None:
-    """The port counts at its MAC, and for the VF's pool; the VF's driver counts its rings.
-
-    What the guest says beside the flow, such as ARP, is a tenth of that at the most.
-    """
-    vf, echo = staying_guest.function_of_port, flow(256)
-    before, vf_before = vf.port.statistics(), vf.traffic()
+    """What the guest says beside the flow, such as ARP, is a tenth of that at the most."""
+    echo, before = flow(256), counted(staying_guest)
     sent = staying_guest.stay(echo).sender.sent
-    of_port, of_vf = vf.port.statistics(), vf.traffic().since(vf_before)
-    of_mac = {name: of_port[f"{name}_nic"] - before[f"{name}_nic"] for name in COUNTED}
-    frames = [of_vf.received, of_vf.sent, of_mac["rx_pkts"], of_mac["tx_pkts"]]
-    assert frames == pytest.approx([sent * 1.05] * 4, rel=0.05)
-    octets = [of_vf.received_bytes, of_vf.sent_bytes, of_mac["rx_bytes"], of_mac["tx_bytes"]]
-    assert octets == pytest.approx([sent * 1.05 * (echo.frame_bytes + ETH_FCS_LEN)] * 4, rel=0.05)
-    assert of_port["rx_packets"] - before["rx_packets"] < sent / 10, "the port's own queues"
+    grown = {
+        name: [now - was for now, was in zip(counts, before[name], strict=True)]
+        for name, counts in counted(staying_guest).items()
+    }
+    assert grown["frames"] == pytest.approx([sent * 1.05] * 6, rel=0.05)
+    octets = sent * (echo.frame_bytes + ETH_FCS_LEN)
+    assert grown["bytes"] == pytest.approx([octets * 1.05] * 4, rel=0.05)
+    assert grown["frames of the port's own queues"][0] < sent / 10
 
 
-COUNTED = ("rx_pkts", "tx_pkts", "rx_bytes", "tx_bytes")
+def counted(guest: MovingGuest) -> dict[str, list[int]]:
+    """Read what the port counted at its MAC and of the VF, and the VF's driver, in and out each."""
+    vf, interface = guest.function_of_port, guest.ends().guest_end.interface
+    port, of_vf = vf.port.statistics(), vf.traffic()
+    driver = guest.machine.statistics(interface)
+    return {
+        "frames": [
+            *(port["rx_pkts_nic"], port["tx_pkts_nic"], of_vf.received, of_vf.sent),
+            *(driver["rx_packets"], driver["tx_packets"]),
+        ],
+        "bytes": [
+            *(port["rx_bytes_nic"], port["tx_bytes_nic"]),
+            *(of_vf.received_bytes, of_vf.sent_bytes),
+        ],
+        "frames of the port's own queues": [port["rx_packets"]],
+    }

@@ -1,4 +1,4 @@
-"""What ``ethtool -d`` shows of a port that a driver only reads, or takes to be as after a reset.
+"""``ethtool -d`` shows registers that a driver only reads, or takes to be as after a reset.
 
 Ref: Linux, ixgbe_get_regs; ixgbe_type.h for the names of bits.
 """
@@ -40,19 +40,19 @@ def test_checksums_are_added_and_taken_off_and_short_frames_padded(port: Port) -
 
 
 def test_a_tag_has_the_type_that_no_driver_sets(port: Port) -> None:
-    """VLNCTRL.VET: ixgbe_set_rx_mode keeps what it reads."""
+    """The driver keeps what it reads of VLNCTRL.VET; ixgbe_set_rx_mode."""
     assert port.read(Register.VLNCTRL) == VLNCTRL_VFE | 0x8100
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_port_knows_which_of_the_chips_it_is(number: int) -> None:
-    """ixgbe_set_lan_id_multi_port_pcie."""
+    """The driver asks the port; ixgbe_set_lan_id_multi_port_pcie."""
     port = PhysicalFunction(number=number, mac=b"\2" * 6, vfs=1, to_wire=lambda _: True)
     assert port.read(Register.STATUS) & LAN_ID == number << 2
 
 
 def test_the_status_tells_whether_the_bus_is_the_ports(port: Port) -> None:
-    """ixgbe_disable_pcie_primary waits for that, before each reset."""
+    """The driver waits for that before each reset; ixgbe_disable_pcie_primary."""
     assert port.read(Register.STATUS) & STATUS_GIO
     port.write(Register.CTRL, Ctrl.GIO_DIS)
     assert not port.read(Register.STATUS) & STATUS_GIO
@@ -63,6 +63,6 @@ def test_the_status_tells_whether_the_bus_is_the_ports(port: Port) -> None:
 
 
 def test_the_flow_director_is_ready_when_it_was_configured(port: Port) -> None:
-    """ixgbe_fdir_enable_82599 waits for that, in ixgbe_configure."""
+    """The driver waits for that when it opens the port; ixgbe_fdir_enable_82599."""
     port.write(Register.FDIRCTRL, 0x1)
     assert port.read(Register.FDIRCTRL) == 0x1 | FDIRCTRL_INIT_DONE

@@ -45,7 +45,7 @@ def test_a_port_without_vfs_sends_and_receives() -> None:
 
 
 def test_in_loopback_a_port_hears_itself_alone() -> None:
-    """HLREG0.LPBK: ixgbe_run_loopback_test counts until a frame is none of its own."""
+    """The driver's test stops counting at a frame of another's; ixgbe_clean_test_rings."""
     with port_of_chip() as port:
         port.start()
         port.set_bits(Register.HLREG0, HLREG0_LPBK)

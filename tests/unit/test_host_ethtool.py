@@ -1,4 +1,4 @@
-"""What is read out of ``ethtool`` and ``ip`` about a port: self-tests, counters, its module.
+"""Self-tests, counters and the module of a port are read out of ``ethtool`` and ``ip``.
 
 The texts are those of ethtool 6.14.2 and of ``ixgbe`` in Linux 6.12.
 """
@@ -165,8 +165,3 @@ def test_what_the_port_counted_of_a_vf_is_fresh(machine: Machine, port: Port) ->
     machine.programs |= {"ip": ip, "ethtool": program}
     assert port.vf_traffic(1) == VfTraffic(11, 1001, 21, 2001)
     assert asked == ["ethtool", "ip"]
-
-
-def test_traffic_is_counted_from_a_moment_on() -> None:
-    now, before = VfTraffic(11, 1001, 21, 2001), VfTraffic(1, 1, 1, 1)
-    assert now.since(before) == VfTraffic(10, 1000, 20, 2000)

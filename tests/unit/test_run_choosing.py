@@ -1,4 +1,4 @@
-"""Whose VF a guest has: a test that asks for another kind is told which need to name."""
+"""A test that asks for another kind of VF than its guest has is told which need to name."""
 
 from __future__ import annotations
 

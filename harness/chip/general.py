@@ -1,0 +1,61 @@
+"""A port tells which one it is and whether it may use the bus; its registers begin with values.
+
+Ref: 82599 datasheet, "General Control Registers", and the initial values of those registers that
+ixgbe changes a bit of, or waits for.
+"""
+
+from __future__ import annotations
+
+from harness.chip.configuration import PortConfig
+from harness.chip.registers import Registers
+from harness.uapi.ixgbe_pf import (
+    FDIRCTRL_INIT_DONE,
+    HLREG0_RXCRCSTRP,
+    HLREG0_TXCRCEN,
+    HLREG0_TXPADEN,
+    STATUS_GIO,
+    STATUS_LAN_ID_SHIFT,
+    Ctrl,
+    Register,
+    Row,
+)
+
+_TAGGED = 0x8100  # ETH_P_8021Q
+_DEFAULTS = {
+    Register.SECTXSTAT: 3,
+    Register.SECRXSTAT: 3,
+    Register.FDIRCTRL: FDIRCTRL_INIT_DONE,
+    Register.HLREG0: HLREG0_TXCRCEN | HLREG0_RXCRCSTRP | HLREG0_TXPADEN,
+    Register.VLNCTRL: _TAGGED,  # VET, which ixgbe leaves as it is
+    Register.MAXFRS: 1518 << 16,
+    Row.RXPBSIZE.at(0): 0x80000,
+}
+
+
+class General:
+    """It answers for STATUS and FDIRCTRL, and gives registers that no other room claims a value.
+
+    *number* is the port's number on its chip, and *config* its configuration space.
+    """
+
+    def __init__(self, registers: Registers, number: int, config: PortConfig) -> None:
+        self._registers = registers
+        self._number = number
+        self._config = config
+        registers.claim(Register.STATUS, self._status)
+        registers.claim(Register.FDIRCTRL, write=self._configure_flow_director)
+        for offset, value in _DEFAULTS.items():
+            registers.default(offset, value)
+
+    def _status(self) -> int:
+        """Return what STATUS reads, which no write changes.
+
+        Ref: ixgbe_set_lan_id_multi_port_pcie, ixgbe_disable_pcie_primary.
+        """
+        disabled = self._registers.held(Register.CTRL) & Ctrl.GIO_DIS
+        masters = self._config.masters_bus and not disabled
+        return self._number << STATUS_LAN_ID_SHIFT | (STATUS_GIO if masters else 0)
+
+    def _configure_flow_director(self, value: int) -> None:
+        """Make the flow director's tables at once; ixgbe_fdir_enable_82599 waits for them."""
+        self._registers.hold(Register.FDIRCTRL, value | FDIRCTRL_INIT_DONE)
