@@ -14,6 +14,9 @@ TWINS  := --lab twin -m 'not nightly' tests/lab/test_inplace.py tests/lab/test_j
           tests/lab/test_port_side.py tests/lab/test_queues.py tests/lab/test_emulated_vf.py \
           tests/lab/test_two_vfs.py \
           tests/lab/test_invented_capability.py tests/lab/test_quiesce_audit.py
+# What of it CI runs on the emulated lab, where ixgbe itself answers: of the table of MTUs two cases,
+# one that ixgbe takes and one that it refuses.  On twins its model answers for the whole table.
+EMULATED := -m 'not nightly' tests/lab -k 'not port_and_vf_agree or 9000-9000 or 1500-9000'
 # A guest with the newest kernel, whose driver is another one, shows that it has its VF back too:
 NEWEST := --lab twin --guest-kernel backports tests/lab/test_inplace.py -m smoke
 # The program that measures the harness itself:
@@ -36,7 +39,7 @@ test: ## all tests that need no hardware: format, lint, types, unit, recorded, b
 	.ci/as-root $(PYTHON) -m pytest -q tests/browser
 	.ci/as-root $(PYTHON) -m pytest $(TWINS)
 	.ci/as-root $(PYTHON) -m pytest $(NEWEST)
-	.ci/as-root $(PYTHON) -m pytest -m 'not nightly' tests/lab
+	.ci/as-root $(PYTHON) -m pytest $(EMULATED)
 
 check: ## the same without browser and embedded lab: no root, a minute or two
 	@.ci/setup check

@@ -86,6 +86,7 @@ def test_a_start_that_fails_half_way_leaves_nothing(spare: Callable[..., Topolog
 
 @pytest.mark.nightly
 @pytest.mark.needs("82599")
+@pytest.mark.about("a QEMU that takes the chip otherwise")
 @pytest.mark.parametrize("fails", ["in-whole-reads", "dma"])
 def test_where_qemu_does_not_take_one_way_the_other_is_taken(
     spare: Callable[..., Topology], fails: str
@@ -102,6 +103,7 @@ def test_where_qemu_does_not_take_one_way_the_other_is_taken(
 
 @pytest.mark.nightly
 @pytest.mark.needs("82599")
+@pytest.mark.about("a QEMU that takes the chip otherwise")
 @pytest.mark.parametrize("fails", ['"in-whole-reads", "until-reset"', '"dma", "qtest"'])
 def test_where_qemu_takes_neither_way_it_is_said_and_another_lab_named(
     spare: Callable[..., Topology], fails: str
