@@ -44,6 +44,7 @@ nightly: ## what takes two hours more: every order, fault and way to stop a VF, 
 	@.ci/setup demo
 	.ci/as-root $(PYTHON) -m pytest --lab twin tests/lab
 	.ci/as-root $(PYTHON) -m pytest -m nightly tests/lab
+	.ci/as-root $(PYTHON) -m pytest tests/laptop
 
 lab: ## start the embedded lab and keep it up for work (`.venv/bin/vf-harness lab down` ends it)
 	@.ci/setup demo
