@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.audit.ways import Way
-from harness.errors import RemoteError
-from harness.guest.faults import panic, panic_at_next_vf, panic_without_vf, refuse_sleep
+from harness.guest.faults import panic_at_next_vf, panic_without_vf
 from harness.host.way_out import way_out
-from harness.migration.scheme import GONE, Patience, state_of
+from harness.migration.scheme import Patience
 from harness.migration.schemes.failover import Failover
 from harness.run.known_cut import cut_under
 from harness.topology import PEER
 from harness.waiting import wait_for
 
 if TYPE_CHECKING:
-    from harness.analysis.audit import Audited
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
     from harness.run.record import Case, Moved
@@ -206,27 +203,3 @@ def test_an_independent_capture_counts_the_same_frames(
     assert capture.count(f"icmp[icmptype] == icmp-echo and src {peer}") == counted.sent
     assert capture.count(f"icmp[icmptype] == icmp-echoreply and dst {peer}") == counted.received
     assert lost_by_way(moved.migration) is not None, "the guest counted others"
-
-
-@pytest.mark.faults
-@pytest.mark.bme
-def test_a_guest_whose_audit_breaks_off_is_replaced(
-    bare_guest: MovingGuest, audit: Callable[..., Audited], flow: Callable[..., Flow]
-) -> None:
-    """Nobody knows what such a step has left of its VF: the next test must not find that."""
-    before = bare_guest.instance
-    refuse_sleep(bare_guest.machine)
-    with pytest.raises(RemoteError, match=r"guest: .* ended with status"):
-        audit(bare_guest, Way.DEVICE_SUSPEND)
-    assert bare_guest.instance is not before
-    assert bare_guest.stay(flow(64)).receiver.received > 0
-
-
-@pytest.mark.faults
-def test_a_guest_that_has_ended_is_replaced_before_it_is_used(
-    bare_guest: MovingGuest, flow: Callable[..., Flow]
-) -> None:
-    """A test that lost its guest must not take all that come after it along."""
-    panic(bare_guest.machine)
-    wait_for("its QEMU to end", lambda: state_of(bare_guest.instance) == GONE, within=20)
-    assert bare_guest.stay(flow(64)).receiver.received > 0
