@@ -83,8 +83,12 @@ def qemu(tmp_path: Path) -> FakeQemu:
 
 
 @pytest.fixture
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where everything temporary is made; its name is short, as those of sockets have to be."""
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where everything temporary is made; its name is short, as those of sockets have to be.
+
+    pytest makes *tmp_path* below the first TMPDIR that it sees, so that is there before.
+    """
+    assert tmp_path.is_dir()
     with tempfile.TemporaryDirectory(prefix="t") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(tempfile, "tempdir", None)
