@@ -55,6 +55,9 @@ vfio in the guest (a nested guest, DPDK) needs a vIOMMU, which is yours to choos
 QEMU must be 10.1 or newer (Debian 13 has one in trixie-backports), its machine q35, its firmware
 SeaBIOS, which is QEMU's own choice. When QEMU or the chip ends, the other ends too, and nothing is
 left behind; the exit code is QEMU's, or 128 and the number of the signal that ended QEMU.
+
+QEMU warns of every function that it "could not enable error recovery", and of VFs that a slot "is
+not valid". Both are harmless: the chip reports no PCI errors, and where a VF is, the chip says.
 """
 
 _START_SECONDS = 30
@@ -150,7 +153,8 @@ def _summary(chip: SoftwareChip, taps: list[str], folder: Path) -> str:
     each = "" if chip.ports == 1 else " each"
     return (
         f"the guest has an 82599 at {chip.bus:02x}:00: {ports}, {wire}, with up to {chip.vfs} "
-        f"VFs{each}; its sockets and its log are in {folder}"
+        f"VFs{each}; its sockets and its log are in {folder}; QEMU's warnings of error recovery "
+        "and of slots that are not valid are harmless"
     )
 
 
