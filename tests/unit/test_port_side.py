@@ -49,27 +49,28 @@ class AskedAtOnce(TwinControl):
 
 
 class Administered:
-    """``ip`` of a made-up host that has the settings of two VFs, as the kernel shows them."""
+    """``ip`` of a made-up host that has the settings of VFs, as the kernel shows them."""
 
     def __init__(self, machine: Machine) -> None:
         self._ip = machine.programs["ip"]
+        self._changes = machine.changes
         self._link = machine.shown[INTERFACE]
-        self._link["vfinfo_list"] = [
-            {"vf": number, "address": "00:00:00:00:00:00", "vlan_list": [{}], "spoofchk": True,
-             "link-state": "auto", "trust": False}
-            for number in range(2)
-        ]  # fmt: skip
+        self._set: dict[int, dict[str, Any]] = {}
 
     def __call__(self, argv: Sequence[str]) -> tuple[int, str]:
-        done = self._ip(argv)
-        if argv[5:6] == ["vf"]:
+        if argv[5:6] == ["vf"] and argv[7] != "mac":
+            self._changes.append(" ".join(argv))
             number, what, value = argv[6:]
-            key = {"mac": "address", "state": "link-state"}.get(what, what)
+            key = {"state": "link-state"}.get(what, what)
             shown: Any = {"on": True, "off": False}.get(value, value)
             if what == "vlan":
                 key, shown = "vlan_list", [{"vlan": int(value)}] if value != "0" else [{}]
-            self._link["vfinfo_list"][int(number)][key] = shown
-        return done
+            self._set.setdefault(int(number), {})[key] = shown
+            return 0, ""
+        for vf in self._link.get("vfinfo_list", ()):
+            made = {"vlan_list": [{}], "spoofchk": True, "link-state": "auto", "trust": False}
+            vf |= made | self._set.get(vf["vf"], {})
+        return self._ip(argv)
 
 
 @pytest.fixture
@@ -206,5 +207,6 @@ def test_a_port_is_waited_for_until_it_has_its_link_again(
     """A frame that is sent before that is lost, and would be blamed on the VF."""
     monkeypatch.setattr(sriov_port_side, "LINK_SECONDS", 0.05)
     machine.shown[INTERFACE] |= without
+    machine.looks_without_link = 1000 if "flags" in without else 0
     with pytest.raises(WaitError, match=f"alder: a link on {INTERFACE} again"):
         port_side.set_mtu(9000)
