@@ -49,7 +49,7 @@ class Receiver:
         self._port = port
         self._interrupts = interrupts
         self._statistics = statistics
-        self._spread = rss.Spread()
+        self.spread = rss.Spread()
         self._buffers: list[list[int]] = [[] for _ in self.queues]  # fetched, the next one last
         self._epochs = [queue.epoch for queue in self.queues]
         self._touched: set[int] = set()
@@ -78,7 +78,7 @@ class Receiver:
         """
         length = len(frame)
         parsed = checksum.parse(frame)
-        hashed, kind = self._spread.hash(frame, parsed)
+        hashed, kind = self.spread.hash(frame, parsed)
         number = self._port.choose_queue(hashed)
         queue = self.queues[number]
         tag = 0
