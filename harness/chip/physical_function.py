@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from harness.chip.configuration import MSIX_BAR, Disguise, PortConfig, VfConfig
 from harness.chip.data_path import DataPath
@@ -104,6 +105,8 @@ class PhysicalFunction:
         self._records = records
         self._pools = [Pool(self, index) for index in range(vfs)]
         self.vfs = [self._vf(pool) for pool in self._pools]
+        for receiver in (self.receiver, *(vf.receiver for vf in self.vfs)):
+            receiver.spread.fields = partial(self.registers.held, Register.MRQC)
         queues = QueueRegisters(self)
         self.queue_statistics = QueueStatistics(self.registers, queues.find)
         self.rates = RateLimits(self.registers, lambda: self.link.mbit, queues.transmit)

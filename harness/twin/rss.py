@@ -6,8 +6,11 @@ its VFs: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_main.c, ixgbe_init_rss_ke
 
 from __future__ import annotations
 
-from harness.twin.checksum import TCP, Parsed
+from typing import Callable
+
+from harness.twin.checksum import TCP, UDP, Parsed
 from harness.uapi import ixgbe_vf
+from harness.uapi.ixgbe_pf import RssField
 from harness.uapi.ixgbe_vf import RssType
 
 _KEY = bytes.fromhex(
@@ -17,6 +20,15 @@ _KEY = bytes.fromhex(
 
 _KEY_LENGTH = 8 * ixgbe_vf.RSS_KEY_BYTES
 _REMEMBERED = 4096
+_BY_PORTS = {
+    (4, TCP): (RssType.IPV4_TCP, RssField.IPV4_TCP),
+    (4, UDP): (RssType.IPV4_UDP, RssField.IPV4_UDP),
+    (6, TCP): (RssType.IPV6_TCP, RssField.IPV6_TCP),
+    (6, UDP): (RssType.IPV6_UDP, RssField.IPV6_UDP),
+}
+_BY_ADDRESSES = {4: (RssType.IPV4, RssField.IPV4), 6: (RssType.IPV6, RssField.IPV6)}
+_NEITHER = RssType.NONE, 0
+_USUAL = RssField.IPV4 | RssField.IPV4_TCP | RssField.IPV6 | RssField.IPV6_TCP
 
 
 def toeplitz(data: bytes, key: bytes = _KEY) -> int:
@@ -33,6 +45,9 @@ class Spread:
     """Hashes of flows, remembered: one costs as much as the rest of a frame."""
 
     def __init__(self) -> None:
+        self.fields: Callable[[], int] = lambda: _USUAL
+        """Tells the bits of MRQC, where a port has that; else they are as ixgbe_setup_mrqc sets
+        them."""
         self._known: dict[bytes, int] = {}
         self._key = _KEY
 
@@ -42,16 +57,24 @@ class Spread:
         self._known.clear()
 
     def hash(self, frame: memoryview, parsed: Parsed | None) -> tuple[int, int]:
-        """The hash of a frame's addresses (of TCP with its ports), and the RssType it is of."""
+        """The hash of a frame's addresses, or of these with its ports, and the RssType it is of.
+
+        Ports count where the fields say so for the frame's transport, else addresses alone do, and
+        what no field is for has no hash.  Ref: 82599 datasheet, RSS, MRQC.
+        """
         if parsed is None:
             return 0, RssType.NONE
         at = parsed.network_at
         four = parsed.version == 4
         flow = bytes(frame[at + 12 : at + 20] if four else frame[at + 8 : at + 40])
-        kind = RssType.IPV4 if four else RssType.IPV6
-        if parsed.transport == TCP:
+        fields = self.fields()
+        kind, wanted = _BY_PORTS.get((parsed.version, parsed.transport), _NEITHER)
+        if fields & wanted:
             flow += bytes(frame[parsed.transport_at : parsed.transport_at + 4])
-            kind = RssType.IPV4_TCP if four else RssType.IPV6_TCP
+        else:
+            kind, wanted = _BY_ADDRESSES[parsed.version]
+            if not fields & wanted:
+                return 0, RssType.NONE
         known = self._known.get(flow)
         if known is None:
             if len(self._known) == _REMEMBERED:

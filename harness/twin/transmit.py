@@ -64,7 +64,7 @@ class Transmitter:
         queues: int = ixgbe_vf.QUEUES,
     ) -> None:
         self.queues = [Queue(number) for number in range(queues)]
-        self._contexts = [Context() for _ in self.queues]
+        self._contexts = [_no_contexts() for _ in self.queues]
         self._memory = memory
         self._port = port
         self._interrupts = interrupts
@@ -79,19 +79,19 @@ class Transmitter:
         """What a reset of the whole port does."""
         for number, queue in enumerate(self.queues):
             queue.clear()
-            self._contexts[number] = Context()
+            self._contexts[number] = _no_contexts()
 
     def reset_function(self) -> None:
         """What a function reset of the VF does."""
         for number, queue in enumerate(self.queues):
             queue.reset_function()
-            self._contexts[number] = Context()
+            self._contexts[number] = _no_contexts()
 
     def disable(self) -> None:
         """What the VF's own reset does, and the port's driver where the VF was reset."""
         for number, queue in enumerate(self.queues):
             queue.disable()
-            self._contexts[number] = Context()
+            self._contexts[number] = _no_contexts()
 
     def clear_write_back(self) -> None:
         """Clear where heads are written back to, as the port's driver does for a VF."""
@@ -130,7 +130,8 @@ class Transmitter:
         for index, descriptor in enumerate(self._descriptors(queue), 1):
             address, word, status = descriptor
             if word & ixgbe_vf.TX_TYPE_MASK == ixgbe_vf.TX_TYPE_CONTEXT:
-                self._contexts[queue.number] = Context.of(address, word, status)
+                context = Context.of(address, word, status)
+                self._contexts[queue.number][_context_of(status)] = context
                 continue
             if not parts:
                 if self.rate and not self.rate.may_send(queue.number):
@@ -169,7 +170,7 @@ class Transmitter:
 
     def _emit(self, queue: Queue, parts: list[Part], command: int, options: int) -> None:
         """Put one frame onto the wire, or what it becomes: a frame for each segment."""
-        context = self._contexts[queue.number]
+        context = self._contexts[queue.number][_context_of(options)]
         tag = self._port.tag(context.vlan if command & TxCommand.VLE else None)
         if not (options & _OFFLOADED or command & TxCommand.TSE) and tag is None:
             self._put(queue, parts)
@@ -204,3 +205,16 @@ class Transmitter:
                 self.rate.sent(queue.number, length)
         else:
             self._statistics.unsent += 1
+
+
+def _no_contexts() -> list[Context]:
+    """What a queue has before its driver wrote a context."""
+    return [Context() for _ in range(ixgbe_vf.TX_CONTEXTS)]
+
+
+def _context_of(word: int) -> int:
+    """Which of its queue's contexts a descriptor means, by its last word.
+
+    Ref: 82599 datasheet, IDX of the context and data descriptors; ixgbevf_tso takes the second.
+    """
+    return word >> ixgbe_vf.TX_CONTEXT_SHIFT & (ixgbe_vf.TX_CONTEXTS - 1)

@@ -238,6 +238,9 @@ class TxCommand(IntEnum):
 TX_LENGTH_MASK = 0xFFFF
 TX_TYPE_MASK, TX_TYPE_CONTEXT, TX_TYPE_DATA = 0x00F00000, 0x00200000, 0x00300000
 TX_DONE = 1
+TX_CONTEXTS, TX_CONTEXT_SHIFT = 2, 4
+"""How many contexts a queue has; where olinfo_status and mss_l4len_idx say which (IDX)."""
+
 POPTS_IXSM, POPTS_TXSM = 0x0100, 0x0200
 """In olinfo_status: put in the IP header's checksum; that of TCP or UDP."""
 
@@ -274,6 +277,8 @@ class RssType(IntEnum):
     IPV4 = 2
     IPV6_TCP = 3
     IPV6 = 5
+    IPV4_UDP = 7
+    IPV6_UDP = 8
 
 
 RSS_KEY_BYTES = 40

@@ -31,6 +31,7 @@ BITS: dict[type[IntEnum], str] = {
     ixgbe_pf.Vmolr: "IXGBE_VMOLR_{}",
     ixgbe_pf.Fctrl: "IXGBE_FCTRL_{}",
     ixgbe_pf.Mrqe: "IXGBE_MRQC_{}",
+    ixgbe_pf.RssField: "IXGBE_MRQC_RSS_FIELD_{}",
 }
 """How the header calls the members of each of our enumerations."""
 

@@ -29,6 +29,7 @@ from harness.uapi.ixgbe_pf import (
     Mrqe,
     Register,
     Row,
+    RssField,
     Vmolr,
     VtCtl,
 )
@@ -38,6 +39,9 @@ from harness.uapi.pci_regs import Register as PciRegister
 
 PORT_MAC = bytes.fromhex("020000000010")
 PEER_MAC = bytes.fromhex("020000000002")
+HASHED = RssField.IPV4 | RssField.IPV4_TCP | RssField.IPV6 | RssField.IPV6_TCP
+"""What ixgbe_setup_mrqc has hashes made of."""
+
 _BIT_31 = 1 << 31
 _LOW = 0xFFFFFFFF
 
@@ -281,7 +285,8 @@ class Port:
     def _configure_queues(self, queues: int) -> None:
         """ixgbe_setup_mrqc, ixgbe_setup_reta, ixgbe_set_rx_buffer_len, and the rings."""
         modes = {4: Mrqe.VMDQRSS32EN, 2: Mrqe.VMDQRSS64EN}
-        self.write(Register.MRQC, modes[self.queues_per_pool] if self.vfs else Mrqe.RSSEN)
+        mode = modes[self.queues_per_pool] if self.vfs else Mrqe.RSSEN
+        self.write(Register.MRQC, mode | HASHED)
         for index in range(Row.RETA.count):
             entries = [(4 * index + byte) % queues for byte in range(4)]
             self.write(Row.RETA.at(index), int.from_bytes(bytes(entries), "little"))

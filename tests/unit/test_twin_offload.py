@@ -28,6 +28,7 @@ from harness.uapi.ixgbe_vf import (
     TUCMD_L4T_SCTP,
     TUCMD_L4T_TCP,
     TUCMD_L4T_UDP,
+    TX_CONTEXT_SHIFT,
     Message,
     TxCommand,
 )
@@ -157,6 +158,18 @@ def test_a_context_is_for_all_frames_after_it(guest: Guest) -> None:
     guest.tx[0].send(data)
     guest.tx[0].send(data, options=BOTH)
     assert guest.sent == [bytes(packet), data, bytes(packet)]
+
+
+def test_a_queue_keeps_two_contexts_and_a_frame_says_which(guest: Guest) -> None:
+    """The queue has both until they are written anew: DPDK writes each once for many frames."""
+    packets = [PACKETS["UDP"], PACKETS["TCP"]]
+    contexts = [context_of(packet) for packet in packets]
+    for index, context in enumerate(contexts):
+        guest.tx[0].put_context(**context, index=index)
+    for index in (0, 1, 0):
+        data = left_open(packets[index], contexts[index])
+        guest.tx[0].send(data, options=BOTH | index << TX_CONTEXT_SHIFT)
+    assert guest.sent == [bytes(packets[index]).ljust(60, b"\0") for index in (0, 1, 0)]
 
 
 def test_a_udp_checksum_of_0_is_sent_as_all_ones(guest: Guest) -> None:

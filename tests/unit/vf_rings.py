@@ -182,12 +182,12 @@ class TransmitRing(Ring):
 
     def put_context(
         self, *, mac: int = 14, network: int = 20, transport: int = 0,
-        segment: int = 0, kind: int = 0, vlan: int = 0,
+        segment: int = 0, kind: int = 0, vlan: int = 0, index: int = 0,
     ) -> None:  # fmt: skip
-        """ixgbevf_tx_ctxtdesc; lengths in bytes, *kind* the bits of TUCMD."""
+        """ixgbevf_tx_ctxtdesc; lengths in bytes, *kind* the bits of TUCMD, *index* 0 or 1."""
         words = network | mac << 9 | vlan << 16, 0, (
             ixgbe_vf.TX_TYPE_CONTEXT | TxCommand.DEXT | kind
-        ), transport << 8 | segment << 16  # fmt: skip
+        ), transport << 8 | segment << 16 | index << ixgbe_vf.TX_CONTEXT_SHIFT  # fmt: skip
         self.put(ixgbe_vf.CONTEXT_DESCRIPTOR.pack(*words))
 
     def done(self) -> list[int]:
