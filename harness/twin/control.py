@@ -71,7 +71,7 @@ class Control:
                 "mac": port.filters.mac.hex(":"),
                 "vlans": sorted(port.filters.vlans),
                 "multicast": len(port.filters.multicast),
-                "xcast": port.filters.xcast,
+                "xcast": port.administered.xcast,
                 "queues": sum(queue.enabled for queue in device.receiver.queues),
             },
         }
@@ -253,6 +253,8 @@ class ControlConnection:
             return {"ok": method(**request)}
         except (ValueError, TypeError, RecursionError) as wrong:
             return {"error": str(wrong)}
+        except OSError as refused:
+            return {"error": str(refused.strerror), "errno": refused.errno}
 
 
 def _check(method: Callable[..., Any], arguments: dict[str, Any]) -> None:

@@ -6,51 +6,85 @@ at ours.  What that driver refuses is refused here, with the same effect on the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import errno
+import os
+from dataclasses import dataclass, field
 from typing import Callable
 
+from harness.twin.driver import IXGBE_6_12, Driver
 from harness.twin.filters import NO_MAC, Filters
 from harness.twin.mailbox import MailboxRegisters
 from harness.twin.requests import LEAST_FRAME_BYTES, LEGACY_FRAME_BYTES, grant
+from harness.twin.rss import KEY
 from harness.uapi import ixgbe_vf
-from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Api, Message
+from harness.uapi.ixgbe_pf import Vmolr
+from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Api, Message, Xcast
 
 ETH_DATA_LEN = 1500
 _HEADER_BYTES = 14
+_POOLS_OF_4_QUEUES, _QUEUES_OF_64_POOLS = 32, 2
+"""ixgbe_set_sriov_queues: so many pools have 4 queues each; the port's own is one of them."""
 _LARGEST_MTU = ixgbe_vf.MAX_FRAME_BYTES - _HEADER_BYTES - ixgbe_vf.CHECKSUM_BYTES
 
 
 @dataclass
 class Administered:
-    """What an administrator set on the port for this VF; a reset of the VF keeps it."""
+    """What the port's driver has on record of this VF; a reset of the VF or of the port keeps it.
+
+    *mac* is its vf_mac_addresses, whoever set it last, and *mac_given* its pf_set_mac: whether an
+    administrator has.
+    """
 
     mac: bytes = NO_MAC
+    mac_given: bool = False
     vlan: int = 0
     trusted: bool = False
     spoof_check: bool = True
+    rss_query: bool = False
     enabled: bool = True
-    api: int = Api.V17
+    api: int = Api.V14
     """The newest that the port's driver speaks; V15 it never does."""
+    xcast: int = Xcast.NONE
+    """The mode that the VF was granted last, which no reset of it takes back."""
+    hashes: list[int] = field(default_factory=list)
+    """The multicast places that the VF asked for last."""
 
 
 class Port:
     """The port that lends the VF, and what its driver has on record of it.
 
-    *ring* interrupts the VF for its mailbox.
+    *ring* interrupts the VF for its mailbox.  *vfs* is how many VFs the port has, of which this is
+    one, and *queues* how many each has: 4, or 2 where the port has more than 31 VFs.
     """
 
-    def __init__(self, *, mtu: int = ETH_DATA_LEN, link_mbit: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        mtu: int = ETH_DATA_LEN,
+        link_mbit: int = 10_000,
+        driver: Driver = IXGBE_6_12,
+        vfs: int = 1,
+    ) -> None:
         self.ring: Callable[[], None] = lambda: None
         self.psrtype = 0
         self.mailbox = MailboxRegisters(self._message, self._acknowledged, lambda: self.ring())
-        self.administered = Administered()
+        self.administered = Administered(api=driver.newest_api)
+        self.vfs = vfs
+        self.queues = _QUEUES_OF_64_POOLS if vfs >= _POOLS_OF_4_QUEUES else ixgbe_vf.MOST_QUEUES
+        self.rss_key = KEY
         self.link_mbit = link_mbit
         self._link_up = True
         self._mtu = mtu
         self.largest_frame = self._own_frame_bytes
         """MAXFRS without the checksum; a VF raises it, and a reset of the port takes that back."""
         self.clear_to_send = False
+        self.checks_spoofing = True
+        """PFVFSPOOF: whether what the VF sends is held against its filters; see `lets_out`."""
+        self.inserted_vlan = 0
+        """VMVIR: the VLAN of the port's own, which every frame of the VF gets."""
+        self.filters = Filters(NO_MAC, set())
         self._forget_vf()
+        self._set_receive_transmit()
 
     @property
     def link_up(self) -> bool:
@@ -64,11 +98,6 @@ class Port:
     def is_jumbo(self) -> bool:
         """Whether its MTU is above the standard one."""
         return self._mtu + _HEADER_BYTES > LEGACY_FRAME_BYTES
-
-    @property
-    def inserted_vlan(self) -> int:
-        """The VLAN of the port's own (VMVIR), which every frame of the VF gets."""
-        return self.administered.vlan
 
     @property
     def hides_vlan(self) -> bool:
@@ -88,14 +117,33 @@ class Port:
     # What an administrator does.
 
     def set_mac(self, mac: bytes) -> None:
-        """ixgbe_ndo_set_vf_mac: the VF's filter; all zeros clear it."""
-        self.administered.mac = mac
+        """ixgbe_ndo_set_vf_mac: the VF's filter takes *mac* at once; all zeros clear it.
+
+        Raises OSError: EINVAL for an address of a group; ENOMEM where a filter is to be cleared
+        that a reset has emptied, and the address stays on record (ixgbe_del_mac_filter).
+        """
+        given = self.administered
+        if mac[0] & 1:
+            raise _refused(errno.EINVAL)
+        if mac == NO_MAC and self.filters.mac != given.mac:
+            raise _refused(errno.ENOMEM)
+        given.mac, given.mac_given = mac, mac != NO_MAC
         self.filters.mac = mac
 
     def set_vlan(self, vlan: int) -> None:
-        """ixgbe_ndo_set_vf_vlan: all frames of the VF are in this VLAN, which it does not see."""
-        self.administered.vlan = vlan
-        self.filters.vlans = {vlan}
+        """ixgbe_ndo_set_vf_vlan: all frames of the VF are in this VLAN, which it does not see.
+
+        It takes the place of VLAN 0 (ixgbe_enable_port_vlan, "revoke tagless access"), or gives it
+        back; what the VF had asked for itself stays until its reset.
+        """
+        self.filters.vlans.discard(self.administered.vlan)
+        self.filters.vlans.add(vlan)
+        self.administered.vlan = self.inserted_vlan = vlan
+        self._set_untagged()
+
+    def set_spoof_check(self, checked: bool) -> None:
+        """ixgbe_ndo_set_vf_spoofchk, which sets MAC and VLAN anti-spoofing together."""
+        self.administered.spoof_check = self.checks_spoofing = checked
 
     def set_trust(self, trusted: bool) -> None:
         """ixgbe_ndo_set_vf_trust: where that changes, the VF has to start anew."""
@@ -130,10 +178,20 @@ class Port:
         self.reset()
 
     def reset(self) -> None:
-        """ixgbe_reset: no VF is clear to send, and each has to start anew."""
+        """ixgbe_reset: no VF is clear to send, none has a filter, and each has to start anew.
+
+        ixgbe_flush_sw_mac_table empties the table of addresses, ixgbe_clear_vfta_generic that of
+        VLANs, and VMOLR and VMVIR are what the hardware makes them: 0.  The VF's multicast places
+        alone are entered again (ixgbe_restore_vf_multicasts).
+        """
         self.mailbox.port_was_reset()
         self.clear_to_send = False
+        hashes = self.administered.hashes
+        accepts = int(Vmolr.ROMPE) if hashes else 0
+        self.filters = Filters(NO_MAC, set(), multicast=set(hashes), accepts=accepts)
+        self.inserted_vlan = 0
         self.largest_frame = self._own_frame_bytes
+        self.checks_spoofing = self.administered.spoof_check  # ixgbe_configure_virtualization
         self._set_receive_transmit()
         self._ping()
 
@@ -142,10 +200,13 @@ class Port:
     def choose_queue(self, hashed: int) -> int:
         """Entry by entry of the table, the VF's queues take turns (ixgbe_setup_reta)."""
         queues = 1 << (self.psrtype >> ixgbe_vf.PSRTYPE_RQPL_SHIFT)
-        return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.QUEUES % queues
+        return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.MOST_QUEUES % queues
 
     def vf_was_reset(self) -> None:
-        """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet."""
+        """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet.
+
+        The VF's address is taken out of the filter, and stays on record.
+        """
         self._forget_vf()
 
     def accepts(self, frame: memoryview) -> bool:
@@ -155,20 +216,35 @@ class Port:
             largest += ixgbe_vf.TAG_BYTES  # MAXFRS does not include them
         if not self.receives or len(frame) > largest:
             return False
-        return self.filters.accept(frame, tagged_only=bool(self.administered.vlan))
+        return self.filters.accept(frame)
 
     def lets_out(self, source: bytes) -> bool:
         """Whether the VF may send with this source address (ixgbe_ndo_set_vf_spoofchk)."""
         if not self.transmits:
             return False
-        if not self.administered.spoof_check or self.filters.macvlans:
+        if not self.checks_spoofing:
             return True
-        return source == self.filters.mac
+        return self.filters.has(source)
 
     def _forget_vf(self) -> None:
+        """What of VMOLR nothing names stays: a VF that got all multicast frames goes on so.
+
+        Receiver and transmitter are left alone (VFRE, VFTE), and so is xcast.
+        """
         self.api = int(Api.V10)
-        self.filters = Filters(self.administered.mac, {self.administered.vlan})
-        self._set_receive_transmit()
+        self.administered.hashes = []
+        kept = self.filters.accepts & ~Vmolr.ROMPE
+        self.filters = Filters(NO_MAC, {self.administered.vlan}, accepts=kept)
+        self.inserted_vlan = self.administered.vlan
+        self._set_untagged()
+        if self.administered.vlan and self.administered.spoof_check:
+            self.checks_spoofing = True  # without a port VLAN it stays as it is
+
+    def _set_untagged(self) -> None:
+        """ixgbe_set_vmolr: a VF gets broadcasts, and frames without a tag if it has no VLAN."""
+        self.filters.accepts |= Vmolr.BAM | Vmolr.AUPE
+        if self.administered.vlan:
+            self.filters.accepts &= ~Vmolr.AUPE
 
     def _set_receive_transmit(self) -> None:
         """ixgbe_set_vf_rx_tx: on a jumbo port the VF receives once it has said its frame size."""
@@ -206,14 +282,23 @@ class Port:
             self.mailbox.send(words)
 
     def _reset_message(self) -> None:
-        """ixgbe_vf_reset_msg; this reply alone does not say that the VF is clear to send."""
+        """ixgbe_vf_reset_msg: the address on record is in the filter again.
+
+        This reply alone does not say that the VF is clear to send.
+        """
         self.vf_was_reset()
         self.mailbox.clear()
+        self.filters.mac = self.administered.mac
+        self._set_receive_transmit()
         self.clear_to_send = True
-        mac = self.administered.mac
+        mac = self.administered.mac if self.administered.mac_given else NO_MAC
         result = FAILURE if mac == NO_MAC else SUCCESS
         low, high = mac[:4], mac[4:] + b"\0\0"
         self.mailbox.send([
             Message.RESET | result, int.from_bytes(low, "little"), int.from_bytes(high, "little"),
             ixgbe_vf.MULTICAST_FILTER_TYPE,
         ])  # fmt: skip
+
+
+def _refused(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

@@ -10,12 +10,12 @@ from harness.twin.checksum import TCP, Parsed
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_vf import RssType
 
-_KEY = bytes.fromhex(
+KEY = bytes.fromhex(
     "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
 )
 """The key that Microsoft's specification has its examples for; the driver takes a random one."""
 
-_KEY_BITS = int.from_bytes(_KEY, "big")
+_KEY_BITS = int.from_bytes(KEY, "big")
 _KEY_LENGTH = 8 * ixgbe_vf.RSS_KEY_BYTES
 _REMEMBERED = 4096
 

@@ -8,6 +8,7 @@ import pytest
 
 from harness.run.moving import MovingGuest
 from harness.traffic.flow import Flow
+from harness.twin.driver import IXGBE_6_12
 from harness.uapi.ixgbe_vf import Api
 from harness.waiting import wait_for
 
@@ -25,7 +26,7 @@ def guest(staying_guest: MovingGuest) -> Iterator[MovingGuest]:
     ask("set_link", up=True)
     ask("set_vlan", vlan=0)
     ask("set_trust", trusted=False)
-    ask("set_api", newest=Api.V17)
+    ask("set_api", newest=IXGBE_6_12.newest_api)
     ask("set_mac", mac=staying_guest.spec.mac)
     staying_guest.machine.restart(staying_guest.ends().guest_end.interface)
 

@@ -17,6 +17,7 @@ import pytest
 from descriptors import eventfds, memory_file, open_descriptors, signals
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from vf_rings import MAC
 from vfio_client import (
     Asked,
     Client,
@@ -40,7 +41,7 @@ from harness.uapi.vfio_user import Command, Flag
 
 PAGE = 4096
 BAR0, CONFIG = PciRegion.BAR0, PciRegion.CONFIG
-FRAME = b"\xff" * 6 + bytes(6) + b"\x88\xb5" + bytes(range(50))
+FRAME = b"\xff" * 6 + MAC + b"\x88\xb5" + bytes(range(50))
 TAIL = ixgbe_vf.TRANSMIT + QueueRegister.TAIL
 EVENTFD_TRIGGER, NONE_TRIGGER = 0x24, 0x21
 DMA_OF_A_FRAME = [
@@ -53,8 +54,9 @@ twin, client = pytest.fixture(served_twin), pytest.fixture(first_client)
 
 
 @pytest.fixture
-def driver(client: Client) -> Client:
+def driver(twin: Twin, client: Client) -> Client:
     """A client whose guest has eight frames in its ring, and needs to write TAIL to send them."""
+    twin.device.port.set_mac(MAC)
     memory = client.lend(0, 2 * PAGE)
     command = ixgbe_vf.TX_TYPE_DATA | TxCommand.EOP | TxCommand.RS | len(FRAME)
     for place in range(8):

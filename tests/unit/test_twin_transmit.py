@@ -240,14 +240,14 @@ def test_a_frame_from_another_address_is_dropped_where_that_is_checked(
     guest.tx[0].send(spoofed[:cut], spoofed[cut:])
     assert (guest.sent, guest.tx[0].done()) == ([], [1])
     assert guest.device.statistics.spoofed == 1
-    guest.device.port.administered.spoof_check = False
+    guest.device.port.set_spoof_check(False)
     guest.tx[0].send(spoofed[:cut], spoofed[cut:])
     assert guest.sent == [spoofed]
 
 
 def test_a_port_that_is_disabled_for_the_vf_sends_none_of_its_frames(guest: Guest) -> None:
     """ixgbe_ndo_set_vf_link_state: VFTE is cleared, whoever the frame is from."""
-    guest.device.port.administered.spoof_check = False
+    guest.device.port.set_spoof_check(False)
     guest.device.port.set_state(False)
     guest.tx[0].send(frame(60))
     assert (guest.sent, guest.tx[0].done()) == ([], [0])
@@ -302,7 +302,7 @@ def test_no_descriptor_ends_the_twin(
     """Any bits beside the type, over any data: the ring is worked off, or stands still."""
     with guest_with_vf(tmp_path_factory.getbasetemp() / "dma.log") as guest:
         guest.start(descriptors=8)
-        guest.device.port.administered.spoof_check = False
+        guest.device.port.set_spoof_check(False)
         guest.memory[TX_DATA : TX_DATA + len(data)] = data
         for kind, word, status in words[:7]:
             address = word if kind == TX_TYPE_CONTEXT else MEMORY + TX_DATA
