@@ -13,6 +13,8 @@ TWINS  := --lab twin -m 'not nightly' tests/lab/test_inplace.py tests/lab/test_j
           tests/lab/test_invented_capability.py tests/lab/test_quiesce_audit.py
 # A guest with the newest kernel, whose driver is another one, shows that it has its VF back too:
 NEWEST := --lab twin --guest-kernel backports tests/lab/test_inplace.py -m smoke
+# The newest kernel's driver of a port answers a VF as our model of it does:
+DRIVER := --host-kernel backports tests/lab/test_port_driver.py
 # The program that measures the harness itself:
 BENCH  := bench
 # Tests without a lab, side by side; those of one file stay together, since they share machines:
@@ -44,6 +46,7 @@ nightly: ## what takes two hours more: every order, fault and way to stop a VF, 
 	@.ci/setup demo
 	.ci/as-root $(PYTHON) -m pytest --lab twin tests/lab
 	.ci/as-root $(PYTHON) -m pytest -m nightly tests/lab
+	.ci/as-root $(PYTHON) -m pytest $(DRIVER)
 
 lab: ## start the embedded lab and keep it up for work (`.venv/bin/vf-harness lab down` ends it)
 	@.ci/setup demo
