@@ -19,6 +19,8 @@ TWINS  := --lab twin -m 'not nightly' tests/lab/test_inplace.py tests/lab/test_j
 EMULATED := -m 'not nightly' tests/lab -k 'not port_and_vf_agree or 9000-9000 or 1500-9000'
 # A guest with the newest kernel, whose driver is another one, shows that it has its VF back too:
 NEWEST := --lab twin --guest-kernel backports tests/lab/test_inplace.py -m smoke
+# The newest kernel's driver of a port answers a VF as our model of it does:
+DRIVER := --host-kernel backports tests/lab/test_port_driver.py
 # The program that measures the harness itself:
 BENCH  := bench
 # Tests without a lab, side by side; those of one file stay together, since they share machines:
@@ -53,6 +55,7 @@ nightly: ## what takes two hours more: every order, fault and way to stop a VF, 
 	.ci/as-root $(PYTHON) -m pytest --lab emulated-82576 tests/lab
 	.ci/as-root $(PYTHON) -m pytest -q tests/kernel
 	.ci/as-root $(PYTHON) -m pytest tests/laptop
+	.ci/as-root $(PYTHON) -m pytest $(DRIVER)
 
 lab: ## start the embedded lab and keep it up for work (`.venv/bin/vf-harness lab down` ends it)
 	@.ci/setup demo

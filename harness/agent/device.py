@@ -224,6 +224,14 @@ class VfioDevice:
             doing = f"reading region {index} at {offset:#x}"
             raise _failed(self.address, doing, error) from error
 
+    def region_write(self, index: int, offset: int, data: bytes) -> None:
+        """Write a region (vfio.PciRegion); raises AgentError if it cannot be."""
+        try:
+            os.pwrite(self.descriptor, data, self.region_info(index).offset + offset)
+        except OSError as error:
+            doing = f"writing region {index} at {offset:#x}"
+            raise _failed(self.address, doing, error) from error
+
     def _in_config(self, offset: int, length: int) -> int:
         if self._config is None:
             info = self.region_info(vfio.PciRegion.CONFIG)

@@ -27,9 +27,14 @@ def registers(pid: int, address: str, offsets: list[int]) -> list[int]:
 def set_master(pid: int, address: str, on: bool) -> None:
     """Set or clear Bus Master Enable; the guest's driver is told nothing.  Raises AgentError."""
     with VfioDevice.borrow(pid, address) as device:
-        (command,) = struct.unpack("<H", device.config_read(Register.COMMAND, 2))
-        command = command | Command.MASTER if on else command & ~Command.MASTER
-        device.config_write(Register.COMMAND, struct.pack("<H", command))
+        master(device, on)
+
+
+def master(device: VfioDevice, on: bool) -> None:
+    """Set or clear Bus Master Enable of a device that is open.  Raises AgentError."""
+    (command,) = struct.unpack("<H", device.config_read(Register.COMMAND, 2))
+    command = command | Command.MASTER if on else command & ~Command.MASTER
+    device.config_write(Register.COMMAND, struct.pack("<H", command))
 
 
 def reset(pid: int, address: str) -> None:

@@ -37,6 +37,7 @@ from harness.agent.inspect_vf import inspect as inspect_vf
 from harness.agent.journal import Journal, boot_id
 from harness.agent.lease import Lease
 from harness.agent.memory_digest import digest, digest_pages, speeds
+from harness.agent.play import play
 from harness.agent.processes import Spawned
 from harness.agent.recorders import Recorders
 from harness.agent.steps import Steps
@@ -47,7 +48,7 @@ _STUCK_SECONDS = 60  # how long a change that hangs in the kernel holds up putti
 
 _MUTATING = {
     *("write", "unlink", "mkdir", "spawn", "end"),
-    *("vfio.inspect", "vf.set_master", "vf.reset", "journal.change", "journal.undo"),
+    *("vfio.inspect", "vf.play", "vf.set_master", "vf.reset", "journal.change", "journal.undo"),
 }
 
 
@@ -89,6 +90,7 @@ class Agent:
             "memory.read": memory_frames.read,
             "msr.read": msr.read,
             "vfio.inspect": inspect_vf,
+            "vf.play": play,
             "vf.registers": lent_vf.registers,
             "vf.set_master": lent_vf.set_master,
             "vf.reset": lent_vf.reset,

@@ -70,7 +70,7 @@ class Control:
                 "mac": port.filters.mac.hex(":"),
                 "vlans": sorted(port.filters.vlans),
                 "multicast": len(port.filters.multicast),
-                "xcast": port.filters.xcast,
+                "xcast": port.administered.xcast,
                 "queues": sum(queue.runs for queue in device.receiver.queues),
             },
             "administered": {

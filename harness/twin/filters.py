@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.uapi.ixgbe_vf import Xcast
+from harness.uapi.ixgbe_pf import Vmolr
 
 NO_MAC = bytes(6)
 VLAN_IDS = 0xFFF
@@ -17,31 +17,34 @@ _BROADCAST = b"\xff" * 6
 class Filters:
     """What the VF is to get: its address, and what it asked for beside.
 
-    *multicast* are hashes, which count while *by_hash* (ROMPE) is set.
+    *multicast* are the places that it has set in the port's table, which count while *accepts* has
+    ROMPE; *accepts* has the bits of `Vmolr`.
     """
 
     mac: bytes
     vlans: set[int]
     """VLVF entries whose pool bit (VLVFB) the VF has; VLAN 0 is one of them, or the port's VLAN."""
-    macvlans: set[bytes] = field(default_factory=set)
+    macvlans: list[bytes] = field(default_factory=list)
+    """Further receive addresses; the driver enters one twice that it is asked for twice."""
     multicast: set[int] = field(default_factory=set)
-    xcast: int = Xcast.NONE
-    by_hash: bool = False
+    accepts: int = 0
 
-    def accept(self, frame: memoryview, *, tagged_only: bool) -> bool:
+    def accept(self, frame: memoryview) -> bool:
         """Whether *frame* is the VF's, by VLAN and by address."""
         vlan = vlan_of(frame) if len(frame) >= _TAGGED_BYTES else None
         if vlan is None:
-            if tagged_only:
+            if not self.accepts & Vmolr.AUPE:
                 return False
         elif vlan not in self.vlans:
             return False
         mac = bytes(frame[:6])
         if not mac[0] & 1:
             return self.has(mac)
-        if mac == _BROADCAST or self.xcast >= Xcast.ALLMULTI:
+        if self.accepts & Vmolr.MPE:
             return True
-        return self.by_hash and multicast_hash(mac) in self.multicast
+        if mac == _BROADCAST:
+            return bool(self.accepts & Vmolr.BAM)
+        return bool(self.accepts & Vmolr.ROMPE) and multicast_hash(mac) in self.multicast
 
     def has(self, mac: bytes) -> bool:
         """Whether *mac* is an address of the VF (RAR, MPSAR)."""

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable
 
+from harness.twin.driver import IXGBE_6_12, Driver
 from harness.twin.filters import NO_MAC, Filters
 from harness.twin.mailbox import MailboxRegisters
 from harness.twin.requests import LEAST_FRAME_BYTES, LEGACY_FRAME_BYTES, grant
+from harness.twin.rss import KEY
 from harness.uapi import ixgbe_vf
-from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Api, Message
+from harness.uapi.ixgbe_pf import Vmolr
+from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Api, Message, Xcast
 
 ETH_DATA_LEN = 1500
 _HEADER_BYTES = 14
+_POOLS_OF_4_QUEUES, _QUEUES_OF_64_POOLS = 32, 2
+"""ixgbe_set_sriov_queues: so many pools have 4 queues each; the port's own is one of them."""
 _LARGEST_MTU = ixgbe_vf.MAX_FRAME_BYTES - _HEADER_BYTES - ixgbe_vf.CHECKSUM_BYTES
 
 
@@ -35,9 +40,14 @@ class Administered:
     vlan: int = 0
     trusted: bool = False
     spoof_check: bool = True
+    rss_query: bool = False
     enabled: bool = True
-    api: int = Api.V17
+    api: int = Api.V14
     """The newest that the port's driver speaks; V15 it never does."""
+    xcast: int = Xcast.NONE
+    """The mode that the VF was granted last, which no reset of it takes back."""
+    hashes: list[int] = field(default_factory=list)
+    """The multicast places that the VF asked for last."""
 
 
 class Port:
@@ -46,15 +56,27 @@ class Port:
     *ring* interrupts the VF for its mailbox.  *stop_transmitting* and *clear_write_back* are what
     the driver does to the VF's transmit queues through the port's own registers (PVFTXDCTL, and
     PVFTDWBAL with PVFTDWBAH).
+    *ring* interrupts the VF for its mailbox.  *vfs* is how many VFs the port has, of which this is
+    one, and *queues* how many each has: 4, or 2 where the port has more than 31 VFs.
     """
 
-    def __init__(self, *, mtu: int = ETH_DATA_LEN, link_mbit: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        mtu: int = ETH_DATA_LEN,
+        link_mbit: int = 10_000,
+        driver: Driver = IXGBE_6_12,
+        vfs: int = 1,
+    ) -> None:
         self.ring: Callable[[], None] = lambda: None
         self.psrtype = 0
         self.stop_transmitting: Callable[[], None] = lambda: None
         self.clear_write_back: Callable[[], None] = lambda: None
         self.mailbox = MailboxRegisters(self._message, self._acknowledged, lambda: self.ring())
-        self.administered = Administered()
+        self.administered = Administered(api=driver.newest_api)
+        self.vfs = vfs
+        self.queues = _QUEUES_OF_64_POOLS if vfs >= _POOLS_OF_4_QUEUES else ixgbe_vf.MOST_QUEUES
+        self.rss_key = KEY
         self.link_mbit = link_mbit
         self._link_up = True
         self._mtu = mtu
@@ -63,7 +85,11 @@ class Port:
         self.clear_to_send = False
         self.checks_spoofing = True
         """PFVFSPOOF: whether what the VF sends is held against its filters; see `lets_out`."""
+        self.inserted_vlan = 0
+        """VMVIR: the VLAN of the port's own, which every frame of the VF gets."""
+        self.filters = Filters(NO_MAC, set())
         self._forget_vf()
+        self._set_receive_transmit()
 
     @property
     def link_up(self) -> bool:
@@ -117,7 +143,8 @@ class Port:
         """
         self.filters.vlans.discard(self.administered.vlan)
         self.filters.vlans.add(vlan)
-        self.administered.vlan = vlan
+        self.administered.vlan = self.inserted_vlan = vlan
+        self._set_untagged()
 
     def set_spoof_check(self, checked: bool) -> None:
         """ixgbe_ndo_set_vf_spoofchk, which sets MAC and VLAN anti-spoofing together."""
@@ -158,12 +185,16 @@ class Port:
     def reset(self) -> None:
         """ixgbe_reset: no VF is clear to send, none has a filter, and each has to start anew.
 
-        ixgbe_flush_sw_mac_table empties the table of addresses, those of the VFs included.
+        ixgbe_flush_sw_mac_table empties the table of addresses, ixgbe_clear_vfta_generic that of
+        VLANs, and VMOLR and VMVIR are what the hardware makes them: 0.  The VF's multicast places
+        alone are entered again (ixgbe_restore_vf_multicasts).
         """
         self.mailbox.port_was_reset()
         self.clear_to_send = False
-        self.filters.mac = NO_MAC
-        self.filters.macvlans.clear()
+        hashes = self.administered.hashes
+        accepts = int(Vmolr.ROMPE) if hashes else 0
+        self.filters = Filters(NO_MAC, set(), multicast=set(hashes), accepts=accepts)
+        self.inserted_vlan = 0
         self.largest_frame = self._own_frame_bytes
         self.checks_spoofing = self.administered.spoof_check  # ixgbe_configure_virtualization
         self._set_receive_transmit()
@@ -174,7 +205,7 @@ class Port:
     def choose_queue(self, hashed: int) -> int:
         """Entry by entry of the table, the VF's queues take turns (ixgbe_setup_reta)."""
         queues = 1 << (self.psrtype >> ixgbe_vf.PSRTYPE_RQPL_SHIFT)
-        return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.QUEUES % queues
+        return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.MOST_QUEUES % queues
 
     def vf_was_reset(self) -> None:
         """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet.
@@ -192,11 +223,11 @@ class Port:
             largest += ixgbe_vf.TAG_BYTES  # MAXFRS does not include them
         if not (self._link_up and self.receives) or len(frame) > largest:
             return False
-        return self.filters.accept(frame, tagged_only=bool(self.administered.vlan))
+        return self.filters.accept(frame)
 
     def tag(self, asked: int | None) -> int | None:
         """The port's own VLAN (VMVIR), whatever the driver asks for; else that, be it 0."""
-        return self.administered.vlan or asked
+        return self.inserted_vlan or asked
 
     def lets_out(self, source: bytes, vlan: int | None) -> bool:
         """Whether the VF may send from this address, with a tag of this VLAN or without a tag.
@@ -223,11 +254,24 @@ class Port:
         return self.filters.has(source) and (vlan is None or vlan in self.filters.vlans)
 
     def _forget_vf(self) -> None:
+        """What of VMOLR nothing names stays: a VF that got all multicast frames goes on so.
+
+        Receiver and transmitter are left alone (VFRE, VFTE), and so is xcast.
+        """
         self.api = int(Api.V10)
-        self.filters = Filters(NO_MAC, {self.administered.vlan})
+        self.administered.hashes = []
+        kept = self.filters.accepts & ~Vmolr.ROMPE
+        self.filters = Filters(NO_MAC, {self.administered.vlan}, accepts=kept)
+        self.inserted_vlan = self.administered.vlan
+        self._set_untagged()
         if self.administered.vlan and self.administered.spoof_check:
             self.checks_spoofing = True  # without a port VLAN it stays as it is
-        self._set_receive_transmit()
+
+    def _set_untagged(self) -> None:
+        """ixgbe_set_vmolr: a VF gets broadcasts, and frames without a tag if it has no VLAN."""
+        self.filters.accepts |= Vmolr.BAM | Vmolr.AUPE
+        if self.administered.vlan:
+            self.filters.accepts &= ~Vmolr.AUPE
 
     def _set_receive_transmit(self) -> None:
         """ixgbe_set_vf_rx_tx: on a jumbo port the VF receives once it has said its frame size."""
@@ -273,6 +317,7 @@ class Port:
         self.mailbox.clear()
         self.clear_write_back()
         self.filters.mac = self.administered.mac
+        self._set_receive_transmit()
         self.clear_to_send = True
         mac = self.administered.mac if self.administered.mac_given else NO_MAC
         result = FAILURE if mac == NO_MAC else SUCCESS

@@ -6,10 +6,12 @@ at ours.
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Callable
 
 from harness.twin.filters import NO_MAC, VLAN_IDS
 from harness.uapi import ixgbe_vf
+from harness.uapi.ixgbe_pf import Vmolr
 from harness.uapi.ixgbe_vf import Api, Message, Xcast
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ LEGACY_FRAME_BYTES = 1514
 
 _MULTICAST_ENTRIES = 30  # IXGBE_MAX_VF_MC_ENTRIES
 _VLVF_ENTRIES = 64  # IXGBE_VLVF_ENTRIES; the first is for VLAN 0
+_MACVLANS_WITHOUT_VFS = 128 - (15 + 1)
+"""ixgbe_alloc_vf_macvlans: num_rar_entries less IXGBE_MAX_PF_MACVLANS and the port's own."""
+
+_SIGN = 1 << 31
 
 
 def grant(port: Port, words: list[int]) -> bool:
@@ -47,11 +53,15 @@ def _set_mac_addr(port: Port, words: list[int]) -> bool:
 
 
 def _set_multicast(port: Port, words: list[int]) -> bool:
-    """ixgbe_set_vf_multicasts: positions in the table, two to a word."""
+    """ixgbe_set_vf_multicasts: positions in the table, two to a word.
+
+    Those that were asked for before stay in the table until a reset of the VF, or of the port.
+    """
     entries = min(_info(words), _MULTICAST_ENTRIES)
     halves = [half for word in words[1:] for half in (word & 0xFFFF, word >> 16)]
-    port.filters.multicast = {half & 0xFFF for half in halves[:entries]}
-    port.filters.by_hash = True
+    port.administered.hashes = [half & 0xFFF for half in halves[:entries]]
+    port.filters.multicast.update(port.administered.hashes)
+    port.filters.accepts |= Vmolr.ROMPE
     return True
 
 
@@ -103,7 +113,9 @@ def _set_macvlan(port: Port, words: list[int]) -> bool:
         port.filters.macvlans.clear()
     if index:
         port.checks_spoofing = False
-        port.filters.macvlans.add(mac)
+        if len(port.filters.macvlans) == _MACVLANS_WITHOUT_VFS - port.vfs:
+            return False
+        port.filters.macvlans.append(mac)
     return True
 
 
@@ -121,22 +133,45 @@ def _get_queues(port: Port, words: list[int]) -> bool:
     if port.api < Api.V20:
         return False
     transparent_vlan = bool(port.administered.vlan)
-    words[1:5] = [ixgbe_vf.QUEUES, ixgbe_vf.QUEUES, transparent_vlan, 0]
+    words[1:5] = [port.queues, port.queues, transparent_vlan, 0]
+    return True
+
+
+def _get_reta(port: Port, words: list[int]) -> bool:
+    """ixgbe_get_vf_reta: two bits for each entry, of which every four are 0, 1, 2, 3."""
+    if not port.administered.rss_query or port.api < Api.V12:
+        return False
+    entries = range(ixgbe_vf.RETA_ENTRIES)
+    whole = sum(each % ixgbe_vf.MOST_QUEUES << 2 * each for each in entries)
+    words[1:9] = _words(whole.to_bytes(ixgbe_vf.RETA_ENTRIES // 4, "little"))
+    return True
+
+
+def _get_rss_key(port: Port, words: list[int]) -> bool:
+    """ixgbe_get_vf_rss_key."""
+    if not port.administered.rss_query or port.api < Api.V12:
+        return False
+    words[1:11] = _words(port.rss_key)
     return True
 
 
 def _update_xcast(port: Port, words: list[int]) -> bool:
-    """ixgbe_update_vf_xcast_mode; the 82599 knows no promiscuous VF."""
+    """ixgbe_update_vf_xcast_mode; the 82599 knows no promiscuous VF.
+
+    A mode that the driver has on record is granted without a look at the hardware, which a reset
+    of the VF has changed meanwhile: with MULTI the VF then gets no multicast frame.
+    """
     mode = words[1]
     if port.api < Api.V12 or (port.api == Api.V12 and mode == Xcast.PROMISC):
         return False
-    if mode > Xcast.MULTI and not port.administered.trusted:
+    if Xcast.MULTI < mode < _SIGN and not port.administered.trusted:
         mode = int(Xcast.MULTI)
     if mode >= Xcast.PROMISC:
         return False
-    if mode != port.filters.xcast:
-        port.filters.by_hash = mode >= Xcast.MULTI
-    port.filters.xcast = words[1] = mode
+    if mode != port.administered.xcast:
+        kept = port.filters.accepts & ~(Vmolr.ROMPE | Vmolr.MPE)
+        port.filters.accepts = kept | _ACCEPTED[mode]
+    port.administered.xcast = words[1] = mode
     return True
 
 
@@ -149,11 +184,17 @@ def _get_link_state(port: Port, words: list[int]) -> bool:
 
 
 def _negotiate_features(port: Port, words: list[int]) -> bool:
-    """ixgbe_negotiate_vf_features; IPsec would be one, and is not modelled."""
+    """ixgbe_negotiate_vf_features: it offers IPsec, and grants none to a VF."""
     if port.api < Api.V17:
         return False
-    words[1] = 0
+    words[1] &= ixgbe_vf.FEATURE_IPSEC
     return True
+
+
+def _add_security_association(_port: Port, words: list[int]) -> bool:
+    """ixgbe_ipsec_vf_add_sa, on a port where nobody set the private flag ``vf-ipsec``."""
+    words[1] = -errno.EACCES & 0xFFFFFFFF
+    return False
 
 
 _ANSWERS: dict[int, Callable[[Port, list[int]], bool]] = {
@@ -164,11 +205,20 @@ _ANSWERS: dict[int, Callable[[Port, list[int]], bool]] = {
     Message.SET_MACVLAN: _set_macvlan,
     Message.API_NEGOTIATE: _negotiate,
     Message.GET_QUEUES: _get_queues,
+    Message.GET_RETA: _get_reta,
+    Message.GET_RSS_KEY: _get_rss_key,
     Message.UPDATE_XCAST_MODE: _update_xcast,
     Message.GET_LINK_STATE: _get_link_state,
     Message.FEATURES_NEGOTIATE: _negotiate_features,
+    Message.IPSEC_ADD: _add_security_association,
 }
-"""What is answered; RETA and RSS key are refused as on a port where nobody turned the query on."""
+"""What is answered; whatever else is asked for is refused."""
+
+_ACCEPTED: dict[int, int] = {
+    Xcast.NONE: Vmolr.BAM,
+    Xcast.MULTI: Vmolr.BAM | Vmolr.ROMPE,
+    Xcast.ALLMULTI: Vmolr.BAM | Vmolr.ROMPE | Vmolr.MPE,
+}
 
 
 def _info(words: list[int]) -> int:
@@ -177,3 +227,7 @@ def _info(words: list[int]) -> int:
 
 def _mac(words: list[int]) -> bytes:
     return words[1].to_bytes(4, "little") + (words[2] & 0xFFFF).to_bytes(2, "little")
+
+
+def _words(data: bytes) -> list[int]:
+    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]

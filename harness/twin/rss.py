@@ -13,7 +13,7 @@ from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_pf import RssField
 from harness.uapi.ixgbe_vf import RssType
 
-_KEY = bytes.fromhex(
+KEY = bytes.fromhex(
     "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
 )
 """The key that Microsoft's specification has its examples for; the driver takes a random one."""
@@ -31,7 +31,7 @@ _NEITHER = RssType.NONE, 0
 _USUAL = RssField.IPV4 | RssField.IPV4_TCP | RssField.IPV6 | RssField.IPV6_TCP
 
 
-def toeplitz(data: bytes, key: bytes = _KEY) -> int:
+def toeplitz(data: bytes, key: bytes = KEY) -> int:
     """The 32-bit hash of *data*."""
     result, key_bits = 0, int.from_bytes(key, "big")
     number, length = int.from_bytes(data, "big"), 8 * len(data)
@@ -49,7 +49,7 @@ class Spread:
         """Tells the bits of MRQC, where a port has that; else they are as ixgbe_setup_mrqc sets
         them."""
         self._known: dict[bytes, int] = {}
-        self._key = _KEY
+        self._key = KEY
 
     def set_key(self, key: bytes) -> None:
         """Hash with another key, of RSS_KEY_BYTES, from now on."""

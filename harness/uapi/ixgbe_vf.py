@@ -26,7 +26,10 @@ FREE = (range(0x40, MSIX), range(MSIX + 12, EXPRESS))
 """Where that has room for another one: after its header, and after MSI-X."""
 
 QUEUES = 2
-"""Queues of a VF where the port lends 4 queues or 2 to each pool."""
+"""Queues that ixgbevf uses at most, of those that the port lends; IXGBEVF_MAX_RSS_QUEUES."""
+
+MOST_QUEUES = 4
+"""Queues of a VF where the port has 32 pools at most; ixgbe_set_sriov_queues."""
 
 MAX_FRAME_BYTES = 9728
 """IXGBE_MAX_JUMBO_FRAME_SIZE, the frame's checksum counted."""

@@ -16,6 +16,7 @@ ORDER = (
     *(
         "remote",
         "host",
+        "mailbox",
         "guest",
         "traffic",
         "migration",

@@ -212,12 +212,13 @@ def test_a_group_is_heard_by_its_place_in_the_table(
     guest: Guest, address: bytes, place: int
 ) -> None:
     """Others that share the place come with it; a driver drops them, as the table cannot."""
-    said(guest, Message.SET_MULTICAST, place ^ 1, info=1)
-    assert not reaches(guest, address)
     said(guest, Message.SET_MULTICAST, place, info=1)
     assert reaches(guest, address)
     assert reaches(guest, b"\x03\1\2\3" + bytes([address[4] ^ 0x0F, address[5]]))
     assert not reaches(guest, address[:4] + bytes([address[4] ^ 0x10, address[5]]))
+    guest.start()
+    said(guest, Message.SET_MULTICAST, place ^ 1, info=1)
+    assert not reaches(guest, address)
 
 
 @pytest.mark.parametrize("count", range(5))
@@ -229,9 +230,12 @@ def test_a_list_has_as_many_places_as_it_says_two_to_a_word(guest: Guest, count:
     assert [reaches(guest, each) for each in GROUPS] == [at < count for at in range(4)]
 
 
-def test_a_list_takes_the_place_of_the_one_before(guest: Guest) -> None:
-    """A real table forgets only as the port's own list is next set; here it does at once."""
+def test_the_table_keeps_a_list_until_a_reset(guest: Guest) -> None:
+    """ixgbe_set_vf_multicasts only adds to it; ixgbe_set_rx_mode writes it anew."""
     said(guest, Message.SET_MULTICAST, GROUPS[MDNS], info=1)
+    said(guest, Message.SET_MULTICAST, GROUPS[SOLICITED], info=1)
+    assert (reaches(guest, MDNS), reaches(guest, SOLICITED)) == (True, True)
+    guest.ask(Message.RESET)
     said(guest, Message.SET_MULTICAST, GROUPS[SOLICITED], info=1)
     assert (reaches(guest, MDNS), reaches(guest, SOLICITED)) == (False, True)
 

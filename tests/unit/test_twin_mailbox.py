@@ -16,9 +16,10 @@ from vf_rings import MAC
 from harness.uapi.ixgbe_vf import (
     CLEAR_TO_SEND,
     FAILURE,
+    FEATURE_IPSEC,
     MAILBOX_WORDS,
+    MOST_QUEUES,
     MULTICAST_FILTER_TYPE,
-    QUEUES,
     SUCCESS,
     Api,
     Mailbox,
@@ -187,7 +188,7 @@ def test_a_reset_forgets_what_the_vf_asked_for(guest: Guest, how: str) -> None:
     reset[how]()
     filters = guest.device.port.filters
     address = MAC if how == "message" else bytes(6)
-    assert (filters.mac, filters.macvlans, filters.multicast) == (address, set(), set())
+    assert (filters.mac, filters.macvlans, filters.multicast) == (address, [], set())
     assert filters.vlans == {0}
     assert guest.ask(Message.GET_QUEUES) == Message.GET_QUEUES | NO
 
@@ -231,10 +232,10 @@ def test_a_message_is_for_the_versions_that_have_it(
 def test_queues_and_features_are_told(guest: Guest, vlan: int) -> None:
     """ixgbe_get_vf_queues: to each direction, whether the port tags, the default one.
 
-    A port without IPsec offers no feature, whatever is asked for.
+    Of the features that are asked for IPsec is granted (IXGBE_SUPPORTED_FEATURES).
     """
     guest.device.port.set_vlan(vlan)
     guest.ask(Message.GET_QUEUES, 9, 9, 9, 9)
-    assert words(guest, 5)[1:] == [QUEUES, QUEUES, bool(vlan), 0]
+    assert words(guest, 5)[1:] == [MOST_QUEUES, MOST_QUEUES, bool(vlan), 0]
     guest.ask(Message.FEATURES_NEGOTIATE, 0b11)
-    assert words(guest, 2)[1] == 0
+    assert words(guest, 2)[1] == FEATURE_IPSEC

@@ -23,6 +23,7 @@ from harness.twin.channel import Channel
 from harness.twin.channel import Message as Command
 from harness.twin.device import Device
 from harness.twin.dma_log import HEAD, RECORD, DmaLog
+from harness.twin.driver import IXGBE_6_18
 from harness.twin.port import Port
 from harness.twin.transmit import Part
 from harness.uapi import ixgbe_vf
@@ -56,7 +57,7 @@ class Guest:
         self.sent: list[bytes] = []
         self.takes = True
         """Whether the wire takes what is sent."""
-        self.device = Device(port=Port(mtu=port_mtu), send=self._send, log=log)
+        self.device = Device(port=Port(mtu=port_mtu, driver=IXGBE_6_18), send=self._send, log=log)
         self._log = log
 
     def start(
