@@ -114,8 +114,8 @@ class Port:
         return self.mailbox.has_late_replies
 
     def links(self) -> int:
-        """What the VF's VFLINKS reads."""
-        if not (self._link_up and self.administered.enabled):
+        """What the VF's VFLINKS reads: the port's link, also for a VF that is disabled."""
+        if not self._link_up:
             return 0
         return ixgbe_vf.Link.UP | ixgbe_vf.LINK_OF_MBIT[self.link_mbit]
 
