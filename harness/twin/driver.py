@@ -22,7 +22,7 @@ IXGBE_6_12 = Driver("ixgbe of Linux 6.12", Api.V14)
 """Debian 13's: ixgbe_negotiate_vf_api() knows 1.0 to 1.4, and refuses 2.0."""
 
 IXGBE_6_18 = Driver("ixgbe of Linux 6.18", Api.V17)
-"""It speaks 1.6 and 1.7 as well; 1.5 is the ESX driver's.
+"""It and later ones speak 1.6 and 1.7 as well; 1.5 is the ESX driver's.  Seen with 7.3.
 
 Linux commits f7f97cbc03a4 ("ixgbe: handle IXGBE_VF_GET_PF_LINK_STATE mailbox operation") for 1.6
 and "ixgbe: handle IXGBE_VF_FEATURES_NEGOTIATE mbox cmd" for 1.7.
