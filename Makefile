@@ -55,6 +55,7 @@ nightly: ## what takes two hours more: every order, fault and way to stop a VF, 
 	.ci/as-root $(PYTHON) -m pytest --lab emulated-82576 tests/lab
 	.ci/as-root $(PYTHON) -m pytest -q tests/kernel
 	.ci/as-root $(PYTHON) -m pytest tests/laptop
+	.ci/as-root $(PYTHON) -m pytest tests/clients
 	.ci/as-root $(PYTHON) -m pytest $(DRIVER)
 
 lab: ## start the embedded lab and keep it up for work (`.venv/bin/vf-harness lab down` ends it)

@@ -1,6 +1,6 @@
-"""The lab's two initramfs: a host's, which mounts a disk, and the guest's, which is all it has.
+"""The lab's initramfs: a host's, which mounts a disk, and a guest's or a client's: all it has.
 
-Both take their programs, libraries and kernel modules from the image's own file tree.
+All take their programs, libraries and kernel modules from a file tree.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def write_host(tree: Path, out: Path) -> None:
     """The initramfs of a lab host: finds the disk, puts a writable layer over it, moves there."""
     with out.open("wb") as file:
         archive = Archive(file)
-        _base(archive, tree, "host-initramfs")
+        _base(archive, tree, script("host-initramfs"))
         _modules(archive, modules_of(tree), HOST_MODULES)
         archive.close()
 
@@ -68,7 +68,7 @@ def write_guest(tree: Path, modules: Path, keys: Path, out: Path) -> None:
     """
     with out.open("wb") as file:
         archive = Archive(file)
-        _base(archive, tree, "guest-init")
+        _base(archive, tree, script("guest-init"))
         _modules(archive, modules, GUEST_MODULES)
         for program in GUEST_PROGRAMS:
             _program(archive, tree, program)
@@ -84,7 +84,24 @@ def write_guest(tree: Path, modules: Path, keys: Path, out: Path) -> None:
         archive.close()
 
 
-def _base(archive: Archive, tree: Path, init: str) -> None:
+def write_programs(
+    tree: Path, modules: Iterable[str], programs: Iterable[str], init: bytes, out: Path
+) -> None:
+    """An initramfs of somebody else's *programs*: *init*, a script for busybox, is all it runs.
+
+    *programs* are paths in *tree*, and can be shared libraries that a program opens by itself;
+    *modules* are names of modules of the kernel that the tree has.
+    """
+    with out.open("wb") as file:
+        archive = Archive(file)
+        _base(archive, tree, init)
+        _modules(archive, modules_of(tree), modules)
+        for program in programs:
+            _program(archive, tree, program)
+        archive.close()
+
+
+def _base(archive: Archive, tree: Path, init: bytes) -> None:
     for folder in ("proc", "sys", "dev", "root", "run"):
         archive.directory(folder, 0o700 if folder == "root" else 0o755)
     archive.device("dev/console", 5, 1)
@@ -93,7 +110,7 @@ def _base(archive: Archive, tree: Path, init: str) -> None:
     archive.copy(tree / "usr/bin/busybox", "usr/bin/busybox")
     for applet in ("sh", "mount", "insmod", "cat", "ln", "mkdir"):
         archive.link(f"usr/bin/{applet}", "busybox")
-    archive.file("init", script(init), 0o755)
+    archive.file("init", init, 0o755)
 
 
 def _modules(archive: Archive, root: Path, names: Iterable[str]) -> None:

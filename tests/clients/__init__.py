@@ -1,0 +1,1 @@
+"""Somebody else's programs as users of the software 82599."""
