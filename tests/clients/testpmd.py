@@ -31,7 +31,7 @@ CHECKSUMS = ("--tx-offloads=0x802e", "--rx-offloads=0xe")
 
 _PROMPT = "testpmd> "
 _SECONDS = 60
-_BUFFERS = 8192  # its own choice, 155456, does not fit in the machine's huge pages
+_BUFFERS = 4096  # its own choice, 155456, does not fit in the machine's huge pages
 
 
 class Pmd:
@@ -82,17 +82,18 @@ class Pmd:
 
 @contextmanager
 def forwarding(
-    machine: ClientMachine, address: str, *options: str, driver: str = "vfio-pci"
-) -> Iterator[Pmd]:
+    machine: ClientMachine, address: str, *options: str,
+    driver: str = "vfio-pci", memory: str = "",
+) -> Iterator[Pmd]:  # fmt: skip
     """Run testpmd on the function at *address*, which begins to forward; it quits with the body.
 
-    The function is had by *driver*, which gives it to programs.  Raises LabError if testpmd does
-    not come up.
+    The function is had by *driver*, which gives it to programs; *memory* are DPDK's options for
+    its memory, which is in huge pages by default.  Raises LabError if testpmd does not come up.
     """
     machine.bind(address, driver)
     options = ("--auto-start", "--forward-mode=macswap", f"--total-num-mbufs={_BUFFERS}", *options)
     machine.console.say(
-        f"dpdk-testpmd -l 0,1 -a {address} --no-telemetry -- -i {' '.join(options)}; "
+        f"dpdk-testpmd -l 0,1 -a {address} --no-telemetry {memory} -- -i {' '.join(options)}; "
         'echo "status=$?"'
     )
     started = machine.console.hear(rf"(.*?)({_PROMPT}|status=\d+\n)", within=_SECONDS)
