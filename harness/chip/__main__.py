@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.chip.configuration import Disguise
 from harness.chip.loop import Chip
 from harness.chip.placing import ByDma, ByQtest, Nowhere, Placing
+from harness.twin.say import say, speak_as
 from harness.twin.tap import Tap
 
 
@@ -53,6 +54,7 @@ def _mac(text: str) -> bytes:
 
 def main() -> int:
     """Run one chip; its exit status: 1 if something that it needs is not there."""
+    speak_as("chip")
     options = _options(sys.argv[1:])
     with ExitStack() as stack:
         try:
@@ -63,7 +65,7 @@ def main() -> int:
                 placing=_placing(options.placing), stack=stack,
             )  # fmt: skip
         except OSError as missing:
-            sys.stderr.write(f"chip: it cannot be started: {missing}\n")
+            say(f"it cannot be started: {missing}")
             return 1
         signal.signal(signal.SIGTERM, chip.end)
         chip.run()

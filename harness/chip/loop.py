@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 import select
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -14,12 +12,14 @@ from pathlib import Path
 from harness.chip.configuration import Disguise
 from harness.chip.control import Control
 from harness.chip.physical_function import PhysicalFunction
-from harness.chip.placing import Placing, vf_function
+from harness.chip.placing import Failed, Placing, vf_function
 from harness.chip.record import Record
 from harness.twin.channel import Channel, ClientGone
 from harness.twin.control import ControlConnection
 from harness.twin.function import Function
+from harness.twin.say import say
 from harness.twin.server import Server
+from harness.twin.sockets import accepted, listening
 from harness.twin.tap import Tap
 
 CONTROL = "control"
@@ -37,15 +37,15 @@ class Served:
         self.function = function
         self.server = Server(function)
         self.channel: Channel | None = None
-        self.listener = _listening(str(path))
+        self.listener = listening(str(path))
 
     def accept(self) -> Channel | None:
         """Take a client; None where the function has one already, or that is not possible now."""
-        connection = _accepted(self.listener)
+        connection = accepted(self.listener)
         if connection is None:
             return None
         if self.channel:
-            _say(f"{self.path.name}: a second client was refused: it has one")
+            say(f"{self.path.name}: a second client was refused: it has one")
             connection.close()
             return None
         self.channel = Channel(connection, self.server.answer)
@@ -107,7 +107,7 @@ class Chip:
         for port, tap in zip(self.ports, taps, strict=True):
             self._register(tap.fileno(), self._receiving(port, tap))
         self._control = Control(self.ports, self._has_client)
-        callers = stack.enter_context(_listening(str(folder / CONTROL)))
+        callers = stack.enter_context(listening(str(folder / CONTROL)))
         stack.callback((folder / CONTROL).unlink, missing_ok=True)
         self._register(callers.fileno(), lambda: self._accept_caller(callers))
         self._ended, self._end = socket.socketpair()  # readable once it is to end
@@ -167,10 +167,11 @@ class Chip:
         channel = port.memory.channel
         if channel is None:
             return
+        failed = _told_once(f"port{number}")
         for vf in range(count):
             self._placing.place(
                 channel, bus=self._bus, function=vf_function(number, vf),
-                bars=port.config.vf_bars(vf),
+                bars=port.config.vf_bars(vf), failed=failed,
             )  # fmt: skip
 
     def _register(self, descriptor: int, work: Callable[[], None]) -> None:
@@ -181,7 +182,7 @@ class Chip:
         return any(each.channel and each.path.name == name for each in self._served)
 
     def _accept_caller(self, listener: socket.socket) -> None:
-        connection = _accepted(listener)
+        connection = accepted(listener)
         if connection is None:
             return
         caller = ControlConnection(connection, self._control)
@@ -206,7 +207,7 @@ class Chip:
             try:
                 channel.serve()
             except ClientGone as gone:
-                _say(f"{served.path.name}: {gone}")
+                say(f"{served.path.name}: {gone}")
                 self._poll.unregister(channel.fileno())
                 del self._work[channel.fileno()]
                 served.let_go()
@@ -225,26 +226,14 @@ class Chip:
         return receive
 
 
-def _listening(path: str) -> socket.socket:
-    """A socket for its owner alone.  Raises OSError where something is there already."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    mask = os.umask(0o077)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(mask)
-    listener.listen()
-    return listener
+def _told_once(port: str) -> Failed:
+    """Return a function that says the first failure to place a VF of *port*, and no other."""
+    said = False
 
+    def failed(what: str, fix: str) -> None:
+        nonlocal said
+        if not said:
+            said = True
+            say(f"{port}: {what}; no driver can reach its VFs, which QEMU has not mapped; {fix}")
 
-def _accepted(listener: socket.socket) -> socket.socket | None:
-    """Who wants to be served; None if that is not possible now."""
-    try:
-        return listener.accept()[0]
-    except OSError as refused:
-        _say(f"somebody could not be served: {refused}")
-        return None
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"chip: {text}\n")
+    return failed

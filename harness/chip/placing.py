@@ -10,6 +10,7 @@ Nobody waits for an answer: QEMU asks the VF's own server before it gives one.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -29,60 +30,99 @@ _BUS_SHIFT, _FUNCTION_SHIFT = 20, 12
 _BARS = (Register.BASE_ADDRESS_0, Register.BASE_ADDRESS_3)
 
 
+class Failed(Protocol):
+    """A function that is told that a VF could not be placed."""
+
+    def __call__(self, what: str, fix: str) -> None:
+        """Take *what* happened, and what a person can do about that (*fix*)."""
+
+
 class Placing(Protocol):
     """A way to have QEMU map the BARs of a VF."""
 
-    def place(self, port: Channel, *, bus: int, function: int, bars: Sequence[int]) -> None:
-        """Write *bars*, 64 bits each, of the function at *bus*; *port* is its port's client."""
+    def place(
+        self, port: Channel, *, bus: int, function: int, bars: Sequence[int], failed: Failed
+    ) -> None:
+        """Write *bars*, 64 bits each, of the function at *bus*; *port* is its port's client.
+
+        *failed* is called, during this call or later, where QEMU does not take a write.
+        """
 
 
 class ByDma:
     """The port writes by DMA; QEMU carries a write to ECAM out as one to configuration space.
 
     It needs the port's Bus Master Enable, and a vIOMMU that passes the port's DMA (``iommu=pt``).
+    QEMU answers each write, and a refused write with an errno (hw/vfio-user/pci.c,
+    vfio_user_dma_write): ENODEV where Bus Master Enable is clear or a vIOMMU has no mapping.
     """
 
-    def place(self, port: Channel, *, bus: int, function: int, bars: Sequence[int]) -> None:
-        """Send a write of 32 bits for each half of each BAR."""
+    def place(
+        self, port: Channel, *, bus: int, function: int, bars: Sequence[int], failed: Failed
+    ) -> None:
+        """Send a write of 32 bits for each half of each BAR.  Raises ClientGone."""
+
+        def refused(error: int) -> None:
+            failed(
+                "QEMU refused the port's write to a VF's configuration space: "
+                + os.strerror(error & 0x7FFFFFFF),
+                "boot the machine's kernel with iommu=pt if the machine has a vIOMMU, and see "
+                "that its port has Bus Master Enable",
+            )
+
         for address, value in writes(bus, function, bars):
             data = struct.pack("<I", value)
             head = vfio_user.DMA_ACCESS.pack(address, len(data))
-            port.tell(Command.DMA_WRITE, head, data)
+            port.tell(Command.DMA_WRITE, head, data, refused=refused)
 
 
 class ByQtest:
-    """The chip writes over QEMU's test socket at *path*, as if it were a processor."""
+    """The chip writes over QEMU's test socket at *path*, as if it were a processor.
+
+    QEMU answers every such write with OK, whatever became of the write (system/qtest.c).
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._socket: socket.socket | None = None
 
-    def place(self, port: Channel, *, bus: int, function: int, bars: Sequence[int]) -> None:
-        """Send a ``writel`` for each half of each BAR.  Raises OSError if nobody listens."""
+    def place(
+        self, port: Channel, *, bus: int, function: int, bars: Sequence[int], failed: Failed
+    ) -> None:
+        """Send a ``writel`` for each half of each BAR; connect first where that is still to do."""
         del port
+        lines = [f"writel {at:#x} {value:#x}" for at, value in writes(bus, function, bars)]
+        try:
+            connection = self._connected()
+            _drain(connection)
+            connection.sendall("".join(f"{line}\n" for line in lines).encode())
+        except OSError as missing:
+            self._forget()
+            failed(
+                f"QEMU's test socket {self._path} cannot be used: {missing.strerror}",
+                f"start QEMU with -qtest unix:{self._path},server=on,wait=off",
+            )
+
+    def _connected(self) -> socket.socket:
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.connect(str(self._path))
             self._socket.setblocking(False)
-        lines = [f"writel {at:#x} {value:#x}" for at, value in writes(bus, function, bars)]
-        self._drain()
-        self._socket.sendall("".join(f"{line}\n" for line in lines).encode())
+        return self._socket
 
-    def _drain(self) -> None:
-        """Throw away what was answered before, so that QEMU never waits for us to read."""
-        assert self._socket is not None
-        try:
-            while self._socket.recv(1 << 16):
-                pass
-        except BlockingIOError:
-            return
+    def _forget(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
 class Nowhere:
     """Nothing is written: a fault, for whoever wants to see BARs that are not mapped."""
 
-    def place(self, port: Channel, *, bus: int, function: int, bars: Sequence[int]) -> None:
-        """Leave QEMU in the dark."""
+    def place(
+        self, port: Channel, *, bus: int, function: int, bars: Sequence[int], failed: Failed
+    ) -> None:
+        """Write nothing."""
 
 
 def vf_function(port: int, number: int) -> int:
@@ -96,3 +136,12 @@ def writes(bus: int, function: int, bars: Sequence[int]) -> Iterator[tuple[int, 
     for register, address in zip(_BARS, bars, strict=True):
         for half in (0, 1):
             yield base + register + 4 * half, address >> 32 * half & 0xFFFFFFFF
+
+
+def _drain(connection: socket.socket) -> None:
+    """Throw away what was answered before, so that QEMU never waits for us to read."""
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except BlockingIOError:
+        return

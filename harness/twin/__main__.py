@@ -21,6 +21,7 @@ from harness.twin.forwarding import Forwarding
 from harness.twin.port import Port
 from harness.twin.say import say
 from harness.twin.server import Server
+from harness.twin.sockets import accepted, listening
 from harness.twin.tap import Tap
 
 _FRAMES_AT_ONCE = 64
@@ -53,8 +54,8 @@ class EventLoop:
         self._channel: Channel | None = None
         self._control = Control(self._device, lambda: self._channel is not None)
         self._controllers: dict[int, ControlConnection] = {}
-        self._clients = stack.enter_context(_listening(options.socket))
-        self._callers = stack.enter_context(_listening(options.control))
+        self._clients = stack.enter_context(listening(options.socket))
+        self._callers = stack.enter_context(listening(options.control))
         self._ended, self._end = socket.socketpair()  # readable once it is to end
         stack.callback(self._ended.close)
         stack.callback(self._end.close)
@@ -120,13 +121,13 @@ class EventLoop:
             channel.close()
 
     def _accept_caller(self) -> None:
-        if connection := _accepted(self._callers):
+        if connection := accepted(self._callers):
             caller = ControlConnection(connection, self._control)
             self._controllers[caller.fileno()] = caller
             self._poll.register(caller, select.EPOLLIN)
 
     def _accept_client(self) -> None:
-        connection = _accepted(self._clients)
+        connection = accepted(self._clients)
         if connection is None:
             return
         if self._channel:
@@ -144,27 +145,6 @@ class EventLoop:
         except OSError as full:
             self._control.not_noted += 1
             say(f"{line} could not be noted: {full}")
-
-
-def _listening(path: str) -> socket.socket:
-    """A socket for its owner alone.  Raises OSError where something is there already."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    mask = os.umask(0o077)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(mask)
-    listener.listen()
-    return listener
-
-
-def _accepted(listener: socket.socket) -> socket.socket | None:
-    """Who wants to be served; None if that is not possible now."""
-    try:
-        return listener.accept()[0]
-    except OSError as refused:
-        say(f"somebody could not be served: {refused}")
-        return None
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

@@ -76,6 +76,7 @@ class Channel:
         self._whole: deque[Message] = deque()
         self._replies: dict[int, Message] = {}
         self._awaited: set[int] = set()
+        self._told: dict[int, Callable[[int], None]] = {}
         self._next_number = 0
         self._gone: str | None = None  # why; an exception would keep all that was under way alive
 
@@ -127,10 +128,17 @@ class Channel:
             self._awaited.discard(number)
             self._replies.pop(number, None)
 
-    def tell(self, command: Command, *payload: bytes) -> None:
-        """Ask the client for something and never look at its reply.  Raises ClientGone."""
+    def tell(
+        self, command: Command, *payload: bytes, refused: Callable[[int], None]
+    ) -> None:  # fmt: skip
+        """Ask the client for something, and do not wait for its reply.  Raises ClientGone.
+
+        *refused* is called with the errno of the reply if the client refuses, once `serve` or
+        `request` reads that reply.
+        """
         number = self._next_number
         self._next_number = (number + 1) & 0xFFFF
+        self._told[number] = refused
         self._send(number, command, 0, 0, *payload)
 
     def close(self) -> None:
@@ -199,6 +207,10 @@ class Channel:
             message.close()  # no reply has descriptors
             if number in self._awaited:
                 self._replies[number] = message
+                continue
+            refused = self._told.pop(number, None)
+            if refused and flags & Flag.ERROR:
+                refused(error)
         del self._buffer[:start]
 
     def _send(self, number: int, command: int, flags: int, error: int, *payload: bytes) -> None:

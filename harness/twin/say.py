@@ -1,10 +1,18 @@
-"""What a twin says to those who run it: lines on its stderr, which its host keeps."""
+"""A twin, or a chip, speaks to those who run it: in lines on its stderr, which its host keeps."""
 
 from __future__ import annotations
 
 import sys
 
+_speaker = "twin"
+
+
+def speak_as(name: str) -> None:
+    """Begin every line of this process with *name* from now on."""
+    global _speaker
+    _speaker = name
+
 
 def say(text: str) -> None:
     """Write one line."""
-    sys.stderr.write(f"twin: {text}\n")
+    sys.stderr.write(f"{_speaker}: {text}\n")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from harness.uapi.ixgbe_pf import Fctrl, Register
 from harness.uapi.pci_regs import Register as PciRegister
 from harness.uapi.pci_regs import Sriov
 from harness.uapi.vfio import PciRegion
+from harness.uapi.vfio_user import Flag
 from harness.waiting import wait_for
 
 MAC = bytes.fromhex("525400825800")
@@ -78,23 +81,29 @@ class Remote:
         self._client.write(BAR0, offset, value)
 
 
-def arguments(folder: Path, tap: int) -> list[str]:
+def arguments(folder: Path, tap: int, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "harness.chip", "--folder", str(folder), "--vfs", "2",
-        "--mac", MAC.hex(":"), f"--tap={tap}",
+        "--mac", MAC.hex(":"), f"--tap={tap}", *more,
     ]  # fmt: skip
 
 
 @pytest.fixture
 def chip(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path) as chip:
+        yield chip
+
+
+@contextmanager
+def running(tmp_path: Path, *options: str) -> Iterator[Running]:
     """Run a chip whose tap is a pair of sockets; each message there is a frame."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     folder = Path(os.path.relpath(tmp_path))  # names of sockets are short
     near.settimeout(5)
     with far:
         process = subprocess.Popen(
-            arguments(folder, far.fileno()), pass_fds=[far.fileno()], cwd=Path.cwd(), text=True,
-            stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            arguments(folder, far.fileno(), *options), pass_fds=[far.fileno()], cwd=Path.cwd(),
+            text=True, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
     try:
         wait_for("the chip's sockets", (tmp_path / "control").exists, within=20)
@@ -145,14 +154,55 @@ def test_qemu_is_told_where_vfs_are_that_are_enabled(chip: Running) -> None:
         client.write(CONFIG, PciRegister.COMMAND, 6, 2)
         for bar, address in ((0, 0x8_0000_0000), (3, 0x8_0010_0000)):
             client.write(CONFIG, SRIOV + Sriov.BAR + 4 * bar, address, 8)
-        client.write(CONFIG, SRIOV + Sriov.NUM_VF, 2, 2)
-        client.write(CONFIG, SRIOV + Sriov.CTRL, Sriov.CTRL_VFE | Sriov.CTRL_MSE, 2)
-        assert client.read(CONFIG, SRIOV + Sriov.NUM_VF, 2) == 2
+        enable_vfs(client)
         for vf in range(2):
             at = (0x80 + 2 * vf) << 12
             bars = [int.from_bytes(ecam[at + bar : at + bar + 8], "little") for bar in (0x10, 0x1C)]
             assert bars == [0x8_0000_0000 + vf * 0x4000, 0x8_0010_0000 + vf * 0x4000]
         assert len(chip.status()["vfs"]) == 2
+
+
+def enable_vfs(client: Client) -> None:
+    """Enable both VFs, and answer all that the chip asks for then."""
+    client.write(CONFIG, SRIOV + Sriov.NUM_VF, 2, 2)
+    client.write(CONFIG, SRIOV + Sriov.CTRL, Sriov.CTRL_VFE | Sriov.CTRL_MSE, 2)
+    assert client.read(CONFIG, SRIOV + Sriov.NUM_VF, 2) == 2
+
+
+def ended(chip: Running) -> list[str]:
+    """End the chip; return the lines that the chip said until then."""
+    chip.process.send_signal(signal.SIGTERM)
+    _, said = chip.process.communicate(timeout=5)
+    assert chip.process.returncode == 0
+    return said.splitlines()
+
+
+def test_qemus_refusal_to_place_vfs_is_said_in_one_line(chip: Running) -> None:
+    """A vIOMMU without ``iommu=pt`` refuses all of the port's writes, and every VF is dead."""
+    refusal = struct.pack("<III", 16, Flag.REPLY | Flag.ERROR, errno.ENODEV)
+    with chip.client("port0") as client:
+        client.keep(ECAM_BUS_1, 1 << 20)
+        client.answers += 8 * [refusal]  # two VFs, two BARs of each, two halves of each BAR
+        enable_vfs(client)
+        assert client.answers == []
+        assert len(chip.status()["vfs"]) == 2
+        (said,) = ended(chip)
+    assert said.startswith("chip: port0: QEMU refused ")
+    assert os.strerror(errno.ENODEV) in said
+    assert "no driver can reach" in said
+    assert "iommu=pt" in said
+
+
+def test_a_test_socket_that_nobody_listens_at_does_not_end_the_chip(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, "--placing", str(tmp_path / "qtest")) as chip,
+        chip.client("port0") as client,
+    ):
+        enable_vfs(client)
+        (said,) = ended(chip)
+    assert said.startswith("chip: port0: ")
+    assert "No such file or directory" in said
+    assert "-qtest" in said
 
 
 def test_a_second_client_of_a_function_is_turned_away(chip: Running) -> None:
