@@ -225,7 +225,10 @@ class VfioDevice:
             raise _failed(self.address, doing, error) from error
 
     def region_write(self, index: int, offset: int, data: bytes) -> None:
-        """Write a region (vfio.PciRegion); raises AgentError if it cannot be."""
+        """Write *data* at *offset* of region *index* (vfio.PciRegion).
+
+        Raises AgentError where the kernel refuses the write.
+        """
         try:
             os.pwrite(self.descriptor, data, self.region_info(index).offset + offset)
         except OSError as error:

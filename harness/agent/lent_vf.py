@@ -31,7 +31,7 @@ def set_master(pid: int, address: str, on: bool) -> None:
 
 
 def master(device: VfioDevice, on: bool) -> None:
-    """Set or clear Bus Master Enable of a device that is open.  Raises AgentError."""
+    """Set or clear Bus Master Enable of *device*.  Raises AgentError."""
     (command,) = struct.unpack("<H", device.config_read(Register.COMMAND, 2))
     command = command | Command.MASTER if on else command & ~Command.MASTER
     device.config_write(Register.COMMAND, struct.pack("<H", command))

@@ -84,8 +84,8 @@ class Action:
     def run(self, seen_ns: int) -> dict[str, Any]:
         """Act, and return the event; its time is when it was done.
 
-        A refusal is part of the event (``error``): what is observed goes on all the same.  So is
-        what was found (``note``) where a filter to be cleared was empty already.
+        A refusal is part of the event (``error``): what is observed goes on all the same.  The
+        event has a ``note`` where a filter that was to be cleared was empty already.
         """
         if self._filters is None:
             return {"t_ns": seen_ns, "name": self._name, "data": self._data}

@@ -1,6 +1,6 @@
-"""The verb ``vf.play``: a VF speaks with its port's driver, step by step, in its driver's place.
+"""The verb ``vf.play`` speaks with a port's driver, step by step, in the place of a VF's driver.
 
-::
+Each step is an object; what comes of the step stands beside it here::
 
     {"kind": "say", "words": [1, 0]}         what VfMailbox.say returns
     {"kind": "reset", "flr": true}           a function reset by VFIO; else by the VF's register
@@ -9,9 +9,9 @@
     {"kind": "settle"}                       waits for a link, and for what the port says then
     {"kind": "look"}                         {"registers": [[OFFSET, VALUE], ..], "shown": TEXT}
 
-Every result has *heard* as well: the first word of what the port said unasked, or None.  A look
-reads the port's registers that were named at the start, and leaves out those that are 0; *shown* is
-what the command said that was named with them.
+Every result has *heard* as well: the first word of the port's last unasked message, or None.  A
+look reads those registers of the port that `play` was given, and leaves out registers that are 0;
+*shown* is the output of the command that `play` was given.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from harness.agent.vf_mailbox import VfMailbox
 from harness.uapi.ixgbe_pf import VFLRE
 
 _LINK_SECONDS = 30.0
-_QUIET_SECONDS = 0.3
-"""A port whose link comes up tells its VFs so a moment after its carrier is there."""
 _SERVED_SECONDS = 5.0
 _PAUSE_SECONDS = 0.002
 
@@ -45,11 +43,11 @@ def play(
 ) -> list[dict[str, Any]]:
     """Carry out *steps* with the VF at PCI *address*, number *index* of the *port*'s.
 
-    Opens the VF, which resets it, and lets it go afterwards, which resets it again.  Where the
-    port's link is up, the file *carrier* reads 1, which is waited for first.  A look reads
-    *rows* of registers, for each its first offset, how many, and the bytes from one to the next;
-    and runs *show*.  Returns what came of each step.  Raises AgentError, as when somebody else has
-    the VF open.
+    `play` opens the VF, which resets the VF, and closes the VF afterwards, which resets the VF
+    again.  It first waits until the file *carrier* reads 1, as it does once the port's link is up.
+    A look reads *rows* of registers and runs the command *show*; a row is the offset of its first
+    register, how many there are, and the bytes from one to the next.  Returns a result for each
+    step.  Raises AgentError, as when somebody else has the VF open.
     """
     with VfioDevice.open(address) as device, PortRegisters(port) as registers:
         player = _Player(device, registers, index, _Look(registers, rows, show), carrier)
@@ -123,14 +121,16 @@ class _Player:
     def wait_until_served(self) -> None:
         """Return once the port's driver has served a reset (ixgbe_vf_reset_event).
 
-        It clears the VF's bit in VFLRE before it begins with that (ixgbe_check_for_rst_pf).
+        The driver clears the VF's bit in VFLRE before it serves the reset (ixgbe_check_for_rst_pf).
         """
+        word, bit = self._index >> 5, 1 << (self._index & 31)
         deadline = time.monotonic() + _SERVED_SECONDS
-        while self._registers.read([VFLRE[self._index >> 5]])[0] >> (self._index & 31) & 1:
+        while (seen := self._registers.read([VFLRE[word]])[0]) & bit:
             if time.monotonic() > deadline:
                 raise AgentError(
                     f"{self._device.address}: its reset was not served",
-                    because=f"the VF's bit in the port's VFLRE stayed set {_SERVED_SECONDS:g} s",
+                    because=f"the VF's bit in the port's VFLRE({word}) stayed set "
+                    f"{_SERVED_SECONDS:g} s; the register was {seen:#x} at the end",
                     fix="see that the port is up, and the host's kernel log",
                 )
         self._mailbox.wait_until_idle()
@@ -143,21 +143,16 @@ class _Player:
         self.wait_until_served()
 
     def settle(self) -> int | None:
-        """Wait for a link and then for quiet; what the port said last."""
+        """Wait for a link and then for quiet; return what `VfMailbox.last_heard` does."""
         carrier = self._carrier
         deadline = time.monotonic() + _LINK_SECONDS
-        while files.read(carrier).strip() != "1":
+        while (seen := files.read(carrier).strip()) != "1":
             if time.monotonic() > deadline:
                 raise AgentError(
                     f"{carrier}: no link after {_LINK_SECONDS:g} s",
-                    because="the port was reset, and its link did not come up again",
+                    because="the port was reset, and its link did not come up again; the file "
+                    f"read {seen!r} at the end",
                     fix="see the cable, and the host's kernel log",
                 )
             time.sleep(_PAUSE_SECONDS)
-        last, quiet_since = None, time.monotonic()
-        while time.monotonic() < quiet_since + _QUIET_SECONDS:
-            said = self._mailbox.heard()
-            if said is not None:
-                last, quiet_since = said, time.monotonic()
-            time.sleep(_PAUSE_SECONDS)
-        return last
+        return self._mailbox.last_heard()

@@ -1,6 +1,6 @@
-"""The registers of a port, as ixgbe itself reads them for whoever asks through debugfs.
+"""ixgbe reads registers of its port for whoever asks through debugfs.
 
-The driver says each value in the kernel's log, and nowhere else.  Ref: Linux 6.12,
+The driver writes each value to the kernel's log, and nowhere else.  Ref: Linux 6.12,
 drivers/net/ethernet/intel/ixgbe/ixgbe_debugfs.c, ixgbe_dbg_reg_ops_write.
 """
 
@@ -15,17 +15,21 @@ from typing import final
 from harness.agent.errors import AgentError
 
 DRIVER = "/sys/kernel/debug/ixgbe"
-"""A folder for each port that ixgbe drives; debugfs has to be mounted."""
+"""Each port that ixgbe drives has a folder here; debugfs has to be mounted."""
 
-_AT_ONCE = 64  # lines of the log that are waited for together: its ring must not overtake us
+_AT_ONCE = 64  # so many lines are waited for together, before the log's ring overwrites them
 _RECORD_BYTES = 8192
 _SECONDS = 5.0
+_PAUSE_SECONDS = 0.0005
 _SAID = re.compile(rb"read 0x([0-9a-f]{8}) = 0x([0-9a-f]{8})$")
 
 
 @final
 class PortRegisters:
-    """The registers of the port at PCI *address*; a context manager.  Raises AgentError."""
+    """A port's registers can be read here; the port is at PCI *address*.
+
+    A context manager.  Raises AgentError where debugfs or the kernel's log cannot be opened.
+    """
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -50,7 +54,8 @@ class PortRegisters:
     def read(self, offsets: list[int]) -> list[int]:
         """Read the registers at *offsets*, in bytes from the start of BAR 0; 32 bits each.
 
-        A register that reading changes is changed.  Raises AgentError where the log is silent.
+        Reading changes a register that is cleared by being read.  Raises AgentError where the log
+        does not show every value within 5 s.
         """
         values: dict[int, int] = {}
         for first in range(0, len(offsets), _AT_ONCE):
@@ -64,8 +69,8 @@ class PortRegisters:
         values: dict[int, int] = {}
         deadline = time.monotonic() + _SECONDS
         while not values.keys() >= set(offsets):
-            said = _SAID.search(self._next_line())
-            if said:
+            record = self._next_line()
+            if said := _SAID.search(record):
                 values[int(said[1], 16)] = int(said[2], 16)
             elif time.monotonic() > deadline:
                 raise AgentError(
@@ -73,6 +78,8 @@ class PortRegisters:
                     because=f"of {len(offsets)} values {len(values)} came within {_SECONDS:g} s",
                     fix="see the host's kernel log: messages of level info must get into it",
                 )
+            elif not record:
+                time.sleep(_PAUSE_SECONDS)
         return values
 
     def _next_line(self) -> bytes:

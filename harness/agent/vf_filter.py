@@ -38,12 +38,14 @@ _MEANING = {
         "take addresses off the port and its VFs: `ip link show`, `bridge fdb show`",
     ),
 }
-"""What an errno means by which a port's driver refuses the filter of a VF, and what to do."""
+"""A refusal with this errno has two texts: what the refusal means, and what a person can do."""
 
 _OTHERWISE = ("the kernel or the port's driver refused it", "see the host's kernel log")
 
 NOT_THERE = "the filter was empty already: a reset of the VF or of its port took the address out"
-"""What ENOMEM means where a filter was to be cleared; it is clear then.
+"""`PortFilters.set_mac` returns this text where the kernel answers ENOMEM to zeros.
+
+The filter is clear then.
 
 Ref: Linux, drivers/net/ethernet/intel/ixgbe: ixgbe_vf_reset_event() and ixgbe_flush_sw_mac_table()
 take the entry out and leave the address on record, so that ixgbe_del_mac_filter() finds no entry.
@@ -53,7 +55,7 @@ it back.
 
 
 class FilterRefused(AgentError):
-    """A port's driver, or the kernel before it, refused; *number* is its errno."""
+    """A port's driver, or the kernel itself, refused a request; *number* is the errno."""
 
     def __init__(self, what: str, number: int) -> None:
         because, fix = meaning(number)
@@ -62,17 +64,17 @@ class FilterRefused(AgentError):
 
 
 def meaning(number: int) -> tuple[str, str]:
-    """Say what a refusal with that errno means, and what to do about it."""
+    """Return what a refusal with the errno *number* means, and what a person can do."""
     return _MEANING.get(number, _OTHERWISE)
 
 
 def errno_said(text: str) -> int:
-    """Find the errno whose words, as strerror(3) has them, stand in *text*; 0 without one."""
+    """Return the errno whose strerror(3) text stands in *text*; 0 where *text* has none."""
     return next((number for number in _MEANING if os.strerror(number) in text), 0)
 
 
 def means_not_there(mac: str, number: int) -> bool:
-    """Whether to set *mac* was refused with *number* because there was nothing to clear."""
+    """Say whether errno *number* means that zeros for *mac* found an empty filter."""
     return number == errno.ENOMEM and not any(packed(mac))
 
 
@@ -104,7 +106,7 @@ class PortFilters:
     def set_mac(self, vf_index: int, mac: str) -> str:
         """Give VF *vf_index* the address *mac* ("52:54:00:12:34:56"); zeros clear the filter.
 
-        Returns when the driver has done it: NOT_THERE where it had nothing to clear, else ``""``.
+        Returns when the driver has done it: NOT_THERE where the filter was empty, else ``""``.
         Raises FilterRefused if the kernel refuses.
         """
         address = packed(mac)

@@ -64,7 +64,11 @@ def test_imports_point_downwards(module: Path) -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_sleeping_is_left_to_waiting(module: Path) -> None:
-    """A sleep elsewhere is a guess about time; the agent's are pacing, and nothing waits there."""
+    """A sleep elsewhere is a guess about time.
+
+    Hosts have no ``harness.waiting``, so an agent program sleeps in loops of its own: it paces what
+    it samples, or it waits until a deadline and then raises AgentError with what it saw last.
+    """
     sleeps = "time.sleep" in imports(module) or any(
         isinstance(node, ast.Attribute) and ast.unparse(node).endswith("time.sleep")
         for node in ast.walk(ast.parse((ROOT / module).read_text()))

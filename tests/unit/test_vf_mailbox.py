@@ -40,8 +40,9 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
 
 @pytest.fixture
 def mailbox(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> VfMailbox:
-    for patience in ("_REPLY_SECONDS", "_NO_REPLY_SECONDS"):
+    for patience in ("_REPLY_SECONDS", "_NO_REPLY_SECONDS", "_QUIET_SECONDS"):
         monkeypatch.setattr(vf_mailbox, patience, 0.05)
+    monkeypatch.setattr(vf_mailbox, "_UNTIL_QUIET_SECONDS", 0.2)
     return VfMailbox(Opened(guest))
 
 
@@ -66,6 +67,29 @@ def test_what_the_port_says_unasked_is_heard_once(guest: Guest, mailbox: VfMailb
     assert [mailbox.heard(), mailbox.heard()] == [Message.PF_CONTROL | CLEAR_TO_SEND, None]
 
 
+def test_the_last_word_of_a_port_is_heard_once_it_is_silent(
+    guest: Guest, mailbox: VfMailbox
+) -> None:
+    mailbox.say([Message.RESET])
+    assert mailbox.last_heard() is None
+    guest.device.port.set_link(False, 10_000)
+    guest.device.port.set_trust(True)
+    assert mailbox.last_heard() == Message.PF_CONTROL, "a VF that became trusted starts anew"
+
+
+def test_a_port_that_never_falls_silent_is_an_error(guest: Guest, mailbox: VfMailbox) -> None:
+    """A link that flaps has the port tell its VFs so for ever."""
+
+    def heard() -> int:
+        guest.device.port.set_link(False, 10_000)
+        return 0x100
+
+    mailbox.heard = heard  # type: ignore[method-assign]
+    with pytest.raises(AgentError, match="the port does not fall silent") as refused:
+        mailbox.last_heard()
+    assert "0x100" in refused.value.because
+
+
 def test_a_message_that_the_port_overwrote_is_an_error(guest: Guest, mailbox: VfMailbox) -> None:
     """Its reply would be taken for that to another message."""
     guest.device.port.set_link(False, 10_000)
@@ -83,8 +107,9 @@ def test_a_mailbox_that_the_port_holds_is_an_error(
     guest: Guest, mailbox: VfMailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guest.device.port.mailbox, "_status", int(Mailbox.PFU))
-    with pytest.raises(AgentError, match="the mailbox cannot be had"):
+    with pytest.raises(AgentError, match="the mailbox cannot be had") as refused:
         mailbox.say([Message.RESET])
+    assert "VFMAILBOX was 0x8 " in refused.value.because
 
 
 def test_a_reply_that_is_sent_back_gets_none(mailbox: VfMailbox) -> None:
