@@ -35,6 +35,10 @@ class Hosts(Protocol):
     def running(self) -> tuple[str, ...]:
         """Names of those that are there."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of them are there, with every process that each consists of."""
+
     def check(self) -> None:
         """Raise LabError for what they could not start without."""
 
@@ -50,7 +54,10 @@ class Hosts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is there of a lab on this machine; all empty when it is down."""
+    """What is there of a lab on this machine; all empty when it is down.
+
+    *whole* says that every host of the lab is there, with its chip if it has one.
+    """
 
     machines: tuple[str, ...]
     namespaces: tuple[str, ...]
@@ -106,12 +113,12 @@ def status(topology: Topology) -> Status:
     """What there is of the lab on this machine; changes nothing."""
     wire = wire_of(topology)
     folder = run_folder(topology)
-    running = _hosts(topology).running
+    hosts = _hosts(topology)
     return Status(
-        machines=running,
+        machines=hosts.running,
         namespaces=tuple(n for n in (wire.namespace, wire.peer) if Path("/run/netns", n).exists()),
         folder=folder if folder.exists() else None,
-        whole=set(running) == set(topology.hosts),
+        whole=hosts.whole,
     )
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import select
-import signal
 import socket
 import subprocess
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from harness.errors import LabError, UnsupportedQemu
@@ -20,6 +16,8 @@ from harness.lab.accelerator import ACCEL, CPU, VIOMMU
 from harness.lab.card import Card, start_chip
 from harness.lab.chroot import in_tree
 from harness.lab.image import Image
+from harness.lab.processes import chip_name, ours, process_name
+from harness.lab.software_chip import chip_ended
 from harness.waiting import Deadline, WaitError, wait_for
 
 BOOT_SECONDS = 120
@@ -112,6 +110,7 @@ class Machine:
         self._image = image
         self._run = run
         self._process: subprocess.Popen[bytes] | None = None
+        self._chip: subprocess.Popen[bytes] | None = None
         self.state = image.folder / spec.state_name(image)
 
     def start(
@@ -125,7 +124,7 @@ class Machine:
                 number=self.spec.number, run=self._run, wires=cables.wires,
                 dies_with_us=dies_with_us, deadline=deadline,
             )  # fmt: skip
-            _children[chip.pid] = chip
+            self._chip = ours(chip)
         with (self._run / f"{self.spec.host}.log").open("wb") as log:
             process = subprocess.Popen(
                 in_tree(
@@ -136,7 +135,7 @@ class Machine:
                 pass_fds=self._inherited(cables), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        self._process = _children[process.pid] = process
+        self._process = ours(process)
 
     def _inherited(self, cables: Cables) -> list[int]:
         """What QEMU gets; the wires of a chip are the chip's."""
@@ -193,6 +192,10 @@ class Machine:
             ) from None
 
     def _check_alive(self) -> None:
+        """Raise LabError if QEMU or its chip has ended: without the chip the host has no port."""
+        if self._chip is not None and self._chip.poll() is not None:
+            log = self._run / f"{self.spec.host}-chip.log"
+            raise chip_ended(self.spec.host, self._chip.returncode, log)
         if self._process is None or self._process.poll() is None:
             return
         words = self._tail("log")
@@ -245,62 +248,3 @@ class Machine:
 
 
 _MAPPED = [{"capability": "mapped-ram", "state": True}]
-
-
-def process_name(lab: str, host: str) -> str:
-    """The ``-name`` of a machine's QEMU."""
-    return f"vf-harness-lab-{lab}-{host}"
-
-
-def chip_name(lab: str, host: str) -> str:
-    """The ``--name`` of the chip of a machine."""
-    return f"{process_name(lab, host)}-chip"
-
-
-_children: dict[int, subprocess.Popen[bytes]] = {}
-"""Machines that this very process started: whoever ends one of them has to reap it too."""
-
-
-def machines_of(lab: str, hosts: tuple[str, ...]) -> dict[str, int]:
-    """Process ids of the machines of *lab* on this machine, by host, whoever started them."""
-    return _processes("-name", {process_name(lab, host): host for host in hosts})
-
-
-def chips_of(lab: str, hosts: tuple[str, ...]) -> dict[str, int]:
-    """Process ids of the chips of those machines, by host."""
-    return _processes("--name", {chip_name(lab, host): host for host in hosts})
-
-
-def _processes(option: str, names: dict[str, str]) -> dict[str, int]:
-    """Whoever has a name of *names* after *option* in its command line, by what that leads to."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
-        if option in argv[:-1]:  # whatever the program: what enters the tree becomes QEMU
-            name = argv[argv.index(option) + 1]
-            if name in names:
-                found[names[name]] = int(entry.name)
-    return found
-
-
-def end_machines(lab: str, hosts: tuple[str, ...]) -> None:
-    """Kill every machine of *lab* on this machine and its chip; return when they are gone."""
-    for name, process in (*machines_of(lab, hosts).items(), *chips_of(lab, hosts).items()):
-        try:
-            descriptor = os.pidfd_open(process)
-        except ProcessLookupError:
-            continue  # it ended while we looked
-        try:
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            ended = select.poll()
-            ended.register(descriptor, select.POLLIN)
-            wait_for(f"{name} to end", partial(ended.poll, 100), within=10)
-        finally:
-            os.close(descriptor)
-        if child := _children.pop(process, None):
-            child.wait()

@@ -18,11 +18,10 @@ from harness.lab.machine import (
     Cables,
     Machine,
     MachineSpec,
-    end_machines,
-    machines_of,
 )
 from harness.lab.port_slot import plug_ports
 from harness.lab.probe import FIRST, Ways, keep_ways, kept_ways, next_ways
+from harness.lab.processes import chips_of, end_machines, machines_of
 from harness.lab.tree import Progress
 from harness.lab.wire import Wire
 from harness.topology import Emulation, Topology
@@ -41,6 +40,13 @@ class MachineHosts:
     def running(self) -> tuple[str, ...]:
         """Names of those whose QEMU runs."""
         return tuple(machines_of(self._topology.name, tuple(self._topology.hosts)))
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of them run: each QEMU, and the chip of each machine that has one."""
+        lab, hosts = self._topology.name, tuple(self._topology.hosts)
+        with_chip = {name for name in hosts if self._card(name, FIRST).is_software_chip}
+        return set(self.running) == set(hosts) and with_chip <= set(chips_of(lab, hosts))
 
     def check(self) -> None:
         """Raise LabError where a port of this machine that leads to a host cannot be had."""

@@ -39,6 +39,11 @@ class NamespaceHosts:
         hosts = self._topology.hosts.items()
         return tuple(name for name, host in hosts if _path(host).exists())
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of them are there."""
+        return set(self.running) == set(self._topology.hosts)
+
     def check(self) -> None:
         """Raise UsageError unless each has a namespace of its own, and an interface."""
         for name, host in self._topology.hosts.items():

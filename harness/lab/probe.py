@@ -47,7 +47,9 @@ def kept_ways(image: Path) -> Ways | None:
 
 def keep_ways(image: Path, ways: Ways) -> None:
     """Let every later start of *image* take these ways, without trying them."""
-    (image / _KEPT).write_text(json.dumps(asdict(ways)))
+    whole = image / f"{_KEPT}.partial"
+    whole.write_text(json.dumps(asdict(ways)))
+    whole.rename(image / _KEPT)
 
 
 def next_ways(ways: Ways, topology: Topology) -> Ways:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.chip.configuration import FIRST_VF_OFFSET, VF_STRIDE
+from harness.chip.loop import CONTROL
 from harness.errors import LabError
 from harness.waiting import Deadline, wait_for
 
@@ -67,9 +68,10 @@ class SoftwareChip:
         """Start the process of the chip, and return once QEMU can connect to each function.
 
         The sockets are made in *folder*; *wires* are descriptors, one for each port; *options*
-        are further ones of the program.  *name* is how the process is found again, *whose* the
-        machine that the chip is for, as an error is to name it.  Raises LabError if the chip ends
-        before that.
+        are further ones of the program.  *name* is how the process is found again.  Errors name
+        the machine of the chip as *whose*.  The process is the caller's to end.  Raises LabError if
+        the chip ends before QEMU can connect, and WaitError if *deadline* passes before that; no
+        process is left then.
         """
         guard = ("setpriv", "--pdeathsig", "KILL") if dies_with_us else ()
         argv = [
@@ -83,14 +85,18 @@ class SoftwareChip:
                 stdin=subprocess.DEVNULL, stdout=words, stderr=words,
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
             )  # fmt: skip
-        last = folder / self.functions()[-1][0]
 
         def look() -> bool:
             if process.poll() is not None:
                 raise chip_ended(whose, process.returncode, log)
-            return last.exists()
+            return (folder / CONTROL).exists()  # made once all the others are listened on
 
-        wait_for(f"the chip of {whose}", look, within=deadline)
+        try:
+            wait_for(f"the chip of {whose}", look, within=deadline)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         return process
 
 
@@ -121,5 +127,5 @@ def chip_ended(whose: str, status: int, log: Path) -> LabError:
     return LabError(
         f"{whose}: its chip ended with status {status}",
         because=f"its last words: {log.read_text(errors='replace').strip() or 'none'}",
-        fix=f"its log was {log}; start it again, since every frame of the machine goes through it",
+        fix="start the machine and its chip again: the machine has no port without the chip",
     )

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.errors import LabError
+from harness.lab import machine as machine_module
 from harness.lab.card import Card
 from harness.lab.image import Image
-from harness.lab.machine import Cables, MachineSpec
+from harness.lab.machine import Cables, Machine, MachineSpec
+from harness.waiting import Deadline
 
 SPEC = MachineSpec(
     lab="emulated",
@@ -139,3 +144,37 @@ def test_a_saved_state_fits_whatever_the_descriptors_are() -> None:
     commands = [spec.argv(Cables((n,), n + 1)) for n, spec in enumerate(starts, start=7)]
     assert commands[0] != commands[1]
     assert len({spec.state_name(IMAGE) for spec in starts}) == 1
+
+
+def test_a_chip_that_dies_as_its_host_boots_is_told_by_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host would be waited for until the deadline, and its console does not name the chip."""
+    (tmp_path / "alder-chip.log").write_text("chip: the wire is gone")
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    def noted(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        started.append(process)
+        return process
+
+    def chip(*_: object, **__: object) -> subprocess.Popen[bytes]:
+        ended = subprocess.Popen(["false"])
+        ended.wait()
+        return ended
+
+    monkeypatch.setattr(machine_module, "ours", noted)
+    monkeypatch.setattr(machine_module, "start_chip", chip)
+    monkeypatch.setattr(machine_module, "in_tree", lambda *_, **__: ["sleep", "60"])
+    host = Machine(SPEC, IMAGE, tmp_path)
+    wire = os.open(os.devnull, os.O_RDONLY)
+    host.start(Cables((), wire), Deadline(30), resume=False, dies_with_us=True)
+    os.close(wire)
+    try:
+        with pytest.raises(LabError, match="alder: its chip ended with status 1") as told:
+            host.wait_for_ssh(Deadline(0.2))
+        assert "the wire is gone" in told.value.because
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()

@@ -1,0 +1,69 @@
+"""The processes of a lab: found by name, ended together, and missed where one has died."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.lab import emulated
+from harness.lab.processes import chip_name, chips_of, end_machines, machines_of, ours, process_name
+from harness.topology import Topology, find, load
+
+LAB = f"processes-{os.getpid()}"
+HOSTS = ("alder", "birch")
+
+Start = Callable[[str, str], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a program that is idle, with a name as the value of an option."""
+    started = []
+
+    def one(option: str, name: str) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-c", "import sys; sys.stdin.read()", option, name]
+        process = ours(subprocess.Popen(argv, stdin=subprocess.PIPE))
+        started.append(process)
+        return process
+
+    yield one
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Topology:
+    """The emulated lab under a name of its own, with a folder that says that it came up."""
+    monkeypatch.setattr(emulated, "RUN", tmp_path)
+    topology = load(find("emulated")).model_copy(update={"name": LAB})
+    folder = emulated.run_folder(topology)
+    folder.mkdir()
+    (folder / emulated.IMAGE).touch()
+    return topology
+
+
+def test_a_lab_whose_chip_has_died_is_not_up(lab: Topology, start: Start) -> None:
+    """Its hosts answer still, and a run that used it would find hosts without ports."""
+    chips = []
+    for host in HOSTS:
+        start("-name", process_name(LAB, host))
+        chips.append(start("--name", chip_name(LAB, host)))
+    assert emulated.status(lab).is_up
+    chips[1].kill()
+    chips[1].wait()
+    assert emulated.status(lab).machines == HOSTS
+    assert not emulated.status(lab).is_up
+
+
+def test_a_chip_whose_qemu_has_died_is_ended(start: Start) -> None:
+    """It would hold the taps of the wire, and be found beside the chip of the next start."""
+    left = start("--name", chip_name(LAB, "alder"))
+    end_machines(LAB, HOSTS)
+    assert left.returncode is not None
+    assert (machines_of(LAB, HOSTS), chips_of(LAB, HOSTS)) == ({}, {})
