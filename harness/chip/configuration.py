@@ -9,10 +9,9 @@ otherwise can be met with `Disguise.UNTIL_RESET`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 
-from harness.twin.capability import Capability
 from harness.twin.config_bytes import BYTES, COMMAND_WRITABLE, ConfigBytes
 from harness.twin.config_space import ConfigSpace
 from harness.uapi import ixgbe_pf, ixgbe_vf
@@ -117,7 +116,7 @@ class PortConfig(ConfigBytes):
             self._reset()
 
     def clear(self) -> None:
-        """What a function level reset does here; it ends the VFs."""
+        """Put back what a function level reset puts back, and end the VFs."""
         self._was_reset = True
         self.put("<H", Register.COMMAND, 0)
         self.put("<H", MSIX + Msix.FLAGS, ixgbe_pf.VECTORS - 1)
@@ -208,22 +207,9 @@ class VfConfig(ConfigSpace):
     bit, and Linux writes COMMAND back as it was read, so it is set here, and cannot be cleared.
     """
 
-    def __init__(
-        self,
-        *,
-        erratum_35: bool = True,
-        capabilities: Sequence[Capability] = (),
-        commanded: Callable[[int], None] = lambda _: None,
-        changed: Callable[[str, bytes], None] = lambda _name, _now: None,
-        reset: Callable[[], None] = lambda: None,
-    ) -> None:
-        super().__init__(
-            erratum_35=erratum_35, capabilities=capabilities, commanded=commanded,
-            changed=changed, reset=reset,
-        )  # fmt: skip
-        self._has_reset = True  # whatever its capability says; Linux knows (pci_dev_specific_reset)
-        writable = COMMAND_WRITABLE & ~Command.MEMORY
-        self.put("<H", Register.COMMAND, Command.MEMORY, writable=writable)
+    RESET_COMMAND = Command.MEMORY
+    RESETS_WITHOUT_CAPABILITY = True
+    """As an 82599's VFs do; Linux knows (``pci_dev_specific_reset``)."""
 
     def read(self, offset: int, count: int) -> bytes:
         """Return *count* bytes; the ids are all ones but for QEMU's one read of the whole space."""
@@ -232,8 +218,3 @@ class VfConfig(ConfigSpace):
             return shown
         hidden = NO_ANSWER_32.to_bytes(4, "little")[offset : offset + count]
         return hidden + shown[len(hidden) :]
-
-    def clear(self) -> None:
-        """What a function level reset does here."""
-        super().clear()
-        self.put("<H", Register.COMMAND, Command.MEMORY)

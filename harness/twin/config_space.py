@@ -41,6 +41,12 @@ class ConfigSpace(ConfigBytes):
     *changed* is told the name of one of *capabilities* and its registers when they become others.
     """
 
+    RESET_COMMAND = 0
+    """COMMAND after a reset; nobody can clear the bits of it."""
+
+    RESETS_WITHOUT_CAPABILITY = False
+    """Whether a function level reset is done although the capability does not offer one."""
+
     def __init__(
         self,
         *,
@@ -55,7 +61,7 @@ class ConfigSpace(ConfigBytes):
         self._commanded = commanded
         self._changed = changed
         self._reset = reset
-        self._has_reset = not erratum_35
+        self._has_reset = self.RESETS_WITHOUT_CAPABILITY or not erratum_35
         self.masters_bus = False
         """Whether Bus Master Enable is set; each access asks."""
         self._header()
@@ -88,14 +94,14 @@ class ConfigSpace(ConfigBytes):
         self._note_registers()
 
     def clear(self) -> None:
-        """What a function level reset does here; a COMMAND that was 0 is not told again."""
+        """Put back what a function level reset puts back; COMMAND is told if that changes it."""
         was = self.command
-        self.put("<H", Register.COMMAND, 0)
+        self.put("<H", Register.COMMAND, self.RESET_COMMAND)
         self.put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1)
         for each in self._capabilities:
             for at, count in each.writable:
                 self._bytes[at : at + count] = bytes(count)
-        if was:
+        if was != self.RESET_COMMAND:
             self._note_command()
         self._note_registers()
 
@@ -115,7 +121,8 @@ class ConfigSpace(ConfigBytes):
 
     def _header(self) -> None:
         self.put("<HH", Register.VENDOR_ID, ixgbe_vf.VENDOR, ixgbe_vf.DEVICE)
-        self.put("<H", Register.COMMAND, 0, writable=COMMAND_WRITABLE)
+        writable = COMMAND_WRITABLE & ~self.RESET_COMMAND
+        self.put("<H", Register.COMMAND, self.RESET_COMMAND, writable=writable)
         self.put("<H", Register.STATUS, Status.CAP_LIST)
         self.put("<I", Register.CLASS_REVISION, _ETHERNET << 8 | _REVISION)
         self.put("<HH", Register.SUBSYSTEM_VENDOR_ID, ixgbe_vf.VENDOR, 0)
