@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from harness.chip.registers import Registers
 from harness.chip.spi import SpiEeprom
-from harness.uapi.ixgbe_pf import (
+from harness.uapi.ixgbe_eeprom import (
     EEC_SIZE_SHIFT,
     EEPROM_WORD_SIZE_SHIFT,
     EERD_ADDRESS_SHIFT,
@@ -17,8 +17,8 @@ from harness.uapi.ixgbe_pf import (
     EERD_START,
     SWSM_SMBI,
     Eec,
-    Register,
 )
+from harness.uapi.ixgbe_pf import Register
 
 WORDS = 1 << 10
 _CHECKSUM_AT, _CHECKSUM = 0x3F, 0xBABA

@@ -29,17 +29,8 @@ from harness.twin.transmit import Part, Transmitter
 from harness.twin.vectors import Vectors
 from harness.twin.vf import Vf
 from harness.uapi import ixgbe_pf, ixgbe_vf
-from harness.uapi.ixgbe_pf import (
-    DMATXCTL_TE,
-    MSCA_MDI_COMMAND,
-    RAH_AV,
-    Ctrl,
-    CtrlExt,
-    Eicr,
-    Mrqe,
-    Register,
-    Row,
-)
+from harness.uapi.ixgbe_eeprom import MSCA_MDI_COMMAND
+from harness.uapi.ixgbe_pf import DMATXCTL_TE, RAH_AV, Ctrl, CtrlExt, Eicr, Mrqe, Register, Row
 from harness.uapi.vfio import PciRegion
 
 _REGIONS: Mapping[int, int] = {

@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 
 from harness.chip.registers import Registers
-from harness.uapi.ixgbe_pf import I2c, Register
+from harness.uapi.ixgbe_eeprom import I2c
+from harness.uapi.ixgbe_pf import Register
 
 _IDENTITY, _DIAGNOSTICS = 0xA0, 0xA2
 _ACKNOWLEDGE = 0

@@ -8,7 +8,8 @@ EEPROMs have them, with 16 bits of address.
 from __future__ import annotations
 
 from harness.chip.registers import Registers
-from harness.uapi.ixgbe_pf import Eec, Register
+from harness.uapi.ixgbe_eeprom import Eec
+from harness.uapi.ixgbe_pf import Register
 
 PAGE_BYTES = 64
 """A write that reaches the end of a page goes on at the begin of that page."""

@@ -1,8 +1,8 @@
 """The registers of an Intel 82599 port, as its Linux driver names them.
 
-Ref: Linux 6.12, drivers/net/ethernet/intel/ixgbe: ixgbe_type.h, ixgbe_mbx.h, ixgbe_phy.h.  Offsets
-are in bytes from the start of BAR 0; registers have 32 bits.  `tests/kernel` holds
-names and numbers against that header.
+Ref: Linux 6.12, drivers/net/ethernet/intel/ixgbe: ixgbe_type.h, ixgbe_mbx.h.  Offsets are in bytes
+from the start of BAR 0; registers have 32 bits.  `tests/kernel` holds names and numbers against
+these headers.
 """
 
 from __future__ import annotations
@@ -158,22 +158,12 @@ class Row(Enum):
     PFMBMEM = (0x13000, 1024, 4)
     """16 words for each of 64 VFs, one after the other."""
 
-    @property
-    def first(self) -> int:
-        return self.value[0]
-
-    @property
-    def count(self) -> int:
-        return self.value[1]
-
-    @property
-    def step(self) -> int:
-        return self.value[2]
+    def __init__(self, first: int, count: int, step: int) -> None:
+        self.first, self.count, self.step = first, count, step
 
     def at(self, index: int) -> int:
         """The offset of register *index* of this row."""
-        first, _, step = self.value
-        return first + index * step
+        return self.first + index * self.step
 
 
 ALIASES = {
@@ -221,34 +211,6 @@ class CtrlExt(IntEnum):
 
     PFRSTD = 0x00004000
     DRV_LOAD = 0x10000000
-
-
-class I2c(IntEnum):
-    """Bits of I2CCTL, as an 82599 has them."""
-
-    CLK_IN = 0x1
-    CLK_OUT = 0x2
-    DATA_IN = 0x4
-    DATA_OUT = 0x8
-
-
-class Eec(IntEnum):
-    """Bits of EEC: the four wires of the EEPROM, who may use them, and what it is."""
-
-    SK = 0x00000001
-    CS = 0x00000002
-    DI = 0x00000004
-    DO = 0x00000008
-    FWE_MASK = 0x00000030
-    REQ = 0x00000040
-    GNT = 0x00000080
-    PRES = 0x00000100
-    ARD = 0x00000200
-    ADDR_SIZE = 0x00000400
-
-
-EEC_SIZE_SHIFT, EEPROM_WORD_SIZE_SHIFT = 11, 6
-"""EEC says the binary logarithm of the EEPROM's words, less 6."""
 
 
 class Eicr(IntEnum):
@@ -325,7 +287,6 @@ RTTBCNRC_RS_ENA, RTTBCNRC_RF_INT_SHIFT, RTTBCNRC_RF_MASK = 0x80000000, 14, 0x0FF
 
 RXCTRL_RXEN = 0x1
 DMATXCTL_TE = 0x1
-MTQC_VT_ENA, MTQC_32VF, MTQC_64VF = 0x2, 0x8, 0x4
 MRQC_MRQE_MASK = 0xF
 
 
@@ -349,11 +310,8 @@ class RssField(IntEnum):
     IPV6_UDP = 0x00800000
 
 
-EERD_DONE, EERD_START, EERD_ADDRESS_SHIFT, EERD_DATA_SHIFT = 0x2, 0x1, 2, 16
-SWSM_SMBI = 0x1
-MSCA_MDI_COMMAND = 0x40000000
 STATUS_LAN_ID_SHIFT, STATUS_GIO = 2, 0x00080000
-"""From the first on STATUS has two bits that say which of the chip's ports this is; the other one
-says that the port may use the bus."""
+"""STATUS has the port's number on the chip in two bits, from LAN_ID_SHIFT on; STATUS_GIO says that
+the port may use the bus."""
 
 FDIRCTRL_INIT_DONE = 0x8

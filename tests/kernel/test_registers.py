@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.uapi import ixgbe_pf, ixgbe_vf
+from harness.uapi import ixgbe_eeprom, ixgbe_pf, ixgbe_vf
 from harness.uapi.ixgbe_pf import Row
 
 _DEFINE = re.compile(r"^[ \t]*#[ \t]*define(?:[^\n]*\\\n)*[^\n]*$", re.M)
@@ -24,7 +24,7 @@ BITS: dict[type[IntEnum], str] = {
     ixgbe_pf.Register: "IXGBE_{}",
     ixgbe_pf.Ctrl: "IXGBE_CTRL_{}",
     ixgbe_pf.CtrlExt: "IXGBE_CTRL_EXT_{}",
-    ixgbe_pf.I2c: "IXGBE_I2C_{}_8259X",
+    ixgbe_eeprom.I2c: "IXGBE_I2C_{}_8259X",
     ixgbe_pf.Eicr: "IXGBE_EICR_{}",
     ixgbe_pf.Links: "IXGBE_LINKS_{}",
     ixgbe_pf.PfMailbox: "IXGBE_PFMAILBOX_{}",

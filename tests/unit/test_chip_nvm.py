@@ -6,7 +6,8 @@ import pytest
 
 from harness.chip.nvm import Nvm, image
 from harness.chip.registers import Registers
-from harness.uapi.ixgbe_pf import EERD_DONE, EERD_START, Register
+from harness.uapi.ixgbe_eeprom import EERD_DONE, EERD_START
+from harness.uapi.ixgbe_pf import Register
 
 MAC = bytes.fromhex("525400825810")
 SFP_LIST = 0x2B  # IXGBE_PHY_INIT_OFFSET_NL

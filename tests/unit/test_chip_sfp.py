@@ -6,7 +6,8 @@ import pytest
 
 from harness.chip.registers import Registers
 from harness.chip.sfp import I2cBus, Module
-from harness.uapi.ixgbe_pf import I2c, Register
+from harness.uapi.ixgbe_eeprom import I2c
+from harness.uapi.ixgbe_pf import Register
 
 IDENTITY, DIAGNOSTICS = 0xA0, 0xA2
 

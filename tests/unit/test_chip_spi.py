@@ -12,7 +12,8 @@ from port_driver import Port, port_of_chip
 
 from harness.chip.nvm import WORDS
 from harness.chip.spi import PAGE_BYTES
-from harness.uapi.ixgbe_pf import Eec, Register
+from harness.uapi.ixgbe_eeprom import Eec
+from harness.uapi.ixgbe_pf import Register
 
 EEC = Register.EEC_8259X
 WRITE, READ, READ_STATUS, WRITE_ENABLE = 2, 3, 5, 6
