@@ -250,19 +250,19 @@ def _both(state: Callable[[], int], command: Callable[[], bytes]) -> tuple[int, 
     return state(), command()
 
 
-def wait_for_bme(address: str, seconds: float) -> bool:
-    """Wait until BME of a VF is set, by sysfs; false if that takes longer than *seconds*.
+def wait_for_bme(address: str, seconds: float) -> int:
+    """Wait until BME of a VF is set, at most *seconds*; return COMMAND as sysfs showed it last.
 
-    Here, on the host, so that nobody has to ask it again and again while it is being measured.
+    The host waits itself, so that nobody asks it again and again while it is being measured.
     Raises AgentError if there is no such VF at the start.
     """
     deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
     with SysfsConfig(SYSFS / address / "config") as config:
-        while not _may_start_dma(config.command()):
+        while not _may_start_dma(command := config.command()):
             if time.monotonic_ns() >= deadline_ns:
-                return False
+                break
             time.sleep(LOOK_EVERY_NS / 1e9)
-    return True
+    return command
 
 
 def _may_start_dma(command: int) -> bool:

@@ -1,35 +1,39 @@
-"""What a guest reads and writes in its VF's configuration space: what the VF's driver could."""
+"""A guest reads and writes its VF's configuration space, as the VF's driver could."""
 
 from __future__ import annotations
 
 from harness.guest.machine import GuestMachine
 
 DOWN_S = 120
-"""How long it is waited for an interface that is to go down."""
+"""How long the guest waits for an interface that is to go down."""
 
 _ACCESS = """
 import glob, os, sys, time
 offset, count, data, waits = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
 (device,) = glob.glob("/sys/bus/pci/drivers/*vf/0*")
 config = os.open(device + "/config", os.O_RDWR)
-def is_up(flags):
-    with open(flags) as file:
-        return int(file.read(), 16) & 1
+def flags():
+    seen = {}
+    for path in glob.glob(device + "/net/*/flags"):
+        with open(path) as file:
+            seen[path] = int(file.read(), 16)
+    return seen
 end = time.monotonic() + float(waits[0]) if waits else 0
-while waits and any(map(is_up, glob.glob(device + "/net/*/flags"))):
+while waits and any(seen & 1 for seen in flags().values()):
     if time.monotonic() > end:
-        sys.exit("the VF's interface is up still")
+        sys.exit(f"after {waits[0]} s the VF's interface is still up: {flags()}")
     time.sleep(0.02)
 if data:
     os.pwrite(config, bytes.fromhex(data), offset)
 else:
     print(os.pread(config, count, offset).hex())
 """
-_IN_BACKGROUND = '("$@" >&- 2>&- <&- &)'
+_IN_BACKGROUND = '("$@" >/dev/kmsg 2>&1 <&- &)'
+"""What goes wrong is said in the guest's kernel log, and so on its console."""
 
 
 def read_config(guest: GuestMachine, offset: int, count: int) -> bytes:
-    """Read so many bytes from *offset* on."""
+    """Read *count* bytes from *offset* on."""
     shown = guest.host.run("/usr/bin/python3", "-I", "-c", _ACCESS, str(offset), str(count), "")
     return bytes.fromhex(shown.stdout)
 
@@ -40,7 +44,7 @@ def write_config(guest: GuestMachine, offset: int, data: bytes) -> None:
 
 
 def write_config_once_down(guest: GuestMachine, offset: int, data: bytes) -> None:
-    """The same as soon as the VF's interface is down: so a driver says that it is ready.
+    """Write *data* as soon as the VF's interface is down: so a driver says that it is ready.
 
     Ref: the kernel patches of 2015 (RFC V2): "VF driver will put down nic before migration", and
     then writes VF_STATUS.

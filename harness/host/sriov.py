@@ -20,7 +20,7 @@ from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
 from harness.remote import Host, Recorder
 from harness.topology import Capabilities, MacAddress, PciAddress
 from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
-from harness.uapi.pci_regs import NO_ANSWER_32, Command, Register
+from harness.uapi.pci_regs import NO_ANSWER, NO_ANSWER_32, Command, Register
 from harness.waiting import WaitError, wait_for
 
 VFIO = "vfio-pci"
@@ -186,10 +186,12 @@ class VirtualFunction:
 
         Raises WaitError if that takes longer than *seconds*.
         """
-        if not self.host.wait_for_bme(self.pci, seconds=seconds):
+        command = self.host.wait_for_bme(self.pci, seconds=seconds)
+        if command == NO_ANSWER or not command & Command.MASTER:
             raise WaitError(
                 f"{self.host.name}: waited {seconds:g} s for the guest to take up VF {self.pci}",
-                because="Bus Master Enable, which its driver sets, is still clear",
+                because=f"its COMMAND register read {command:#06x} at the end, without the Bus "
+                "Master Enable that a driver sets",
                 fix=fix,
             )
 

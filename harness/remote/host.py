@@ -216,10 +216,10 @@ class Host:
         with self._logged(f": inspect {pci} through VFIO", logging.INFO):
             return dict(self._change("vfio.inspect", address=pci))
 
-    def wait_for_bme(self, pci: str, *, seconds: float) -> bool:
-        """Wait until BME of a VF is set; whether it is.  One question, answered in its time."""
+    def wait_for_bme(self, pci: str, *, seconds: float) -> int:
+        """Wait until BME of a VF is set, at most *seconds*; return COMMAND as it was last seen."""
         with self._logged(f": wait for BME of {pci}", logging.INFO):
-            return bool(self.ask("bme.wait", seconds=seconds, address=pci))
+            return int(self.ask("bme.wait", seconds=seconds, address=pci))
 
     def undo(self, down_to: int = 1, *, only: bool = False) -> None:
         """Undo what is journalled, the last first, down to that entry, or *only* that one.

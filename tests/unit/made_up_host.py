@@ -23,6 +23,7 @@ from harness.remote.agent import AgentClient
 from harness.remote.host import Host
 from harness.remote.local import LocalTransport
 from harness.topology import HostEntry, PciAddress
+from harness.uapi.pci_regs import Command
 
 PF = PciAddress("0000:17:00.0")
 PORT = f"/sys/bus/pci/devices/{PF}"
@@ -146,7 +147,7 @@ class Machine(AgentClient):
             "lease.linger": lambda: self.changes.append("lingers"),
             "lease.give_back": lambda: setattr(self, "holder", ""),
             "clock": self._clock,
-            "bme.wait": lambda: self.has_bme,
+            "bme.wait": lambda: Command.MASTER if self.has_bme else 0,
             "vf.registers": lambda: [self.registers.get(each, 0) for each in args["offsets"]],
             "memory.digest": lambda: {
                 "pages": 65_536, "untouched": 0, "seconds": self.digest_seconds,

@@ -234,6 +234,7 @@ def test_a_vf_that_no_driver_takes_up_is_told_with_its_host(port: Port, machine:
         machine.has_bme = False
         with pytest.raises(WaitError, match=f"alder: waited 5 s .* take up VF {vf.pci}") as late:
             vf.wait_for_bme(seconds=5, fix="see the console")
+    assert "COMMAND register read 0x0000" in late.value.because
     assert late.value.fix == "see the console"
 
 

@@ -166,12 +166,12 @@ def test_a_vf_that_nobody_has_opened_is_looked_at_less_often(
 def test_a_vf_that_is_only_waited_for_is_seen_to_master(sysfs: Path) -> None:
     """At once where it does already, later where its driver takes its time, or not at all."""
     vf = Vf(sysfs, OFF)
-    assert bme.wait_for_bme(ADDRESS, 0.05) is False
+    assert bme.wait_for_bme(ADDRESS, 0.05) == OFF
     driver = threading.Timer(0.05, vf.set, [ON])
     driver.start()
-    assert bme.wait_for_bme(ADDRESS, 10) is True
+    assert bme.wait_for_bme(ADDRESS, 10) == ON
     driver.join()
-    assert bme.wait_for_bme(ADDRESS, 0) is True
+    assert bme.wait_for_bme(ADDRESS, 0) == ON
 
 
 def test_no_sample_is_written_twice(sysfs: Path) -> None:
