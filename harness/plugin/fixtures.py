@@ -1,8 +1,7 @@
-"""What a test asks for by name: the lab, a guest that moves, flows, and moving it."""
+"""A test asks for these by name: the lab, a guest that moves, flows, and moving the guest."""
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import GuestError, LabError, RemoteError, RestoreError, UsageError
-from harness.plugin.hooks import EXIT_CODE, FAILED, RECORD, WORKER
+from harness.errors import GuestError, HarnessError, LabError, RestoreError, UsageError
+from harness.plugin.ending import at_fault, keep_lab, never_undo
+from harness.plugin.hooks import FAILED, RECORD, WORKER
 from harness.plugin.options import SETTINGS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         )
     settings, say = config.stash[SETTINGS], progress(config)
     keep = settings.keep_on_failure
-    with _at_fault(config, LabError), ExitStack() as taking:
+    with at_fault(config, LabError), ExitStack() as taking:
         taking.enter_context(_commands_logged(config.stash[RECORD].folder))
         topology, image = taking.enter_context(ready(settings.topology, say, keep=keep))
         logs = partial(chip_log, topology)
@@ -57,10 +57,10 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         given_back = taking.pop_all()
     yield lab
     if keep and config.stash[FAILED]:
-        _keep(lab, given_back, say)
+        keep_lab(lab, given_back, say)
     else:
         say("putting the lab back")
-    with _at_fault(config, RestoreError):
+    with at_fault(config, RestoreError):
         given_back.close()
 
 
@@ -147,15 +147,15 @@ def _booted(
     config = request.config
     logs = config.stash[RECORD].folder / "guests" / request.module.__name__.rpartition(".")[2]
     logs.mkdir(parents=True, exist_ok=True)
-    with _at_fault(config, None), ExitStack() as preparing:
+    with at_fault(config, None), ExitStack() as preparing:
         spec = GuestSpec.of(lab.topology.guest, **kind)
         guest = preparing.enter_context(moving_guest(lab, spec, logs, vfs=vfs, ports=ports))
         config.stash[RECORD].note_guest(guest_provenance(guest.machine))
         put_back = preparing.pop_all()
     yield guest
     if config.stash[SETTINGS].keep_on_failure and config.stash[FAILED]:
-        _never_undo(put_back.pop_all())
-    with _at_fault(config, RestoreError):
+        never_undo(put_back.pop_all())
+    with at_fault(config, RestoreError):
         put_back.close()
 
 
@@ -205,7 +205,7 @@ def flow(lab: Lab) -> Callable[..., Flow]:
 def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..., Moved]:
     """Move a guest to the other host under flows; the result is judged, kept and reported.
 
-    With a *plan*, or without a standby, it keeps its VF (scheme ``inplace``).  With
+    With a *plan*, or without a standby, it keep its VF (scheme ``inplace``).  With
     *compare_memory* both memories are compared, which lengthens the stop.
 
     A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's,
@@ -266,8 +266,9 @@ def audit(flow: Callable[..., Flow], case: Case, lab: Lab) -> Callable[[MovingGu
         try:
             with case.said(case.audit_suffix(way.value)) as raw:
                 records = guest.audit(way, flow(9014), raw)
-        except Exception:  # whatever it was may have left the VF stopped for the next test
-            guest.replace("the audit broke off")
+        except (HarnessError, OSError) as broken:  # the next test may find the VF stopped
+            why = str(broken).partition("\n")[0]
+            guest.replace(f"the audit broke off: {why}")
             raise
         try:
             return case.keep_audit(records, limits_of(lab.topology))
@@ -293,38 +294,3 @@ def progress(config: pytest.Config) -> Callable[[str], None]:
             reporter.line(f"  {text}")
 
     return say
-
-
-@contextmanager
-def _at_fault(config: pytest.Config, otherwise: type[LabError] | None) -> Iterator[None]:
-    """Let a lab that cannot be used, or not be put back, end the run with its own exit code.
-
-    A machine that does not answer is a fault of *otherwise*, by what was being done with it; of
-    None where it may be the guest, which is what is tested.
-    """
-    try:
-        yield
-    except (LabError, RemoteError) as error:
-        kind = type(error) if isinstance(error, LabError) else otherwise
-        if kind is None:
-            raise
-        config.stash[EXIT_CODE] = kind.exit_code
-        pytest.exit(f"\n{error}")  # without a code: with one of ours, pytest tells no summary
-
-
-def _keep(lab: Lab, stack: ExitStack, say: Callable[[str], None]) -> None:
-    """Leave everything as it is until the leases end, and say how to look at it."""
-    _never_undo(stack.pop_all())
-    for machine in (*lab.hosts.values(), lab.peer):
-        machine.lease.linger()
-        say(f"kept: {lab.topology.connection(machine.name).by_hand}  ({machine.name})")
-    say("put back with `vf-harness restore --lab LAB`, or by the machines when the lease ends")
-
-
-def _never_undo(stack: ExitStack) -> None:
-    """Keep what *stack* would undo.
-
-    A stack that is forgotten is undone all the same: the interpreter closes the generators in it,
-    at the latest when it ends.  So this one gets a reference that nobody gives back.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(stack))
