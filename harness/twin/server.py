@@ -1,4 +1,4 @@
-"""The commands of vfio-user, done on a function; whatever is wrong with one is its reply's errno.
+"""A server does the commands of vfio-user on a function, and replies with an errno to a wrong one.
 
 Ref: QEMU 11.1, docs/interop/vfio-user.rst.
 """
@@ -9,11 +9,10 @@ import ctypes
 import errno
 import json
 import os
-import struct
-from pathlib import Path
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable
 
 from harness.twin.channel import MAX_DESCRIPTORS, Channel, ClientGone, Message
+from harness.twin.fields import expect, is_eventfd, is_one, structure, unpack, unpack_head
 from harness.twin.function import Function
 from harness.twin.memory import MOST_REGIONS, Refused
 from harness.uapi import vfio_user
@@ -30,8 +29,6 @@ from harness.uapi.vfio import (
     RegionInfo,
 )
 from harness.uapi.vfio_user import Command, UnmapFlag
-
-S = TypeVar("S", bound=ctypes.Structure)
 
 _DEVICE_INFO_BYTES = DeviceInfo.cap_offset.offset  # vfio-user ends before the capabilities
 _ACTIONS = IrqSetFlag.ACTION_MASK | IrqSetFlag.ACTION_UNMASK | IrqSetFlag.ACTION_TRIGGER
@@ -92,8 +89,8 @@ class Server:
         self._function.vectors.disconnect()
 
     def _version(self, message: Message) -> bytes:
-        _expect(not self._negotiated and not message.descriptors)
-        (major, minor), text = _unpack_head(vfio_user.VERSION_HEAD, message)
+        expect(not self._negotiated and not message.descriptors)
+        (major, minor), text = unpack_head(vfio_user.VERSION_HEAD, message)
         if major != vfio_user.VERSION[0]:
             raise ClientGone(f"the client speaks version {major}, we speak {vfio_user.VERSION[0]}")
         try:
@@ -108,7 +105,7 @@ class Server:
         return head + json.dumps({"capabilities": agreed}).encode() + b"\0"
 
     def _agreed(self, offered: dict[str, Any]) -> dict[str, int | bool]:
-        """Of what the client offers that which we know: the smaller of two limits."""
+        """Agree to what the client offers and we know, with the smaller of two limits."""
         limits = {
             "max_msg_fds": MAX_DESCRIPTORS,
             "max_data_xfer_size": vfio_user.MAX_TRANSFER,
@@ -117,7 +114,7 @@ class Server:
         agreed: dict[str, int | bool] = {}
         for name, most in limits.items():
             if name in offered:
-                _expect(type(offered[name]) is int and offered[name] > 0)
+                expect(type(offered[name]) is int and offered[name] > 0)
                 agreed[name] = min(offered[name], most)
         if "pgsizes" in offered:
             agreed["pgsizes"] = vfio_user.PAGE_SIZES
@@ -128,26 +125,26 @@ class Server:
         return agreed
 
     def _map(self, message: Message) -> bytes:
-        room, flags, offset, address, size = _unpack(vfio_user.DMA_MAP, message)
-        _expect(room >= vfio_user.DMA_MAP.size and len(message.descriptors) <= 1)
+        room, flags, offset, address, size = unpack(vfio_user.DMA_MAP, message)
+        expect(room >= vfio_user.DMA_MAP.size and len(message.descriptors) <= 1)
         descriptor = message.descriptors[0] if message.descriptors else None
         self._function.memory.map(address, size, flags, offset, descriptor)
         return b""
 
     def _unmap(self, message: Message) -> bytes:
-        room, flags, address, size = _unpack(vfio_user.DMA_UNMAP, message)
-        _expect(room >= vfio_user.DMA_UNMAP.size and not message.descriptors)
+        room, flags, address, size = unpack(vfio_user.DMA_UNMAP, message)
+        expect(room >= vfio_user.DMA_UNMAP.size and not message.descriptors)
         if flags == UnmapFlag.ALL:
-            _expect(not address and not size)
+            expect(not address and not size)
             self._function.memory.unmap_all()
         else:
-            _expect(not flags)
+            expect(not flags)
             self._function.memory.unmap(address, size)
         return bytes(message.payload)
 
     def _device_info(self, message: Message) -> bytes:
-        _expect(len(message.payload) == _DEVICE_INFO_BYTES and not message.descriptors)
-        _expect(int.from_bytes(message.payload[:4], "little") >= _DEVICE_INFO_BYTES)
+        expect(len(message.payload) == _DEVICE_INFO_BYTES and not message.descriptors)
+        expect(int.from_bytes(message.payload[:4], "little") >= _DEVICE_INFO_BYTES)
         info = DeviceInfo(
             argsz=_DEVICE_INFO_BYTES,
             flags=DeviceFlag.RESET | DeviceFlag.PCI,
@@ -157,8 +154,8 @@ class Server:
         return bytes(info)[:_DEVICE_INFO_BYTES]
 
     def _region_info(self, message: Message) -> bytes:
-        asked = _structure(RegionInfo, message)
-        _expect(asked.index <= max(PciRegion))
+        asked = structure(RegionInfo, message)
+        expect(asked.index <= max(PciRegion))
         size = self._function.regions.get(asked.index, 0)
         flags = RegionFlag.READ | RegionFlag.WRITE if size else 0
         return bytes(
@@ -166,8 +163,8 @@ class Server:
         )
 
     def _irq_info(self, message: Message) -> bytes:
-        asked = _structure(IrqInfo, message)
-        _expect(asked.index <= max(PciIrq))
+        asked = structure(IrqInfo, message)
+        expect(asked.index <= max(PciIrq))
         has = asked.index == PciIrq.MSIX
         flags = IrqFlag.EVENTFD | IrqFlag.MASKABLE if has else 0
         return bytes(
@@ -179,21 +176,21 @@ class Server:
 
     def _set_irqs(self, message: Message) -> bytes:
         head = ctypes.sizeof(IrqSet)
-        _expect(len(message.payload) >= head)
+        expect(len(message.payload) >= head)
         asked = IrqSet.from_buffer_copy(message.payload)
-        _expect(asked.argsz >= head)
+        expect(asked.argsz >= head)
         data, action = asked.flags & _DATA, asked.flags & _ACTIONS
-        _expect(_is_one(data) and _is_one(action) and asked.flags == data | action)
-        _expect(asked.index <= max(PciIrq))
+        expect(is_one(data) and is_one(action) and asked.flags == data | action)
+        expect(asked.index <= max(PciIrq))
         count = self._function.vectors.count if asked.index == PciIrq.MSIX else 0
-        _expect(asked.start + asked.count <= count)
+        expect(asked.start + asked.count <= count)
         values = message.payload[head:]
         if data == IrqSetFlag.DATA_BOOL:
-            _expect(len(values) == asked.count and not message.descriptors)
+            expect(len(values) == asked.count and not message.descriptors)
         elif data == IrqSetFlag.DATA_EVENTFD:
-            _expect(not values and len(message.descriptors) in (0, asked.count))
+            expect(not values and len(message.descriptors) in (0, asked.count))
         else:
-            _expect(not values and not message.descriptors)
+            expect(not values and not message.descriptors)
         if data == IrqSetFlag.DATA_EVENTFD:
             self._connect(message, asked.start, asked.count, action)
             return b""
@@ -208,7 +205,7 @@ class Server:
 
     def _connect(self, message: Message, start: int, count: int, action: int) -> None:
         """Give vectors the descriptors that came, or take theirs away where none came."""
-        _expect(action == IrqSetFlag.ACTION_TRIGGER and all(map(_is_eventfd, message.descriptors)))
+        expect(action == IrqSetFlag.ACTION_TRIGGER and all(map(is_eventfd, message.descriptors)))
         for vector in range(start, start + count):
             eventfd = message.descriptors.pop(0) if message.descriptors else None
             if eventfd is not None:
@@ -222,12 +219,12 @@ class Server:
             self._function.vectors.mask(vector, action == IrqSetFlag.ACTION_MASK)
 
     def _region_read(self, message: Message) -> bytes:
-        offset, region, count = _unpack(vfio_user.REGION_ACCESS, message)
-        _expect(not message.descriptors)
+        offset, region, count = unpack(vfio_user.REGION_ACCESS, message)
+        expect(not message.descriptors)
         self._check_access(region, offset, count)
         head = bytes(message.payload)
         if region == PciRegion.BAR0:
-            _expect(count in (4, 8) and not offset % 4)
+            expect(count in (4, 8) and not offset % 4)
             words = range(offset, offset + count, 4)
             return head + b"".join(self._function.read(at).to_bytes(4, "little") for at in words)
         if region == PciRegion.CONFIG:
@@ -236,24 +233,24 @@ class Server:
 
     def _region_write(self, message: Message) -> bytes:
         head = vfio_user.REGION_ACCESS
-        (offset, region, count), data = _unpack_head(head, message)
-        _expect(len(data) == count and not message.descriptors)
+        (offset, region, count), data = unpack_head(head, message)
+        expect(len(data) == count and not message.descriptors)
         self._write(region, offset, bytes(data))
         return bytes(message.payload[: head.size])
 
     def _write_multi(self, message: Message) -> bytes:
         head, entry = vfio_user.WRITE_MULTI_HEAD, vfio_user.WRITE_MULTI_ENTRY
-        (writes,), entries = _unpack_head(head, message)
-        _expect(len(entries) == writes * entry.size and not message.descriptors)
+        (writes,), entries = unpack_head(head, message)
+        expect(len(entries) == writes * entry.size and not message.descriptors)
         for offset, region, count, data in entry.iter_unpack(entries):
-            _expect(count <= _SINGLE_BYTES)
+            expect(count <= _SINGLE_BYTES)
             self._write(region, offset, data[:count])
         return head.pack(writes)
 
     def _write(self, region: int, offset: int, data: bytes) -> None:
         self._check_access(region, offset, len(data))
         if region == PciRegion.BAR0:
-            _expect(len(data) in (4, 8) and not offset % 4)
+            expect(len(data) in (4, 8) and not offset % 4)
             for at in range(0, len(data), 4):
                 self._function.write(offset + at, int.from_bytes(data[at : at + 4], "little"))
         elif region == PciRegion.CONFIG:
@@ -261,44 +258,10 @@ class Server:
 
     def _check_access(self, region: int, offset: int, count: int) -> None:
         """Refuse what does not lie within its region, the largest of which fits one transfer."""
-        _expect(region <= max(PciRegion) and count > 0)
-        _expect(offset + count <= self._function.regions.get(region, 0))
+        expect(region <= max(PciRegion) and count > 0)
+        expect(offset + count <= self._function.regions.get(region, 0))
 
     def _reset(self, message: Message) -> bytes:
-        _expect(not message.payload and not message.descriptors)
+        expect(not message.payload and not message.descriptors)
         self._function.reset()
         return b""
-
-
-def _expect(right: bool) -> None:
-    if not right:
-        raise Refused(errno.EINVAL)
-
-
-def _is_one(flag: int) -> bool:
-    return bool(flag) and not flag & (flag - 1)
-
-
-def _is_eventfd(descriptor: int) -> bool:
-    """Whether that is what it is: a write to anything else may fail, or block."""
-    return str(Path(f"/proc/self/fd/{descriptor}").readlink()) == "anon_inode:[eventfd]"
-
-
-def _unpack(layout: struct.Struct, message: Message) -> tuple[int, ...]:
-    """The fields of a payload that is exactly one structure."""
-    _expect(len(message.payload) == layout.size)
-    return layout.unpack(message.payload)
-
-
-def _unpack_head(layout: struct.Struct, message: Message) -> tuple[tuple[int, ...], memoryview]:
-    """The fields that a payload begins with, and the rest of it."""
-    _expect(len(message.payload) >= layout.size)
-    return layout.unpack_from(message.payload), message.payload[layout.size :]
-
-
-def _structure(kind: type[S], message: Message) -> S:
-    """The payload as the structure that it is, with room for the reply; nothing came with it."""
-    size = ctypes.sizeof(kind)
-    _expect(len(message.payload) == size and not message.descriptors)
-    _expect(int.from_bytes(message.payload[:4], "little") >= size)
-    return kind.from_buffer_copy(message.payload)
