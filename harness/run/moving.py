@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,12 +10,9 @@ from harness.analysis.audit_records import AuditRecords
 from harness.audit.conduct import audit
 from harness.audit.ways import Way
 from harness.errors import GuestError, RemoteError, UsageError
-from harness.guest.command_line import shares_memory
-from harness.guest.instance import Instance, instance, put_image
+from harness.guest.instance import Instance
 from harness.guest.lent_vf import wait_for_lent_vf
-from harness.guest.machine import GuestMachine
-from harness.guest.own_vf import OwnVf, make_own_vf
-from harness.guest.spec import GuestSpec, Place
+from harness.guest.spec import GuestSpec
 from harness.host.port_side import PortSide
 from harness.host.sriov import VirtualFunction
 from harness.host.twin import Twin
@@ -33,6 +28,7 @@ from harness.migration.witness import WitnessedComparison
 from harness.run.berth import Berth, berth_on
 from harness.run.choosing import as_function_of_port, as_twin, hand_off_of, scheme_of
 from harness.run.lab import Lab
+from harness.run.launching import Launcher
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import start
 from harness.waiting import let_pass
@@ -43,7 +39,7 @@ ANSWER_SECONDS = 20
 class MovingGuest:
     """A guest and the two berths it moves between; *instance* is its process now.
 
-    *own_vf* is the VF that one with an emulated port has made there.
+    *own_vf* is the VF that a guest with an emulated port has made there.
     """
 
     def __init__(
@@ -51,11 +47,10 @@ class MovingGuest:
     ) -> None:
         self._lab = lab
         self._berths = berths
-        self._stack = stack
-        self._logs = logs
+        self._launcher = Launcher(lab, spec, stack, logs)
         self.spec = spec
-        self.own_vf: OwnVf | None = None
-        self._ending, self.instance, self.machine = self._boot(next(iter(berths.values())))
+        here = next(iter(berths.values()))
+        self._ending, self.instance, self.machine, self.own_vf = self._launcher.boot(here)
         stack.callback(lambda: self.machine.close())
 
     def migrate(
@@ -115,7 +110,9 @@ class MovingGuest:
     ) -> Conducted:
         """Move to a new process on *berth*, end the old one, and return what was measured."""
         source = self.instance
-        ending, successor = self._launch(berth, incoming=True, paused=comparison is not None)
+        ending, successor = self._launcher.launch(
+            berth, incoming=True, paused=comparison is not None
+        )
         loser = ending
         try:
             return conduct(
@@ -177,7 +174,7 @@ class MovingGuest:
 
     @property
     def port_side(self) -> PortSide:
-        """What can be set for its VF on the port.  Raises UsageError for a guest without a VF."""
+        """The settings that the port has for the guest's VF.  Raises UsageError if it has no VF."""
         if self.instance.vf is None:
             raise UsageError(
                 f"lab {self._lab.topology.name!r}: the guest has no VF",
@@ -214,7 +211,7 @@ class MovingGuest:
             self._boot_another()
 
     def _find_with_vf(self) -> None:
-        """Reach a guest that has its VF: without one another thing would be measured."""
+        """Reach a guest that has its VF; without a VF another thing would be measured."""
         self._find()
         try:
             wait_for_lent_vf(self.machine)
@@ -222,7 +219,7 @@ class MovingGuest:
             self.replace(f"{bare.what}; {bare.because}")
 
     def _silent_why(self) -> str:
-        """Why the guest does not answer where it runs; empty if it does."""
+        """Say why the guest does not answer where it runs; empty if the guest answers."""
         if not _runs(self.instance):
             return f"{self.instance.host.name}: the guest does not run there any more"
         try:
@@ -238,54 +235,8 @@ class MovingGuest:
         for each in self._berths.values():
             if each.vf:  # wherever the hand-off left the filter
                 each.vf.set_filter(NO_MAC)
-        berth = self._berths[self.instance.host.name]
-        self._ending, self.instance, self.machine = self._boot(berth)
-
-    def _boot(self, berth: Berth) -> tuple[ExitStack, Instance, GuestMachine]:
-        """A guest that answers and has its VF; another is started anew where its lab says so.
-
-        Nothing is measured yet, so nothing is hidden by another try.
-        """
-        if berth.vf:
-            berth.vf.set_filter(self.spec.mac)
-        left = self._lab.topology.guest.boot_tries
-        while True:
-            self._lab.renew()
-            self._lab.progress(f"booting the guest on {berth.host}")
-            ending, booting = self._launch(berth, incoming=False)
-            try:
-                booting.wait_until_up()
-                machine = GuestMachine(booting, self._lab.guest)
-                wait_for_lent_vf(machine)
-                self.own_vf = make_own_vf(machine) if self.spec.emulated_port else None
-                return ending, booting, machine
-            except (GuestError, RemoteError) as silent:
-                ending.close()
-                left -= 1
-                if not left:
-                    raise
-                self._lab.progress(f"{silent.what}; ended it")
-
-    def _launch(
-        self, berth: Berth, *, incoming: bool, paused: bool = False
-    ) -> tuple[ExitStack, Instance]:
-        """A process on *berth*, and what ends it; the end of everything ends it too."""
-        host = self._lab.hosts[berth.host]
-        entry = self._lab.topology.hosts[berth.host]
-        if isinstance(berth.vf, Twin):
-            berth.vf.check_free()
-        kernel, initramfs = put_image(host, self._lab.guest)
-        launch = next(_launches)
-        folder = host.scratch(f"{self.spec.name}-{os.getpid()}-{launch}/qmp")
-        folder = folder.rpartition("/")[0]
-        place = Place(
-            qemu=entry.qemu, accelerator=entry.accelerator, kernel=kernel, initramfs=initramfs,
-            folder=folder, tap=berth.tap, vf=berth.vf.device if berth.vf else None,
-            incoming=incoming, paused=paused, shared_memory=shares_memory(self.spec, berth.vf),
-        )  # fmt: skip
-        ending = self._stack.enter_context(ExitStack())
-        log = self._logs / f"qmp-{berth.host}-{launch}.jsonl"
-        return ending, ending.enter_context(instance(self.spec, berth.vf, place, host, log))
+        here = self._berths[self.instance.host.name]
+        self._ending, self.instance, self.machine, self.own_vf = self._launcher.boot(here)
 
     def ends(self) -> Ends:
         """The two ends of every flow, as the guest is now."""
@@ -299,10 +250,6 @@ class MovingGuest:
             guest=self.machine,
             guest_end=Endpoint(self.machine, interface, self.spec.mac, str(self.spec.address.ip)),
         )
-
-
-_launches = itertools.count(1)
-"""Of this process: what one guest said over QMP is never added to another's log."""
 
 
 def _runs(instance: Instance) -> bool:
