@@ -1,8 +1,8 @@
-"""What the software chip rests on in QEMU, tried once for each image.
+"""The lab tries once for each image what the software chip needs of QEMU.
 
-Two things are QEMU's own ways, and no contract: which reads of configuration space it hides
-capabilities by, and that a write to ECAM moves a BAR.  For each there is a second way, which is
-taken where the first one does not work.
+No document of QEMU promises by which reads of configuration space QEMU hides capabilities, nor that
+a write to ECAM moves a BAR.  For each there is a second way, which is taken where the first way
+does not work.
 """
 
 from __future__ import annotations
