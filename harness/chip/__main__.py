@@ -1,4 +1,4 @@
-"""The program: one chip, from the sockets that it listens on to its end by SIGTERM."""
+"""The program runs one chip until SIGTERM ends the program."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _mac(text: str) -> bytes:
 
 
 def main() -> int:
-    """Run one chip; its exit status: 1 if something that it needs is not there."""
+    """Run one chip; return 1 if something that the chip needs is not there, else 0."""
     speak_as("chip")
     options = _options(sys.argv[1:])
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Configuration space of a port, with SR-IOV, and of its VFs; and what QEMU must not see of it.
+"""A port and its VFs have configuration spaces, parts of which the chip hides from QEMU.
 
 QEMU hides ARI and SR-IOV of a device that is not its own (``vfio_add_ext_cap`` in hw/vfio/pci.c),
 but only as it realizes the device, from one read of the whole space.  So that one read shows
@@ -33,7 +33,7 @@ from harness.uapi.pci_regs import (
 MSIX_BAR = 4
 PBA_OFFSET = 0x2000
 ERRORS, SERIAL, ARI, SRIOV = 0x100, 0x140, 0x150, 0x160
-"""Where an 82599's extended capabilities are."""
+"""An 82599 has its extended capabilities at these offsets."""
 
 FIRST_VF_OFFSET, VF_STRIDE = 0x80, 2
 
@@ -45,7 +45,7 @@ _SUBSYSTEM = 0x0003  # an Ethernet Server Adapter X520-2
 
 
 class Disguise(Enum):
-    """When a port's SR-IOV and ARI capabilities do not show."""
+    """A port hides its SR-IOV and ARI capabilities at these times."""
 
     IN_WHOLE_READS = "in-whole-reads"
     """In a read of the whole space, by which QEMU realizes a device."""
@@ -209,7 +209,7 @@ class VfConfig(ConfigSpace):
 
     RESET_COMMAND = Command.MEMORY
     RESETS_WITHOUT_CAPABILITY = True
-    """As an 82599's VFs do; Linux knows (``pci_dev_specific_reset``)."""
+    """An 82599's VF does reset itself, which Linux knows (``pci_dev_specific_reset``)."""
 
     def read(self, offset: int, count: int) -> bytes:
         """Return *count* bytes; the ids are all ones but for QEMU's one read of the whole space."""

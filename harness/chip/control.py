@@ -1,4 +1,4 @@
-"""Those who run a chip ask and tell it things by JSON lines over a UNIX socket.
+"""A lab asks and tells a chip things by JSON lines over a UNIX socket.
 
 Requests and replies are as of a twin (``harness.twin.control``).  The words are the methods of
 `Control`; *port* is a port's number, *vf* a VF's on that port.

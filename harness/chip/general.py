@@ -33,7 +33,7 @@ _DEFAULTS = {
 
 
 class General:
-    """It answers for STATUS and FDIRCTRL, and gives registers that no other room claims a value.
+    """`General` answers for STATUS and FDIRCTRL, and gives unclaimed registers initial values.
 
     *number* is the port's number on its chip, and *config* its configuration space.
     """

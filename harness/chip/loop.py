@@ -1,4 +1,4 @@
-"""The event loop of a chip: a vfio-user server for each function, and the wires of its ports."""
+"""The event loop of a chip serves each function over vfio-user, and the wires of the ports."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from harness.twin.sockets import accepted, listening
 from harness.twin.tap import Tap
 
 CONTROL = "control"
-"""The socket, in the chip's folder, where it can be asked and told things."""
+"""The chip's folder has a socket of this name, by which a lab asks and tells the chip things."""
 
 _FRAMES_AT_ONCE = 64
 _IDLE_SECONDS = 1.0
 
 
 class Served:
-    """One function, and the socket in *folder* by whose name QEMU finds it."""
+    """One function is served at the socket *path*, whose name QEMU knows."""
 
     def __init__(self, path: Path, function: Function) -> None:
         self.path = path
@@ -40,7 +40,7 @@ class Served:
         self.listener = listening(str(path))
 
     def accept(self) -> Channel | None:
-        """Take a client; None where the function has one already, or that is not possible now."""
+        """Take a client; None where the function has a client already, or none can be taken now."""
         connection = accepted(self.listener)
         if connection is None:
             return None
@@ -60,7 +60,7 @@ class Served:
         self.channel = None
 
     def close(self) -> None:
-        """Close every socket, and remove the one that has a name."""
+        """Close every socket, and remove the listening socket's file."""
         if self.channel:
             self.let_go()
         self.listener.close()
@@ -116,7 +116,7 @@ class Chip:
         self._poll.register(self._ended, select.EPOLLIN)
 
     def end(self, *_: object) -> None:
-        """Let `run` come to its end, at once; for a signal."""
+        """Have `run` return at once; a signal calls this."""
         self._end.close()
 
     def run(self) -> None:

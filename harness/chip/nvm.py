@@ -1,4 +1,4 @@
-"""A port's driver gets at the words of the EEPROM by these registers.
+"""A port's driver reads and writes the words of the EEPROM by these registers.
 
 Ref: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_common.c: ixgbe_init_eeprom_params_generic,
 ixgbe_read_eerd_buffer_generic, ixgbe_validate_eeprom_checksum_generic; ixgbe_type.h for the words.
@@ -37,8 +37,8 @@ def image(mac: bytes) -> list[int]:
     for pointer in _POINTERS:
         words[pointer] = _NOWHERE
     words[_FIRMWARE] = 0x80
-    words[0x82], words[0x84], words[0x97] = _NOWHERE, 0x90, 0x9
     # The driver refuses firmware older than 5 (ixgbe_verify_fw_version_82599).
+    words[0x82], words[0x84], words[0x97] = _NOWHERE, 0x90, 0x9
     words[0x15], words[0x16] = 0xE687, 0x9306  # the part number: ixgbe_read_pba_string_generic
     words[0x17] = _NOWHERE
     words[0x27] = words[0x28] = words[0x37] = _NOWHERE

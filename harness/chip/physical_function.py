@@ -1,4 +1,4 @@
-"""A port (PF) of the chip puts its rooms together to what ``ixgbe`` sees."""
+"""A port (PF) of the chip puts the modules together that ``ixgbe`` sees as one device."""
 
 from __future__ import annotations
 

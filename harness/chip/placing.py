@@ -1,11 +1,12 @@
-"""Where the BARs of VFs are, told to QEMU, in one of two ways.
+"""A chip tells QEMU where the BARs of VFs are, in one of two ways.
 
-Nobody writes a VF's BARs: Linux takes them from the port's SR-IOV capability, and QEMU maps only
-what is written to configuration space.  So the chip writes them there, through the window that a
-q35 machine has for configuration cycles (ECAM), in the 100 ms that Linux waits after VF Enable
-(``sriov_enable`` in drivers/pci/iov.c).
+Nobody else writes a VF's BARs: Linux takes them from the port's SR-IOV capability, and QEMU maps
+only what is written to configuration space.  So the chip writes them there, through the window
+that a q35 machine has for configuration cycles (ECAM), in the 100 ms that Linux waits after VF
+Enable (``sriov_enable`` in drivers/pci/iov.c).
 
-Nobody waits for an answer: QEMU asks the VF's own server before it gives one.
+The chip does not wait for QEMU's answer: before QEMU answers, it asks the VF's own server, which is
+the chip.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from harness.uapi.pci_regs import Register
 from harness.uapi.vfio_user import Command
 
 ECAM = 0xB0000000
-"""Where SeaBIOS puts it on q35; ``Q35_HOST_BRIDGE_PCIEXBAR_ADDR``."""
+"""SeaBIOS puts ECAM here on q35; ``Q35_HOST_BRIDGE_PCIEXBAR_ADDR``."""
 
 _BUS_SHIFT, _FUNCTION_SHIFT = 20, 12
 _BARS = (Register.BASE_ADDRESS_0, Register.BASE_ADDRESS_3)
@@ -117,7 +118,7 @@ class ByQtest:
 
 
 class Nowhere:
-    """Nothing is written: a fault, for whoever wants to see BARs that are not mapped."""
+    """Nothing is written, which is a fault: QEMU maps no BAR of a VF then."""
 
     def place(
         self, port: Channel, *, bus: int, function: int, bars: Sequence[int], failed: Failed

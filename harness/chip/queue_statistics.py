@@ -29,7 +29,7 @@ _RECEIVE, _TRANSMIT, _DROPPED = 0x01000, 0x06000, 0x01400
 _MASK_32 = (1 << 32) - 1
 
 Find = Callable[[int, bool], Queue]
-"""It returns queue number *n* of the chip, one that receives or one that transmits."""
+"""A function that returns queue number *n* of the chip: a transmit queue if the flag is set."""
 
 
 class QueueStatistics:
@@ -95,7 +95,7 @@ class QueueStatistics:
         return sum(getattr(queue, what) - self._told[queue, what] for queue in queues)
 
     def _take(self, what: str, queues: list[Queue]) -> int:
-        """Return the same, and note that the driver was told."""
+        """Return what `_since` returns, and note that the driver was told."""
         total = self._since(what, queues)
         for queue in queues:
             self._told[queue, what] = getattr(queue, what)

@@ -1,4 +1,4 @@
-"""What each VF of a chip did, kept in files: its DMA log, and the changes of its COMMAND register.
+"""Two files for each VF of a chip keep its DMA log and the changes of its COMMAND register.
 
 Both are of the machine that the chip runs on, and in its monotonic clock.  A record begins anew
 each time that its VF is enabled.
@@ -14,10 +14,10 @@ from pathlib import Path
 from harness.twin.dma_log import DmaLog
 
 LOG, COMMANDS = "dma.log", "commands.jsonl"
-"""What follows ``port<P>-vf<N>.`` in the names of the two files."""
+"""The two files are called ``port<P>-vf<N>.`` and this."""
 
 CAPACITY = 1_000_000
-"""Records of a DMA log: 24 MB, and 3 minutes of 400 round trips a second of 9014 bytes."""
+"""A DMA log has so many records: 24 MB, or 3 minutes of 400 round trips a second of 9014 bytes."""
 
 
 class Record:

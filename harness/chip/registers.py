@@ -1,4 +1,4 @@
-"""BAR 0 of a port: each offset leads to the room that claimed it."""
+"""BAR 0 of a port leads each offset to the module that claimed the offset."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Registers:
         self._defaults[offset] = self._values[offset] = value
 
     def claim(self, offset: int, read: Read | None = None, write: Write | None = None) -> None:
-        """Let a room answer at *offset*; without *read* or *write* the register holds as others."""
+        """Let a module answer at *offset*; else the register holds its value."""
         if read:
             self._readers[offset] = read
         if write:
@@ -62,7 +62,7 @@ class Registers:
         read: Callable[[int], int] | None = None,
         write: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Let a room answer for a whole row; it is told the register's number in the row."""
+        """Let a module answer for a row; the module is told a register's number in the row."""
         for index in range(row.count):
             self.claim(
                 row.at(index),

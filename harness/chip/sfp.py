@@ -1,4 +1,4 @@
-"""The SFP+ module in a port's cage, read bit by bit over I2C.
+"""A driver reads the SFP+ module in a port's cage bit by bit over I2C.
 
 Ref: SFF-8472, two-wire interface A0h and A2h; Linux, ixgbe_phy.c: ixgbe_read_i2c_byte_generic,
 ixgbe_identify_sfp_module_generic.
@@ -101,7 +101,7 @@ class I2cBus:
         self._bits, self._drives = None, 1
 
     def _rise(self, data: int) -> None:
-        """The clock goes up: one bit is taken over by whoever listens."""
+        """Take a bit over, since the clock goes up; whoever listens does."""
         if self._bits is None:
             return
         if len(self._bits) < 8:
@@ -112,7 +112,7 @@ class I2cBus:
             self._bits.append(data)  # the ninth
 
     def _fall(self) -> None:
-        """The clock goes down: the slave puts its next bit onto the wire, if it is its turn."""
+        """Put the slave's next bit onto the wire, if it is its turn: the clock goes down."""
         if self._bits is None:
             return
         if len(self._bits) > 8:
@@ -125,7 +125,7 @@ class I2cBus:
             self._drives = 1
 
     def _taken(self) -> int:
-        """A whole byte has come: what the slave answers with, 0 to acknowledge."""
+        """Take the whole byte that has come; return the slave's answer, 0 to acknowledge."""
         assert self._bits is not None
         byte = int("".join(map(str, self._bits)), 2)
         if self._expects == "address":

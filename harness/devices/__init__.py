@@ -1,4 +1,4 @@
-"""Device profiles: what is true of one NIC family, each fact with its source.
+"""A device profile says what is true of one NIC family, each fact with its source.
 
 Schemes and tests ask the profile and never compare a driver's name.  A source is a file of the
 Linux kernel (mainline, 6.x; names are the kernel's), a numbered Intel erratum, or a measurement.

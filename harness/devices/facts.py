@@ -14,7 +14,7 @@ ETH_DATA_LEN = 1500
 """The MTU beyond which a frame is jumbo; the name is that of <linux/if_ether.h>."""
 
 ETH_HLEN, ETH_FCS_LEN = 14, 4
-"""What a frame has around its payload; <linux/if_ether.h>."""
+"""A frame has so many bytes around its payload; <linux/if_ether.h>."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Quirk:
 
 
 class JumboRule(Enum):
-    """What a VF's MTU has to do with the MTU of its port."""
+    """Whether a VF's MTU depends on the MTU of its port."""
 
     FOLLOWS_PORT = "follows-port"
     """Jumbo on the VF needs jumbo on the port; a mix with an old VF driver receives nothing."""
@@ -45,7 +45,7 @@ class JumboRule(Enum):
 
 
 class FrameLimit(Enum):
-    """Where the limit is that a frame must not exceed for a VF to receive the frame."""
+    """Either the port or the VF has the limit on the size of a frame that a VF receives."""
 
     PORT = "port"
     """The port has one limit: the largest size that the port or any of its VFs has asked for."""
@@ -56,7 +56,7 @@ class FrameLimit(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceProfile:
-    """What is true of one NIC family."""
+    """These facts are true of one NIC family."""
 
     name: str
     vendor: int

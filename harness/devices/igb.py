@@ -1,4 +1,4 @@
-"""The family that ``igb`` drives and QEMU has a model of: 82576."""
+"""``igb`` drives this family, the 82576, of which QEMU has a model."""
 
 from __future__ import annotations
 

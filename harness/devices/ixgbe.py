@@ -1,4 +1,4 @@
-"""The families that ``ixgbe`` drives: 82599, X540 and X550."""
+"""``ixgbe`` drives these families: 82599, X540 and X550."""
 
 from __future__ import annotations
 

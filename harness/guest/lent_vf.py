@@ -1,9 +1,9 @@
-"""Whether a guest has the VF that its host lends it, up and at work.
+"""A guest has the VF that its host lends, up and at work, before anything is measured.
 
-QEMU starts a guest whose VF it cannot open all the same: the primary of a failover pair is added
+QEMU starts a guest also if QEMU cannot open the VF: the primary of a failover pair is added
 when the guest's driver negotiates the standby, and what goes wrong then is a warning in QEMU's log
 (hw/net/virtio-net.c, virtio_net_set_features).  The standby serves such a guest, so nothing else
-shows it.
+shows that the VF is missing.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from harness.host.vf import Vf
 from harness.waiting import WaitError, wait_for
 
 LENT_VF_SECONDS = 60
-"""How long a guest may take for it; ixgbevf looks for its link once in 2 s, and an emulated guest
-has its VF some 10 s after its init is up."""
+"""How long a guest may take to have its VF; ixgbevf looks for its link once in 2 s, and an emulated
+guest has its VF some 10 s after its init is up."""
 
 _LINES = 5
 """How many of the last lines of a log are quoted."""
 
 _KERNEL_WORDS = ("ixgbevf", "igbvf", "failover", "pciehp", "acpiphp", "net_failover", "virtio_net")
-"""What the guest's kernel says of a VF has one of these in its line."""
+"""A line of the guest's kernel log is about a VF if one of these words is in the line."""
 
 
 def wait_for_lent_vf(guest: GuestMachine, *, seconds: float = LENT_VF_SECONDS) -> None:
@@ -58,7 +58,7 @@ def wait_for_lent_vf(guest: GuestMachine, *, seconds: float = LENT_VF_SECONDS) -
 
 
 def missing(guest: GuestMachine, vf: Vf) -> str:
-    """What the guest lacks of its VF *vf*, in words; empty if it has all."""
+    """Say in words what the guest lacks of its VF *vf*; empty if the guest lacks nothing."""
     spec = guest.instance.spec
     shown = guest.host.run("/usr/bin/ip", "-json", "-details", "link", "show").stdout
     functions = [link for link in json.loads(shown) if link.get("parentbus") == "pci"]

@@ -93,7 +93,7 @@ class Port:
 
     @property
     def module_vendor(self) -> str:
-        """Who made the module in its cage; raises CommandError where none answers."""
+        """The maker of the module in the port's cage.  Raises CommandError if no module answers."""
         return ethtool.module(self.host, self.interface)["Vendor name"]
 
     def self_test(self, *, offline: bool) -> ethtool.SelfTest:

@@ -1,7 +1,7 @@
-"""What an administrator can set on a port for one of its VFs, whichever provider lends the VF.
+"""An administrator sets things on a port for one of its VFs, whichever provider lends the VF.
 
-Each VF has one as its ``port_side``.  What only a twin's port can do, such as speaking an older
-mailbox API, is no part of this.
+Each VF has a ``PortSide`` as its ``port_side``.  What only a twin's port can do, such as
+speaking an older mailbox API, is no part of that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.topology import MacAddress
 
 
 class LinkState(Enum):
-    """What ``ip link set PORT vf N state`` takes; the value is its word there."""
+    """``ip link set PORT vf N state`` takes these; the value is the word there."""
 
     AUTO = "auto"
     """The VF's link is the port's."""
@@ -26,7 +26,7 @@ class LinkState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class VfSettings:
-    """What a port has on record for a VF; VLAN 0 stands for no VLAN."""
+    """A port has these settings on record for a VF; VLAN 0 stands for no VLAN."""
 
     mac: MacAddress
     vlan: int
@@ -36,7 +36,7 @@ class VfSettings:
 
 
 class PortSide(Protocol):
-    """A port, as far as it is about one VF.
+    """A port, as far as the port concerns one VF.
 
     The settings of the VF end with the VF.  The changes of the port itself (its MTU, up or down)
     have their way back in the host's journal before they are made.
@@ -44,7 +44,7 @@ class PortSide(Protocol):
 
     @property
     def settings(self) -> VfSettings:
-        """What is set for the VF now."""
+        """The settings of the VF now."""
 
     @property
     def mtu(self) -> int:
@@ -81,7 +81,7 @@ class PortSide(Protocol):
 
 @contextmanager
 def put_back(side: PortSide) -> Iterator[PortSide]:
-    """Have everything that the body sets there as it was before, also after an error."""
+    """Put everything back that the body sets on *side*, also after an error."""
     before, mtu = side.settings, side.mtu
     try:
         yield side

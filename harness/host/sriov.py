@@ -70,12 +70,12 @@ class VirtualFunction:
 
     @property
     def has_memory_enable(self) -> bool:
-        """As its family has it."""
+        """Whether a VF of this family has a Memory Enable of its own."""
         return self.port.profile.vf_has_memory_enable.value
 
     @property
     def filter_survives_reset(self) -> bool:
-        """As its family has it."""
+        """Whether a VF of this family keeps its address in the port's filter over a reset."""
         return self.port.profile.filter_survives_reset.value
 
     @property
@@ -144,7 +144,7 @@ class VirtualFunction:
         return Observing(self.host, path, self.host.start("observer", spec))
 
     def receive_rings(self, *, qemu_pid: int) -> list[Ring]:
-        """Of its queues that are on and have descriptors; none of a VF that does not answer.
+        """Return the rings of queues that are on and have descriptors; none of a VF that is silent.
 
         An 82599's function reset leaves a queue on and takes its ring (quirk
         ``flr-keeps-queue-registers``): such a queue does not run.
@@ -245,7 +245,7 @@ def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]
 
 
 def _no_vfs(port: Port, count: int, refused: RemoteError) -> HarnessError:
-    """What the kernel or the port's driver means by refusing to make *count* VFs."""
+    """Return the error that says why the kernel or the driver refused to make *count* VFs."""
     meant = next((_NO_VFS[name] for name in _NO_VFS if name in refused.what), None)
     if meant is None:
         return refused
@@ -272,7 +272,7 @@ _NO_VFS = {
         "pci=realloc,assign-busses",
     ),
 }
-"""What the errno means that a write to ``sriov_numvfs`` is refused with, and what to do."""
+"""Each errno of a write to ``sriov_numvfs`` has a meaning, and something to do."""
 
 
 def _bound(port: Port, index: int) -> VirtualFunction:

@@ -1,6 +1,6 @@
 """The ``PortSide`` of a port's VF: ``ip link set PORT vf N``, and the port's own interface.
 
-What is set for a VF ends with it, so that only changes of the port itself are journalled.  Ref:
+The settings of a VF end with the VF, so only changes of the port itself are journalled.  Ref:
 Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_sriov.c, ixgbe_disable_sriov(), which frees vfinfo,
 and __ixgbe_enable_sriov(), which makes it anew: no VLAN, no trust, spoof check on, link state
 auto; ixgbe_sriov_reinit() resets the filters.  igb_disable_sriov() of igb_main.c frees its like.

@@ -44,7 +44,7 @@ class Twin:
 
     @property
     def filter_survives_reset(self) -> bool:
-        """As an 82599 has it, whose VF the twin is."""
+        """Whether an 82599 keeps a VF's address in the port's filter over a reset of the VF."""
         return I82599.filter_survives_reset.value
 
     @property

@@ -36,7 +36,7 @@ class TwinControl:
         self._connection.settimeout(ANSWER_SECONDS)
 
     def ask(self, word: str, **arguments: Any) -> Any:
-        """What the twin answers.  Raises TwinRefused with its own words if it refuses."""
+        """Ask the twin; return its answer.  Raises TwinRefused with the twin's own words."""
         try:
             self._connection.sendall(json.dumps({"do": word, **arguments}).encode() + b"\n")
             answer = self._line()

@@ -1,4 +1,4 @@
-"""The ``PortSide`` of a twin: words of its control socket, to a port that is a part of the twin."""
+"""The ``PortSide`` of a twin speaks over the twin's control socket to the port in the twin."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TwinPortSide:
             self._ask("set_port_mtu", mtu=mtu)
 
     def set_up(self, up: bool) -> None:
-        """The cable is pulled, which is all that a VF can notice of a port that is down."""
+        """Pull the cable, or plug it in: a VF notices no more of a port that is down."""
         port = self._ask("status")["port"]
         if up != port["link_up"]:
             self._ask("set_link", up=up, mbit=port["link_mbit"])

@@ -63,14 +63,14 @@ class Ring:
 
 
 class Logged(Protocol):
-    """What a device wrote down of its own DMA."""
+    """A device wrote down its own DMA."""
 
     @property
     def accesses(self) -> int | None:
-        """How many accesses to the guest's memory it has made; None if it keeps no log."""
+        """The number of accesses to the guest's memory so far; None if the device keeps no log."""
 
     def dma_log(self) -> bytes:
-        """The file of its log, as ``harness.twin.dma_log`` lays it out."""
+        """The file of the device's log, as ``harness.twin.dma_log`` lays it out."""
 
 
 class Observation(Protocol):
@@ -109,7 +109,7 @@ class Vf(Protocol):
 
     @property
     def port_side(self) -> PortSide:
-        """What an administrator can set for it on the port that lends it."""
+        """The port that lends the VF, where an administrator sets things for the VF."""
 
     def set_filter(self, mac: MacAddress) -> None:
         """Have frames for *mac* go to this VF; for nobody with NO_MAC.

@@ -1,13 +1,13 @@
-"""The peer's way out to the wire, cut by the peer's own kernel: for labs whose cables stay in.
+"""The peer's own kernel cuts the peer's way out to the wire, in labs whose cables stay in.
 
 Every frame that the peer sends is dropped in the queue of its interface, and who sent the frame is
-told that it went out: so a wire looks that is cut.  A link that is set down would show at both
-ends, and a real one takes seconds to come back; a switch's port is not ours; filters of `tc` and
-`nft` need modules and programs that not every peer has.  The queueing discipline ``blackhole`` is
-in every kernel that has `tc`, and both it and its successor are in place when `tc` returns.  Ref:
-Linux, net/sched/Makefile and sch_blackhole.c.
+told that the frame went out, as with a wire that is cut.  A link that is set down would show at
+both ends, and a real link takes seconds to come back; a switch's port is not ours; filters of `tc`
+and `nft` need modules and programs that not every peer has.  The queueing discipline ``blackhole``
+is in every kernel that has `tc`, and is in place when `tc` returns, as is the queue that follows.
+Ref: Linux, net/sched/Makefile and sch_blackhole.c.
 
-What comes in to the peer still comes in: a round trip is cut, and a flow to the guest.
+Frames still come in to the peer: the cut is of round trips, and of flows to the guest.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from harness.host.changes import changed_back
 from harness.remote import Host
 
 OPEN = ["pfifo", "limit", "1000"]
-"""The queue that stands there while the way is open; as long as an interface's usual one."""
+"""The interface has this queue while the way is open; an interface's usual queue is as long."""
 
 _TAKE_OFF = 'tc qdisc del dev "$1" root || tc qdisc show dev "$1" | grep -q " 0: root"'
-"""Delete our queue; where the kernel's own, whose handle is 0:, is back already that is as well."""
+"""Delete our queue; it is no error where the kernel's own, with handle 0:, is back already."""
 
 
 @dataclass(frozen=True, slots=True)

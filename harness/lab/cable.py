@@ -1,4 +1,4 @@
-"""The cables in the ports of a software chip: taps of this machine, or none of its interfaces."""
+"""Cables connect the ports of a software chip with taps of this machine, or with each other."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from harness.twin.tap import Tap
 from harness.uapi.filter import Bpf, FilterOption, SockFilter, SockFprog
 
 _QUEUE_BYTES = 1 << 22
-"""What a cable is asked to hold of frames on their way; the kernel gives what it allows
-(net.core.wmem_max)."""
+"""A cable is asked to hold so many bytes of frames; the kernel grants net.core.wmem_max at most."""
 
 
 def cables(ports: int, taps: Sequence[str], stack: ExitStack) -> list[int]:
     """Return a descriptor for the wire of each port; *stack* closes them.
 
-    With *taps*, names of one for each port, they lead there.  Without, two ports are cabled to
-    each other, and the cable of a single port leads nowhere: the port has a link, and what it
-    sends is lost.  That needs no privileges.  Raises UsageError, or LabError for a tap that
+    *taps* names a tap for each port.  Without taps two ports are cabled to each other, which needs
+    no privileges.  The cable of a single port then leads nowhere: the port has a link, and what the
+    port sends is lost.  Raises UsageError, or LabError for a tap that
     cannot be had.
     """
     if taps:

@@ -1,4 +1,4 @@
-"""The SR-IOV card in an emulated host: QEMU's own 82576, or the software 82599."""
+"""An emulated host has an SR-IOV card: QEMU's own 82576, or the software 82599."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.waiting import Deadline
 
 PORT_MAC = "52:54:00:82:58"
 SLOT = "slot1"
-"""The root port that the card is behind: bus 1, since it is the machine's first."""
+"""The card is behind this root port, the machine's first, and so on bus 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Hosts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is there of a lab on this machine; all empty when it is down.
+    """The parts of a lab that are on this machine; all empty when the lab is down.
 
     *whole* says that every host of the lab is there, with its chip if it has one.
     """
@@ -185,5 +185,5 @@ def _starting_alone(topology: Topology) -> Iterator[None]:
 
 
 def run_folder(topology: Topology) -> Path:
-    """Where the lab, while it is up, has its sockets, logs and records."""
+    """Return the folder where the lab, while up, has its sockets, logs and records."""
     return RUN / f"lab-{topology.name}"

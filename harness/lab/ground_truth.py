@@ -1,4 +1,4 @@
-"""What the software chips of a lab wrote down of their VFs: the truth that oracles are held to.
+"""The software chips of a lab write down what their VFs do; that record is the ground truth.
 
 The files are on this machine, and so is the peer of such a lab: their times are the peer's own
 monotonic clock, and need not be related to it.
@@ -23,26 +23,26 @@ from harness.uapi.pci_regs import Command
 
 @dataclass(frozen=True, slots=True)
 class ChipLog:
-    """The record of one VF, a ``Logged``; *stem* is what the names of its files begin with."""
+    """The record of one VF, a ``Logged``; the names of its files begin with *stem*."""
 
     stem: Path
 
     @property
     def accesses(self) -> int:
-        """How many accesses the VF has made since it was enabled, logged or not."""
+        """The number of accesses since the VF was enabled, logged or not."""
         with self._file(LOG).open("rb") as log:
             count, dropped, _ = HEAD.unpack(log.read(HEAD.size))
         return int(count + dropped)
 
     def dma_log(self) -> bytes:
-        """The file of its DMA log, as ``harness.twin.dma_log`` lays it out; its records only."""
+        """Return the DMA log's head and records, as ``harness.twin.dma_log`` lays them out."""
         with self._file(LOG).open("rb") as log:
             count, _, _ = HEAD.unpack(log.read(HEAD.size))
             log.seek(0)
             return log.read(HEAD.size + count * RECORD.size)
 
     def mastered(self) -> list[tuple[int, bool]]:
-        """Each change of Bus Master Enable: when, in ns, and what it became."""
+        """Return the time in ns and the new value of each change of Bus Master Enable."""
         changes: list[tuple[int, bool]] = []
         for line in self._file(COMMANDS).read_text().splitlines():
             said = json.loads(line)
@@ -63,7 +63,7 @@ class ChipLog:
 
 
 def chip_log(topology: Topology, vf: Vf) -> ChipLog | None:
-    """The record that the chip of its host keeps of *vf*; None where no chip of ours has it."""
+    """Return the record that a software chip keeps of *vf*; None where *vf* is of no such chip."""
     entry = topology.hosts[vf.host.name]
     port = next((each for each in entry.ports.values() if each.device == "82599"), None)
     if topology.emulation is None or port is None:

@@ -40,7 +40,7 @@ RECIPES: dict[DebianKernel, Recipe] = {
         packages.PACKAGES, f"{packages.PINNED}\n{packages.NEWEST_KERNEL}", packages.LEFT_OUT
     ),
 }
-"""What a lab is made of, by the kernel that its hosts boot."""
+"""A lab is made of these packages, by the kernel that its hosts boot."""
 RUN = Path("/run/vf-harness")
 """A folder for each lab that is up; `image` in it leads to the image that it runs."""
 

@@ -57,12 +57,12 @@ class MachineSpec:
 
     @property
     def process_name(self) -> str:
-        """How the process is found again, by whoever comes later."""
+        """The name by which the process of QEMU is found again later."""
         return process_name(self.lab, self.host)
 
     @property
     def chip_name(self) -> str:
-        """How the process of its chip is found again."""
+        """The name by which the process of the chip is found again later."""
         return chip_name(self.lab, self.host)
 
     def argv(self, cables: Cables) -> list[str]:
@@ -138,7 +138,7 @@ class Machine:
         self._process = ours(process)
 
     def _inherited(self, cables: Cables) -> list[int]:
-        """What QEMU gets; the wires of a chip are the chip's."""
+        """Return the descriptors that QEMU gets; the wires of a chip go to the chip."""
         wires = () if self.spec.card.is_software_chip else cables.wires
         return [*wires, cables.migration]
 

@@ -1,7 +1,8 @@
-"""The ports of emulated hosts, which their kernels see only once the lab is up.
+"""The kernels of emulated hosts see their ports only once the lab is up.
 
-A chip's configuration is in its own program, and in no saved state of the machine: so the machine
-boots without its port, its state is taken without it, and the port is found by a scan afterwards.
+A chip's configuration is in the chip's process, and in no saved state of the machine.  So a machine
+removes its port as it boots, its state is saved without the port, and a scan of the bus finds the
+port afterwards.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ print(struct.unpack_from("<I", bar, int(sys.argv[2]))[0])
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """How the chip shows its SR-IOV capability, and how it tells QEMU where VFs are."""
+    """The chip shows its SR-IOV capability, and tells QEMU where VFs are, in these two ways."""
 
     disguise: str = "in-whole-reads"
     placing: str = "dma"

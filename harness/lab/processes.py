@@ -1,4 +1,4 @@
-"""The processes of an embedded lab on this machine, found by the names in their command lines.
+"""The processes of an embedded lab are found on this machine by names in their command lines.
 
 A lab is ended by whoever comes later, so no record of its processes is kept.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.waiting import wait_for
 
 END_SECONDS = 60
-"""How long the kernel may take to end a killed process: it frees some GiB of memory first."""
+"""The kernel may take so long to end a killed process, whose GiB of memory it frees first."""
 
 
 def process_name(lab: str, host: str) -> str:
@@ -30,7 +30,7 @@ def chip_name(lab: str, host: str) -> str:
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
-"""The processes that this very process started, by their ids: who ends a child has to reap it."""
+"""This very process started these processes, and has to reap them; by their ids."""
 
 
 def ours(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:

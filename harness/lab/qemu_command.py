@@ -1,4 +1,4 @@
-"""A QEMU command line that somebody else wrote: what it says, and what a software chip adds to it.
+"""A software chip is added to a QEMU command line that somebody else wrote.
 
 QEMU's own rules are followed as far as the chip depends on them: an option has one or two dashes,
 its value is the next word, and a value is JSON or a list ``first,key=value,...``.
@@ -134,7 +134,7 @@ class QemuCommand:
             )
 
     def _memory(self) -> list[str]:
-        """The arguments that make the memory a shared one; none where it is one already."""
+        """Return the arguments that make the memory a shared one; none if it is shared already."""
         self._check_shared()
         named = ["memory-backend" in keys for keys in self.values("M", "machine")]
         named += ["memdev" in keys for keys in self.values("numa")]
@@ -167,7 +167,7 @@ class QemuCommand:
                 )
 
     def _end_of_viommu(self) -> int:
-        """Where in the arguments the last vIOMMU ends; 0 if there is none."""
+        """Return the place in the arguments after the last vIOMMU; 0 if there is no vIOMMU."""
         ends = [
             place + 2
             for place, (word, value) in enumerate(itertools.pairwise(self.arguments))
@@ -193,7 +193,7 @@ def _options(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _name(word: str) -> str:
-    """The name of an option, without its dashes; the empty string for any other word."""
+    """Return the name of an option, without its dashes; empty for any other word."""
     return word.removeprefix("-").removeprefix("-") if word.startswith("-") else ""
 
 

@@ -1,4 +1,4 @@
-"""A software 82599 beside a QEMU: its process, and what QEMU's command line says of it."""
+"""A software 82599 runs as a process beside QEMU, whose command line names the chip's functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.errors import LabError
 from harness.waiting import Deadline, wait_for
 
 DEVICE = "vfio-user-pci"
-"""QEMU's name for a device that is served by another process; QEMU 10.1 is the first to have it."""
+"""QEMU, from 10.1 on, has this name for a device that is served by another process."""
 
 
 @dataclass(frozen=True, slots=True)

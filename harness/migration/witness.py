@@ -1,4 +1,4 @@
-"""A comparison of memory that the device's own log is held against."""
+"""A comparison of memory is held against the device's own log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.migration.comparison import Comparison, Digests
 
 
 class WitnessedComparison(Comparison):
-    """The comparison of a guest whose VF writes down its DMA, whoever keeps that *log*.
+    """A comparison of a guest whose VF writes its DMA down in *log*.
 
     The addresses in the log are the guest's own: VFIO maps its memory there one to one.  A page
     that is lost and that the VF never wrote was lost by something else, and its page frame stands
@@ -42,7 +42,7 @@ class WitnessedComparison(Comparison):
 
 
 def frames_written(log: pd.DataFrame) -> np.ndarray:
-    """The guest's page frames that the device wrote, each once, in order; see ``read_log``."""
+    """Return the guest's page frames that the device wrote, without repeats, in order."""
     writes = log[log["writes"]]
     first = writes["address"].to_numpy(dtype="int64") // PAGE
     last = (writes["address"] + writes["length"] - 1).to_numpy(dtype="int64") // PAGE

@@ -25,7 +25,7 @@ EXIT_CODE = pytest.StashKey[int]()
 FAILED = pytest.StashKey[bool]()
 
 UNTESTED = pytest.StashKey[str]()
-"""What this lab cannot test of what was chosen, in one line."""
+"""One line names the chosen subjects that this lab cannot test."""
 
 LAB_TESTS = "tests/lab"
 """What is run for who names a lab and no file."""

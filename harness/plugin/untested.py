@@ -1,4 +1,4 @@
-"""What a lab leaves untested, in one line: the subjects of the tests that it cannot run."""
+"""One line names the subjects that a lab leaves untested."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from harness.topology import Unmet
 
 UNMET = pytest.StashKey[list[Unmet]]()
-"""What a test needs and the lab has not."""
+"""The needs of a test that the lab does not meet."""
 
 
 def subject(item: pytest.Item) -> str:
-    """What a test is about: its marker ``about``, or else the name of its file in plain words."""
+    """Return the subject of a test: its marker ``about``, or its file's name in plain words."""
     marker = item.get_closest_marker("about")
     if marker is not None:
         return str(marker.args[0])
@@ -22,7 +22,7 @@ def subject(item: pytest.Item) -> str:
 
 
 def untested(lab: str, items: Sequence[pytest.Item]) -> str:
-    """One line on the subjects of which no test among *items* can run; empty if there is none.
+    """Return a line on the subjects of which no test in *items* can run; empty if all can.
 
     Subjects are grouped by the needs that are not met, in the order of the tests.
     """

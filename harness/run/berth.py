@@ -1,4 +1,4 @@
-"""What a host lends a guest that is to move: a way to the wire, and VFs of either provider."""
+"""A host lends a guest that is to move a way to the wire, and VFs of either provider."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.topology import HostEntry
 
 @dataclass(frozen=True, slots=True)
 class Berth:
-    """What a host lends the guest: a tap for its standby and a VF, as far as it is to have them.
+    """A host lends the guest a tap for its standby and a VF, as far as the guest is to have them.
 
     *spare* is another VF of the same port, for a guest that is to be given two.
     """
@@ -35,9 +35,9 @@ class Berth:
 def berth_on(
     lab: Lab, name: str, spec: GuestSpec, *, vfs: int, port: str | None
 ) -> Iterator[Berth]:
-    """What host *name* lends a guest such as *spec*, until it is put back: none, one or two VFs.
+    """Lend a guest such as *spec* a berth on host *name*, with none, one or two VFs.
 
-    They are those of its port called *port*; None for a host that lends twins.
+    The VFs are those of the host's port called *port*, which is None for a host that lends twins.
     """
     host, entry = lab.hosts[name], lab.topology.hosts[name]
     with ExitStack() as stack:
@@ -52,7 +52,7 @@ def berth_on(
 
 @contextmanager
 def _way_out(host: Host, entry: HostEntry, port_name: str | None, *, mtu: int) -> Iterator[str]:
-    """The interface that leads to the wire, up: the port's, or that of the host's twins."""
+    """Have the interface up that leads to the wire: the port's, or that of the host's twins."""
     if entry.twin:
         with interface_up(host, entry.twin.interface):
             yield entry.twin.interface
@@ -64,7 +64,7 @@ def _way_out(host: Host, entry: HostEntry, port_name: str | None, *, mtu: int) -
 
 @contextmanager
 def _vfs(lab: Lab, name: str, count: int, port: str | None, *, mtu: int) -> Iterator[Sequence[Vf]]:
-    """So many VFs, from whichever provider the host has."""
+    """Lend *count* VFs, from whichever provider the host has."""
     host, entry = lab.hosts[name], lab.topology.hosts[name]
     if entry.twin:
         with twins(

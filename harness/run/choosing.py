@@ -1,4 +1,4 @@
-"""Which scheme moves a guest, and which hand-off its filter needs, by what the guest is lent."""
+"""The VFs that a guest is lent decide which scheme moves the guest, and which hand-off it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A known outage: a flow's way is cut for a time that is measured here."""
+"""A flow's way is cut for a time that is measured here, which makes a known outage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNDISTURBED_S = 1.0
 
 
 class Severable(Protocol):
-    """What a flow goes through and can be cut: the peer's way out, or an emulated wire."""
+    """A flow goes through this, and it can be cut: the peer's way out, or an emulated wire."""
 
     def cut(self) -> None:
         """Let no frame pass; so it is when this returns."""
@@ -30,7 +30,7 @@ class Severable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How long the way was cut, give or take *doubt_ms*, and what results.json would say of it.
+    """The way was cut for *known_ms*, give or take *doubt_ms*; results.json would say the rest.
 
     *longest_ms* is the longest outage, *outages* how many there were.
     """

@@ -34,10 +34,10 @@ class Lab:
     guest: GuestImage
     progress: Progress
     logs: Callable[[Vf], Logged | None] = lambda _: None
-    """What a VF's device wrote down of its DMA, where the lab can tell; for twins see `log_of`."""
+    """A function that finds the DMA log of a port's VF, where the lab keeps one; see `log_of`."""
 
     def log_of(self, vf: Vf | None) -> Logged | None:
-        """What the device of *vf* wrote down of its own DMA; None where it writes nothing down."""
+        """Return the log that the device of *vf* keeps of its own DMA; None if it keeps none."""
         if vf is None:
             return None
         return vf if isinstance(vf, Twin) else self.logs(vf)

@@ -1,4 +1,4 @@
-"""A second VF of the same port in the same guest, beside the one that it was started with."""
+"""A guest takes a second VF of the same port, beside the VF that it was started with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration space as bytes, of which some can be written."""
+"""Configuration space is 4096 bytes, of which some can be written."""
 
 from __future__ import annotations
 

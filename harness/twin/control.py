@@ -177,7 +177,7 @@ class Control:
         self._device.config.write(Register.COMMAND, command.to_bytes(2, "little"))
 
     def receive_rings(self) -> list[dict[str, int]]:
-        """Where the driver has its receive descriptors, for each queue that runs."""
+        """Return where the driver has its receive descriptors, for each queue that runs."""
         return [
             {"address": queue.base, "count": queue.count, "head": queue.head, "tail": queue.tail}
             for queue in self._device.receiver.queues
@@ -219,7 +219,7 @@ class Control:
 
 
 class ControlConnection:
-    """One who asks; *fileno* is readable when there is a request.
+    """A caller asks by this connection; *fileno* is readable when there is a request.
 
     The words are the methods of *control*, a twin's or a chip's.
     """

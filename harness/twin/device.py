@@ -1,4 +1,4 @@
-"""The VF of a twin: one whose port is a model of the port's driver."""
+"""A twin has a VF whose port is a model of the port's driver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.twin.vf import Vf
 
 
 class Device(Vf):
-    """One VF, which its *port* lends and which has a wire of its own; for the rest see `Vf`.
+    """A twin's VF has a wire of its own and is lent by *port*; for the rest see `Vf`.
 
     *follow* has the host's bridge follow the filter; see ``forwarding``.
     """

@@ -1,4 +1,4 @@
-"""What a vfio-user server serves: one PCI function, whatever it is."""
+"""A vfio-user server serves one PCI function: a port or a VF."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Function(Protocol):
 
     @property
     def config(self) -> Configuration:
-        """Its configuration space."""
+        """The function's configuration space."""
 
     @property
     def memory(self) -> GuestMemory:
-        """What its client lends it."""
+        """The memory that the function's client lends."""
 
     @property
     def vectors(self) -> Vectors:
-        """Its MSI-X vectors."""
+        """The function's MSI-X vectors."""
 
     def read(self, offset: int) -> int:
         """Read a register of BAR 0, 32 bits."""

@@ -31,7 +31,7 @@ class Interrupts(Vectors):
         self.clear()
 
     def clear(self) -> None:
-        """What a reset of the VF does; vectors stay where they lead, and masked as they are."""
+        """Do what a reset of the VF does; vectors stay where they lead, and masked as they are."""
         self.forget_pending()
         self._causes = self._unsent = 0  # a message goes out for each time that a cause is set
         self._enabled = self._auto_clear = self._auto_mask = 0

@@ -1,4 +1,4 @@
-"""What a VF needs of the port that lends it, be that a model of the port's driver or a chip."""
+"""A VF needs this of the port that lends the VF: a model of the port's driver, or a chip."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from harness.twin.mailbox import Words
 
 
 class Lender(Protocol):
-    """The port as its VF meets it: the other end of the mailbox, the link, and what is let pass."""
+    """A port has the other end of its VF's mailbox and the link, and says what the VF may send."""
 
     ring: Callable[[], None]
-    """What interrupts the VF for its mailbox; the VF sets it."""
+    """The port calls this to interrupt the VF for its mailbox; the VF sets it."""
 
     psrtype: int
     """VFPSRTYPE, whose upper three bits say how many queues frames are spread over."""

@@ -62,7 +62,7 @@ class GuestMemory:
 
     @property
     def maps(self) -> int:
-        """How many regions there are."""
+        """The number of regions that are lent now."""
         return len(self._regions)
 
     def map(self, address: int, size: int, flags: int, offset: int, descriptor: int | None) -> None:
@@ -121,7 +121,7 @@ class GuestMemory:
                 self.log.add(address, written, kind, queue)
 
     def peek(self, address: int, length: int) -> Bytes:
-        """What is there, for us and not for the device: neither gated nor in the log.
+        """Return bytes of the guest for the harness, not for the device: neither gated nor logged.
 
         Raises DmaFault where the client would have to be asked.
         """

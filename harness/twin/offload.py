@@ -1,4 +1,4 @@
-"""What the device does to a frame on its way out: checksums, segments, VLAN tags.
+"""The device fills in checksums and VLAN tags of a frame on its way out, and cuts segments.
 
 The device knows no tunnel.  It is told where an IP header begins (MACLEN) and where a transport's
 does (IPLEN on), and what lies between is to it one IP header.  A tunnel's driver says where the

@@ -1,4 +1,4 @@
-"""What a receive and a transmit queue have in common: where the ring is, and whose turn it is."""
+"""A receive and a transmit queue both have a ring, and registers that say whose turn it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.uapi.ixgbe_vf import (
 )
 
 _STORED = {QueueRegister.BAL: 0xFFFFFF80, QueueRegister.LEN: 0x000FFF80}
-"""The bits that a register keeps, where these are not all: the others are reserved and read as 0.
+"""These registers keep these bits alone; their other bits are reserved and read as 0.
 
 A ring is aligned to 128 bytes, and so is its length, of at most 1 MiB.  Ref: 82599 datasheet, RDBAL
 and RDLEN, TDBAL and TDLEN; Linux, ixgbevf/ethtool.c, reg_test_vf, whose first masks say so.
@@ -26,11 +26,11 @@ class Queue:
     def __init__(self, number: int) -> None:
         self.number = number
         self.frames = self.bytes = self.missed = 0
-        """What passed through it, with checksums, and frames that found no descriptor; they are
-        counts since the function was made, which no reset clears."""
+        """Frames and bytes, checksums included, that passed through the queue, and frames that
+        found no descriptor.  The counts begin when the function is made; no reset clears them."""
         self.epoch = self.base = self.count = 0
-        """Of these the epoch counts what makes descriptors in hand void: a reset, another ring, the
-        queue off."""
+        """The epoch counts what makes descriptors in hand void: a reset, another ring, the queue
+        turned off."""
         self.clear()
 
     def clear(self) -> None:
@@ -86,7 +86,7 @@ class Queue:
 
     @property
     def runs(self) -> bool:
-        """Whether it is on and has a ring; one that a function reset left on has none."""
+        """Whether the queue is on and has a ring; a function reset takes the ring alone."""
         return self.enabled and bool(self.count)
 
     @property

@@ -57,17 +57,17 @@ class Receiver:
         self._late: deque[tuple[int, int, Queue, list[Write]]] = deque()  # due, epoch, where, what
 
     def clear(self) -> None:
-        """What a reset of the whole port does."""
+        """Do what a reset of the whole port does."""
         for queue in self.queues:
             queue.clear()
 
     def reset_function(self) -> None:
-        """What a function reset of the VF does."""
+        """Do what a function reset of the VF does."""
         for queue in self.queues:
             queue.reset_function()
 
     def disable(self) -> None:
-        """What the VF's own reset does."""
+        """Do what the VF's own reset does."""
         for queue in self.queues:
             queue.disable()
 

@@ -1,4 +1,4 @@
-"""The regions of memory that a client lends, in the order of their addresses, and their files.
+"""A client lends regions of memory, which are kept in the order of addresses, with their files.
 
 A client with a vIOMMU lends page by page: a nested guest of 256 MiB was seen to have 65,600 regions
 alive and to make 330,096.  So a region is five numbers, and a file is mapped once for all of them.
@@ -17,7 +17,7 @@ from harness.uapi.vfio_user import MapFlag
 
 PAGE = 4096
 MOST_REGIONS = 1 << 20
-"""4 GiB of a guest, lent page by page.
+"""A client may lend so many regions: 4 GiB of a guest, page by page.
 
 The client hears this number as ``max_dma_maps``, or its own if that is smaller.  QEMU offers
 65,535, takes no more for an answer (hw/vfio-user/proxy.c, check_max_dma), and counts nothing: it
@@ -37,7 +37,7 @@ class Refused(Exception):
 
 
 class LentFile:
-    """One file of the client's, which is mapped whole; *regions* counts those that lie in it."""
+    """A file of the client's is mapped whole; *regions* counts the regions that lie in the file."""
 
     def __init__(self, key: tuple[int, int], descriptor: int, size: int, access: int) -> None:
         """Map *size* bytes of the file; *descriptor* stays the caller's.
@@ -59,7 +59,7 @@ class LentFile:
 
 
 class Region(NamedTuple):
-    """A stretch that is lent; *file* is None where it was lent without a descriptor."""
+    """A stretch of memory is lent; *file* is None where it was lent without a descriptor."""
 
     address: int
     size: int
@@ -78,9 +78,9 @@ class Region(NamedTuple):
 
 
 class Regions:
-    """All that is lent now.
+    """All regions that are lent now.
 
-    Addresses stand in blocks of a thousand or so, each block in order, so that one more moves few.
+    Addresses stand in blocks of a thousand or so, in order, so that a new address moves few others.
     """
 
     def __init__(self) -> None:

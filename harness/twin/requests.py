@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable
 
 from harness.twin.filters import NO_MAC, VLAN_IDS
 from harness.uapi import ixgbe_vf
-from harness.uapi.ixgbe_pf import Vmolr
+from harness.uapi.ixgbe_pf import RECEIVE_ADDRESSES, VLAN_FILTERS, Vmolr
 from harness.uapi.ixgbe_vf import Api, Message, Xcast
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ LEGACY_FRAME_BYTES = 1514
 """ETH_FRAME_LEN: a larger one, without its checksum, is a jumbo frame."""
 
 _MULTICAST_ENTRIES = 30  # IXGBE_MAX_VF_MC_ENTRIES
-_VLVF_ENTRIES = 64  # IXGBE_VLVF_ENTRIES; the first is for VLAN 0
-_MACVLANS_WITHOUT_VFS = 128 - (15 + 1)
+_MACVLANS_WITHOUT_VFS = RECEIVE_ADDRESSES - (15 + 1)
 """ixgbe_alloc_vf_macvlans: num_rar_entries less IXGBE_MAX_PF_MACVLANS and the port's own."""
 
 _SIGN = 1 << 31
@@ -72,7 +71,7 @@ def _set_vlan(port: Port, words: list[int]) -> bool:
         return False
     if not (vlan or adds):
         return True
-    if vlan not in vlans and len(vlans) == _VLVF_ENTRIES:
+    if vlan not in vlans and len(vlans) == VLAN_FILTERS:  # the first is for VLAN 0
         return False  # ixgbe_find_vlvf_slot finds neither the VLAN nor an empty slot
     if adds:
         vlans.add(vlan)
@@ -212,7 +211,7 @@ _ANSWERS: dict[int, Callable[[Port, list[int]], bool]] = {
     Message.FEATURES_NEGOTIATE: _negotiate_features,
     Message.IPSEC_ADD: _add_security_association,
 }
-"""What is answered; whatever else is asked for is refused."""
+"""The port answers these requests and refuses every other."""
 
 _ACCEPTED: dict[int, int] = {
     Xcast.NONE: Vmolr.BAM,

@@ -11,7 +11,7 @@ _32_BITS, _36_BITS = (1 << 32) - 1, (1 << 36) - 1
 
 
 class Counts(Protocol):
-    """What a receiver and a transmitter count; lengths are in bytes, without the checksum."""
+    """A receiver and a transmitter count this; lengths are in bytes, without the checksum."""
 
     missed: int
     spoofed: int

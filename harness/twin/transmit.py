@@ -42,7 +42,7 @@ _STATUS_AT = DESCRIPTOR_BYTES - len(_DONE)
 
 
 class Rate(Protocol):
-    """What limits how fast the queues of a function send."""
+    """A rate limits how fast the queues of a function send."""
 
     def may_send(self, queue: int) -> bool:
         """Say whether a frame of *queue* may leave now; else somebody runs the queue later."""
@@ -73,22 +73,22 @@ class Transmitter:
         self._running: set[int] = set()  # queues whose DMA the client is being asked for
         self._reported: set[int] = set()  # those with frames that their driver waits to be done
         self.rate: Rate | None = None
-        """What limits its queues, where a port can do that."""
+        """The limit of the function's queues, where a port can limit them."""
 
     def clear(self) -> None:
-        """What a reset of the whole port does."""
+        """Do what a reset of the whole port does."""
         for number, queue in enumerate(self.queues):
             queue.clear()
             self._contexts[number] = _no_contexts()
 
     def reset_function(self) -> None:
-        """What a function reset of the VF does."""
+        """Do what a function reset of the VF does."""
         for number, queue in enumerate(self.queues):
             queue.reset_function()
             self._contexts[number] = _no_contexts()
 
     def disable(self) -> None:
-        """What the VF's own reset does, and the port's driver where the VF was reset."""
+        """Do what the VF's own reset does, and the port's driver where the VF was reset."""
         for number, queue in enumerate(self.queues):
             queue.disable()
             self._contexts[number] = _no_contexts()
@@ -208,7 +208,7 @@ class Transmitter:
 
 
 def _no_contexts() -> list[Context]:
-    """What a queue has before its driver wrote a context."""
+    """Return the contexts of a queue whose driver wrote none yet."""
     return [Context() for _ in range(ixgbe_vf.TX_CONTEXTS)]
 
 

@@ -1,4 +1,4 @@
-"""MSI-X vectors of a function: the eventfds that stand for them, and what their client masks."""
+"""A function sends its MSI-X messages by eventfds, unless its client masks a vector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ONE = (1).to_bytes(8, "little")
 
 
 class Causes(Protocol):
-    """What a queue tells that its driver has something to do."""
+    """A queue tells this that the queue's driver has something to do."""
 
     def cause(self, queue: int, *, transmit: bool) -> None:
         """Queue number *queue* has something for its driver."""
@@ -24,7 +24,7 @@ class Vectors:
         self._masked = [False] * count  # by the client
         self._pending = [False] * count  # held back by that, or since it leads nowhere
         self.lost = 0
-        """How many of the next interrupts get lost: what a twin that misbehaves does."""
+        """So many of the next interrupts get lost, in a twin or a chip that misbehaves."""
 
     @property
     def count(self) -> int:
@@ -57,7 +57,7 @@ class Vectors:
         self._send_pending(vector)
 
     def mask(self, vector: int, masked: bool) -> None:
-        """Hold a vector's messages back, or let them go; one that was held back goes then."""
+        """Hold a vector's messages back, or let them go, with any message that was held back."""
         self._masked[vector] = masked
         self._send_pending(vector)
 

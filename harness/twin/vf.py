@@ -1,4 +1,4 @@
-"""A VF as its driver sees it: BAR 0, configuration space, resets; put together from its rooms."""
+"""A VF has BAR 0, configuration space and resets, as its driver sees them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Vf:
 
     @property
     def regions(self) -> Mapping[int, int]:
-        """The size of each region that is there."""
+        """The size of each region that the VF has."""
         return _REGIONS
 
     @property
@@ -86,7 +86,7 @@ class Vf:
         return self.receiver.has_late_writes or self._port.has_late_replies
 
     def connect(self) -> None:
-        """As after power-on; ``vfio_pci_core_enable()`` resets a VF for whoever opens it."""
+        """Be as after power-on; ``vfio_pci_core_enable()`` resets a VF for whoever opens it."""
         self.reset()
 
     def reset(self) -> None:

@@ -12,13 +12,13 @@ from enum import Enum, IntEnum
 DEVICE = 0x10FB  # IXGBE_DEV_ID_82599_SFP
 BAR_BYTES = 128 << 10
 VECTORS = 64
-"""MSI-X vectors of a port; ixgbe_get_pcie_msix_count_generic, IXGBE_MAX_MSIX_VECTORS_82599."""
+"""A port has so many MSI-X vectors; IXGBE_MAX_MSIX_VECTORS_82599."""
 
 QUEUES = 128
-"""Receive queues of the chip's port, and as many to send; IXGBE_82599_MAX_RX_QUEUES."""
+"""A port has so many receive queues, and as many to send; IXGBE_82599_MAX_RX_QUEUES."""
 
 VF_QUEUES = 4
-"""Queues of a VF where the port has 32 pools; with 64 pools only the first two are the VF's."""
+"""A VF has so many queues where the port has 32 pools; with 64 pools a VF has two."""
 
 POOLS = 64
 RECEIVE_ADDRESSES = 128  # IXGBE_82599_RAR_ENTRIES
@@ -110,7 +110,7 @@ class Register(IntEnum):
 
 
 class Row(Enum):
-    """Registers of one name in a row: the first one's offset, how many, bytes from one to the next.
+    """Registers of one name stand in a row: first offset, how many, bytes from one to the next.
 
     Where the header has two places for one row (``RAL(15)`` and before), this is the 82599's own;
     the older place is in `ALIASES`.
@@ -170,19 +170,19 @@ ALIASES = {
     **{0x05400 + 4 * number: Row.RAL.first + 4 * number for number in range(32)},
     **{0x05480 + 4 * number: Row.PSRTYPE.at(number) for number in range(16)},
 }
-"""Offsets of the 82598's that an 82599 answers at as well, and its own: RAL and RAH, PSRTYPE."""
+"""An 82599 answers at these offsets of the 82598 too; each leads to an 82599's own offset."""
 
 VFLRE = (0x00600, 0x001C0)
-"""A bit for each VF that was reset; IXGBE_VFLRE(0) and (1).  VFLREC clears them."""
+"""These registers have a bit for each VF that was reset; IXGBE_VFLRE(0), (1).  VFLREC clears it."""
 
 RECEIVE_BLOCKS, TRANSMIT_BLOCKS = ((0x01000, 0), (0x0D000, 64)), ((0x06000, 0), (0x07000, 64))
-"""Where the registers of 64 queues begin, and the first of those queues.
+"""The registers of 64 queues begin at each offset here; the number is the first queue's.
 
 The registers of one queue are those of a VF's own, `ixgbe_vf.QueueRegister`, 0x40 bytes for each.
 """
 
 SRRCTL_ALIAS, RX_DCA_ALIAS = 0x02100, 0x02200
-"""SRRCTL and DCA_RXCTRL of queues 0 to 15, four bytes apart."""
+"""SRRCTL and DCA_RXCTRL of queues 0 to 15 stand here as well, four bytes apart."""
 
 
 class QueueStatistic(IntEnum):
@@ -283,7 +283,7 @@ GPIE_OCD, GPIE_EIAME = 0x20, 0x40000000
 QDE_ENABLE, QDE_WRITE, QDE_IDX_MASK, QDE_IDX_SHIFT = 0x1, 0x10000, 0x7F00, 8
 SRRCTL_DROP_EN = 0x10000000
 RTTBCNRC_RS_ENA, RTTBCNRC_RF_INT_SHIFT, RTTBCNRC_RF_MASK = 0x80000000, 14, 0x0FFFFFFF
-"""A queue's rate limiter is on; its factor: the link's rate by the queue's, in 2**14ths."""
+"""RS_ENA turns a queue's rate limiter on; RF is the link's rate by the queue's, in 2**14ths."""
 
 RXCTRL_RXEN = 0x1
 DMATXCTL_TE = 0x1
