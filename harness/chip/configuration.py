@@ -31,15 +31,12 @@ from harness.uapi.pci_regs import (
 )
 
 MSIX_BAR = 4
-PBA_OFFSET = 0x2000
 ERRORS, SERIAL, ARI, SRIOV = 0x100, 0x140, 0x150, 0x160
 """An 82599 has its extended capabilities at these offsets."""
 
 FIRST_VF_OFFSET, VF_STRIDE = 0x80, 2
 
 _ETHERNET, _REVISION = 0x020000, 0x01
-_EXPRESS_ENDPOINT_V2 = 0x0002
-_LINK_X8_5GT = 0x82
 _PAGE_SIZES, _PAGE_4K = 0x553, 0x1
 _SUBSYSTEM = 0x0003  # an Ethernet Server Adapter X520-2
 
@@ -164,17 +161,10 @@ class PortConfig(ConfigBytes):
         self.put("<B", Register.CAPABILITY_LIST, MSIX)
 
     def _capabilities(self) -> None:
-        self.put("<BB", MSIX, CapabilityId.MSIX, EXPRESS)
-        enable = Msix.FLAGS_ENABLE | Msix.FLAGS_MASKALL
-        self.put("<H", MSIX + Msix.FLAGS, ixgbe_pf.VECTORS - 1, writable=enable)
-        self.put("<I", MSIX + Msix.TABLE, MSIX_BAR)
-        self.put("<I", MSIX + Msix.PBA, PBA_OFFSET | MSIX_BAR)
+        self.put_msix(ixgbe_pf.VECTORS, MSIX_BAR)
         self.put("<BB", EXPRESS, CapabilityId.EXP, 0)
-        self.put("<H", EXPRESS + Express.FLAGS, _EXPRESS_ENDPOINT_V2)
-        self.put("<I", EXPRESS + Express.DEVCAP, Express.DEVCAP_FLR)
+        self.put_express()
         self.put("<H", EXPRESS + Express.DEVCTL, 0, writable=0x7FFF)
-        self.put("<I", EXPRESS + Express.LNKCAP, _LINK_X8_5GT)
-        self.put("<H", EXPRESS + Express.LNKSTA, _LINK_X8_5GT)
 
     def _extended(self, number: int, mac: bytes, total_vfs: int) -> None:
         for at, kind, version, after in (

@@ -22,10 +22,8 @@ from harness.chip.configuration import FIRST_VF_OFFSET, VF_STRIDE
 from harness.twin.channel import Channel
 from harness.uapi import vfio_user
 from harness.uapi.pci_regs import Register
+from harness.uapi.q35 import ECAM
 from harness.uapi.vfio_user import Command
-
-ECAM = 0xB0000000
-"""SeaBIOS puts ECAM here on q35; ``Q35_HOST_BRIDGE_PCIEXBAR_ADDR``."""
 
 _BUS_SHIFT, _FUNCTION_SHIFT = 20, 12
 _BARS = (Register.BASE_ADDRESS_0, Register.BASE_ADDRESS_3)

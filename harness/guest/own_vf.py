@@ -22,17 +22,11 @@ from harness.guest.qmp import QemuGoneError
 from harness.host.vf import Observed
 from harness.topology import PciAddress
 from harness.uapi.pci_regs import NO_ANSWER, Command, Register
+from harness.uapi.q35 import ECAM
 from harness.waiting import wait_for
 
 LINK_SECONDS = 30
 """Under emulation port and VF take some five, more on a busy machine."""
-
-ECAM = 0xB000_0000
-"""Where SeaBIOS maps the configuration space of a q35 in memory.
-
-Ref: SeaBIOS, src/fw/dev-q35.h, Q35_HOST_BRIDGE_PCIEXBAR_ADDR; QEMU has the same before any firmware
-ran: include/hw/pci-host/q35.h, MCH_HOST_BRIDGE_PCIEXBAR_DEFAULT.
-"""
 
 
 @dataclass(frozen=True, slots=True)

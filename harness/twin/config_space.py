@@ -1,7 +1,7 @@
-"""PCI configuration space of the VF, as VFIO shows it: the real ids, and a Memory Space Enable.
+"""A twin has a VF's configuration space as VFIO shows it: real ids, and a Memory Space Enable.
 
 A real VF's ids read as all ones and it has no Memory Space Enable; the host's VFIO puts both in.
-What is served here is what VFIO would serve.  Ref: Linux, drivers/vfio/pci/vfio_pci_config.c.
+A twin serves what VFIO would serve.  Ref: Linux, drivers/vfio/pci/vfio_pci_config.c.
 """
 
 from __future__ import annotations
@@ -24,12 +24,9 @@ from harness.uapi.pci_regs import (
 )
 
 MSIX_BAR = 3
-PBA_OFFSET = 0x2000
 
 _ETHERNET = 0x020000
 _REVISION = 0x01
-_EXPRESS_ENDPOINT_V2 = 0x0002
-_LINK_X8_5GT = 0x82
 
 
 class ConfigSpace(ConfigBytes):
@@ -65,7 +62,7 @@ class ConfigSpace(ConfigBytes):
         self.masters_bus = False
         """Whether Bus Master Enable is set; each access asks."""
         self._header()
-        self._msix()
+        self.put_msix(ixgbe_vf.VECTORS, MSIX_BAR)
         self._express(erratum_35)
         self._invented()
         self.registers = {each.name: self._registers_of(each) for each in capabilities}
@@ -130,22 +127,11 @@ class ConfigSpace(ConfigBytes):
         self.put_bar(Register.BASE_ADDRESS_3, BaseAddress.TYPE_64, ixgbe_vf.BAR_BYTES)
         self.put("<B", Register.CAPABILITY_LIST, MSIX)
 
-    def _msix(self) -> None:
-        self.put("<BB", MSIX, CapabilityId.MSIX, EXPRESS)
-        enable = Msix.FLAGS_ENABLE | Msix.FLAGS_MASKALL
-        self.put("<H", MSIX + Msix.FLAGS, ixgbe_vf.VECTORS - 1, writable=enable)
-        self.put("<I", MSIX + Msix.TABLE, MSIX_BAR)
-        self.put("<I", MSIX + Msix.PBA, PBA_OFFSET | MSIX_BAR)
-
     def _express(self, erratum_35: bool) -> None:
         self.put("<BB", EXPRESS, CapabilityId.EXP, 0)
         self.put("<H", EXPRESS + Express.DEVCTL, 0, writable=0x00FF)
-        if erratum_35:
-            return
-        self.put("<H", EXPRESS + Express.FLAGS, _EXPRESS_ENDPOINT_V2)
-        self.put("<I", EXPRESS + Express.DEVCAP, Express.DEVCAP_FLR)
-        self.put("<I", EXPRESS + Express.LNKCAP, _LINK_X8_5GT)
-        self.put("<H", EXPRESS + Express.LNKSTA, _LINK_X8_5GT)
+        if not erratum_35:
+            self.put_express()
 
     def _invented(self) -> None:
         """Whatever is in no real VF, each at the end of the list: bytes that can be written."""

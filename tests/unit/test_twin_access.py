@@ -8,7 +8,8 @@ import pytest
 from descriptors import eventfds, open_descriptors, signals
 from vfio_client import Client, Twin, access, first_client, served_twin
 
-from harness.twin.config_space import MSIX_BAR, PBA_OFFSET
+from harness.twin.config_bytes import PBA_OFFSET
+from harness.twin.config_space import MSIX_BAR
 from harness.uapi import ixgbe_vf, vfio_user
 from harness.uapi.ixgbe_vf import BAR_BYTES, EXPRESS, MSIX, VECTORS
 from harness.uapi.ixgbe_vf import Register as Bar
