@@ -1,4 +1,4 @@
-"""ixgbe reads registers of its port for whoever asks through debugfs.
+"""Root can have ixgbe read the registers of its port, through debugfs.
 
 The driver writes each value to the kernel's log, and nowhere else.  Ref: Linux 6.12,
 drivers/net/ethernet/intel/ixgbe/ixgbe_debugfs.c, ixgbe_dbg_reg_ops_write.

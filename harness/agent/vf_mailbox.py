@@ -26,7 +26,7 @@ _WORD = struct.Struct("<I")
 _REPLY_SECONDS = 5.0
 _NO_REPLY_SECONDS = 0.5
 _QUIET_SECONDS = 0.3
-"""A port whose link comes up tells its VFs so a moment after its carrier is there."""
+"""A port tells its VFs that the link came up a moment after the carrier is there."""
 
 _UNTIL_QUIET_SECONDS = 10.0
 _PAUSE_SECONDS = 0.0005

@@ -49,7 +49,7 @@ class Way(Enum):
         return self in (Way.LINK_DOWN, Way.UNBIND, Way.REMOVED, Way.UNPLUG)
 
     def resets(self, vf: DeviceProfile) -> bool | None:
-        """Say whether it resets the function of a VF of that family; None where nothing is known.
+        """Say whether this way resets the function of a VF of that family; None if nobody knows.
 
         A reset that the guest asks for reaches only a VF whose Device Capabilities advertise one:
         for the others VFIO leaves the request out.  Ref: Linux,
@@ -60,7 +60,7 @@ class Way(Enum):
         return self in (Way.VFIO_RESET, Way.SYSFS_RESET)
 
     def stops(self, vf: DeviceProfile) -> bool | None:
-        """Say whether it stops a VF of that family until something is done; None: it may be either.
+        """Say whether this way stops a VF of that family until something is done; None if it may.
 
         Where a guest's reset does not reach the VF, all that its kernel does is to clear BME and
         Memory Enable for a tenth of a second, and to tell its driver nothing (drivers/pci/pci.c,

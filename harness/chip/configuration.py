@@ -45,13 +45,13 @@ class Disguise(Enum):
     """A port hides its SR-IOV and ARI capabilities at these times."""
 
     IN_WHOLE_READS = "in-whole-reads"
-    """In a read of the whole space, by which QEMU realizes a device."""
+    """The port hides them in a read of the whole space, by which QEMU realizes a device."""
 
     UNTIL_RESET = "until-reset"
-    """In every read before the first reset, which QEMU makes once all devices are realized."""
+    """The port hides them until the first reset, which comes once all devices are realized."""
 
     NEVER = "never"
-    """A fault: QEMU sees them, and hides them."""
+    """QEMU sees the capabilities and hides them, which is a fault."""
 
 
 class PortConfig(ConfigBytes):

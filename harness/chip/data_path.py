@@ -28,7 +28,7 @@ class DataPath:
         self._touched: set[int] = set()  # the drivers of these VFs have to be told of frames
 
     def receive(self, frame: memoryview) -> None:
-        """Take a frame from the wire; in MAC loopback none of them gets in.
+        """Take a frame from the wire; in MAC loopback no frame from the wire gets in.
 
         ixgbe_clean_test_rings stops counting at the first frame that is not the test's own.
         """

@@ -1,4 +1,4 @@
-"""A port tells which one it is and whether it may use the bus; its registers begin with values.
+"""A port tells its number and whether it may use the bus; its registers have initial values.
 
 Ref: 82599 datasheet, "General Control Registers", and the initial values of those registers that
 ixgbe changes a bit of, or waits for.

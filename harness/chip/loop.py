@@ -53,7 +53,7 @@ class Served:
         return self.channel
 
     def let_go(self) -> None:
-        """Forget a client that is gone; the function keeps its state."""
+        """Forget the client, which is gone, and reset the function as `Server.client_gone` does."""
         assert self.channel is not None
         self.server.client_gone()
         self.channel.close()

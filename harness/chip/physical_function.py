@@ -170,9 +170,9 @@ class PhysicalFunction:
         self.path.settle()
 
     def deliver_interrupts(self) -> float:
-        """Do what its time has come for; return in how many seconds the next is due, 0 for none.
+        """Do what is due now; return in how many seconds the next work is due, 0 for no work.
 
-        These are frames of a queue with a rate limit, interrupts, changes of the link, and what a
+        The work is frames of a queue with a rate limit, interrupts, changes of the link, and what a
         VF that misbehaves writes late.
         """
         waits = [self.rates.resume(), self.interrupts.deliver(), self.link.settle()]

@@ -38,9 +38,9 @@ class Pool:
         return self._port.link.links()
 
     def vf_was_reset(self) -> None:
-        """Set VFLRE, by which the port's driver learns of it, and take its VFRE and VFTE away.
+        """Set the VF's bit of VFLRE for the port's driver, and clear its bits of VFRE and VFTE.
 
-        Those bits are cleared by the VF's reset, and ixgbe_set_vf_rx_tx sets them again once the VF
+        A VF's reset clears these two bits, and ixgbe_set_vf_rx_tx sets them again once the VF
         has said that it starts anew; filters are the driver's to take out (ixgbe_vf_reset_event).
         """
         port = self._port

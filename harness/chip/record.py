@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.twin.dma_log import DmaLog
 
 LOG, COMMANDS = "dma.log", "commands.jsonl"
-"""The two files are called ``port<P>-vf<N>.`` and this."""
+"""The names of the two files end in these, after ``port<P>-vf<N>.``."""
 
 CAPACITY = 1_000_000
 """A DMA log has so many records: 24 MB, or 3 minutes of 400 round trips a second of 9014 bytes."""

@@ -44,7 +44,7 @@ def write_config(guest: GuestMachine, offset: int, data: bytes) -> None:
 
 
 def write_config_once_down(guest: GuestMachine, offset: int, data: bytes) -> None:
-    """Write *data* as soon as the VF's interface is down: so a driver says that it is ready.
+    """Write *data* as soon as the VF's interface is down, as a driver does that says "ready".
 
     Ref: the kernel patches of 2015 (RFC V2): "VF driver will put down nic before migration", and
     then writes VF_STATUS.

@@ -84,7 +84,7 @@ class GuestMachine:
         return self.host.run(*argv, check=False).status == 0
 
     def set_mac(self, interface: str, mac: str) -> bool:
-        """Ask an interface's driver for that MAC address; whether it took it."""
+        """Ask an interface's driver to take a MAC address; say whether the driver took it."""
         argv = ["/usr/bin/ip", "link", "set", "dev", interface, "address", mac]
         return self.host.run(*argv, check=False).status == 0
 
@@ -119,7 +119,7 @@ class GuestMachine:
         return ethtool.statistics(self.host, interface)
 
     def self_test(self, interface: str, *, offline: bool) -> ethtool.SelfTest:
-        """Have an interface's driver test its device; return once that has a carrier again.
+        """Have an interface's driver test its device; return once there is a carrier again.
 
         Raises WaitError without a carrier, and RemoteError where the test does not run.
         """

@@ -63,7 +63,7 @@ class Ring:
 
 
 class Logged(Protocol):
-    """A device wrote down its own DMA."""
+    """A device that keeps a log of its own DMA."""
 
     @property
     def accesses(self) -> int | None:

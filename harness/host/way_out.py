@@ -36,11 +36,11 @@ class WayOut:
     interface: str
 
     def cut(self) -> None:
-        """Drop what is sent from now on; done when this returns."""
+        """Drop every frame that is sent from the moment on when this returns."""
         self._put("blackhole")
 
     def mend(self) -> None:
-        """Undo ``cut``; done when this returns."""
+        """Send frames again from the moment on when this returns."""
         self._put(*OPEN)
 
     def _put(self, *queue: str) -> None:

@@ -96,7 +96,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class WireEnd:
-    """One end of a *wire*, by its name there; what is cut in a known outage."""
+    """One end of a *wire*, called *name* there, which a known outage cuts."""
 
     wire: Wire
     name: str

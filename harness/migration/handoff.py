@@ -24,10 +24,10 @@ CLEARED, SET = "filter cleared", "filter set"
 
 
 class Order(Enum):
-    """When the destination's filter is set."""
+    """The destination's filter is set at one of these moments."""
 
     BEFORE_OPEN = "before QEMU opens the VF"
-    """Before the destination's QEMU is started, as libvirt does it; for families such as the 82599.
+    """The filter is set before the destination's QEMU starts, as libvirt does (82599).
 
     The function reset by which VFIO opens the VF takes the address out of the filter and leaves it
     on record, so the standby is served until the guest's own driver resets the VF, which puts the
@@ -37,10 +37,10 @@ class Order(Enum):
     """
 
     AFTER_RESUME = "once the guest runs there"
-    """As soon as the destination says RESUME; for families such as the 82576.
+    """The filter is set as soon as the destination says RESUME (82576).
 
-    Their filter keeps the address over a function reset: set earlier, it would send the guest's
-    frames to a VF without a driver for as long as the standby is to serve it.
+    The filter of an 82576 keeps the address over a function reset.  Set earlier, the filter would
+    send the guest's frames to a VF without a driver while the standby is to serve the guest.
     """
 
     @classmethod
@@ -90,7 +90,7 @@ class HandOff:
     def withdraw(self) -> None:
         """Clear the destination's filter where it was prepared: the guest did not come.
 
-        To be called once no QEMU of the destination has the VF; it is no step of the migration.
+        Callers wait until no QEMU of the destination has the VF.  This is no step of the migration.
         """
         if self._order is Order.BEFORE_OPEN:
             self._destination.set_filter(NO_MAC)

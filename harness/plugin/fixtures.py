@@ -93,7 +93,7 @@ def guest(
 def bare_guest(
     request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
 ) -> Iterator[MovingGuest]:
-    """A guest with a VF and no standby, booted for each test: not all come back from one."""
+    """A guest with a VF and no standby, booted for each test, which not every guest survives."""
     with _booted(request, lab, port_pair, standby=False) as guest:
         yield guest
 
@@ -102,7 +102,7 @@ def bare_guest(
 def staying_guest(
     request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
 ) -> Iterator[MovingGuest]:
-    """The same, booted once for a module; for tests that leave it where it is.
+    """A guest with a VF and no standby, booted once for a module whose tests do not move the guest.
 
     Its parameter, if it has one, is the `Trigger` that its machine is built with.
     """
@@ -169,7 +169,7 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
 
 @pytest.fixture(autouse=True)
 def every_test_of_the_lab_is_a_case(request: pytest.FixtureRequest) -> None:
-    """One that measures nothing is in results.json too: its failure must not go unseen there."""
+    """A test that measures nothing is in results.json too, so that its failure is seen there."""
     if "lab" in request.fixturenames and RECORD in request.config.stash:
         request.getfixturevalue("case")
 
@@ -280,7 +280,7 @@ def audit(flow: Callable[..., Flow], case: Case, lab: Lab) -> Callable[[MovingGu
 
 
 _numbers = itertools.count(1)
-"""Of the flows of this process: a recorder that outlived its test is never taken for another's."""
+"""Each flow of this process has a number, by which a late recorder is told from another's."""
 
 
 def progress(config: pytest.Config) -> Callable[[str], None]:

@@ -20,11 +20,11 @@ from harness.migration.schemes.plain import Plain
 
 
 def hand_off_of(source: Instance, destination: Vf | None, order: Order | None) -> HandOff | None:
-    """Say what follows the guest from VF to VF; None for one that no host lends a VF.
+    """Return the hand-off of the guest's MAC filter; None for a guest that no host lends a VF.
 
-    Without *order* it is the one that the destination's family needs.  The driver of a guest that
-    keeps its VF resets none, so nothing would put back an address that opening the VF took out:
-    there it is set once the guest runs.
+    Without *order* the hand-off has the order that the destination's family needs.  The driver of a
+    guest that keeps its VF does not reset the VF, so nothing would put back an address that opening
+    the VF took out: there the address is set once the guest runs.
     """
     if source.vf is None or destination is None:
         return None
@@ -40,7 +40,7 @@ def scheme_of(
     plan: Plan | None,
     comparison: Comparison | None,
 ) -> Scheme:
-    """Say how the guest at *source* moves to *destination*: as planned, or by its devices.
+    """Return the scheme that moves the guest at *source* to *destination*.
 
     Raises UsageError for a *plan* where a VF is no twin.
     """

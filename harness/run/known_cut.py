@@ -19,20 +19,20 @@ UNDISTURBED_S = 1.0
 
 
 class Severable(Protocol):
-    """A flow goes through this, and it can be cut: the peer's way out, or an emulated wire."""
+    """A flow's way that can be cut: the peer's way out, or an emulated wire."""
 
     def cut(self) -> None:
-        """Let no frame pass; so it is when this returns."""
+        """Let no frame pass from the moment on when this returns."""
 
     def mend(self) -> None:
-        """Undo that; so it is when this returns."""
+        """Let frames pass from the moment on when this returns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The way was cut for *known_ms*, give or take *doubt_ms*; results.json would say the rest.
+    """The way was cut for *known_ms*, give or take *doubt_ms*.
 
-    *longest_ms* is the longest outage, *outages* how many there were.
+    Results.json would say the rest: *longest_ms* of the longest outage, and how many *outages*.
     """
 
     known_ms: float
@@ -68,7 +68,7 @@ def cut_under(way: Severable, guest: MovingGuest, flow: Flow, *, milliseconds: i
 
 
 def _without_migration(flow: MeasuredFlow, cut_ns: int) -> Measured:
-    """The flow as the report takes it, of a guest that stayed where it was."""
+    """Return the flow of a guest that did not move, as the report takes a flow."""
     return Measured(
         scheme="plain", trigger=None, source="here", destination="here", status="none",
         reason=None, qemu=QemuFigures(), asked_ns=cut_ns, events=(), bme=(), flows=(flow,),

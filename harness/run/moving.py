@@ -162,7 +162,7 @@ class MovingGuest:
 
     @property
     def spare(self) -> Vf:
-        """The second VF that is lent where it is now.  Raises UsageError if none is."""
+        """The second VF that the guest's host lends.  Raises UsageError if it lends one VF."""
         vf = self._berths[self.instance.host.name].spare
         if vf is None:
             raise UsageError(
@@ -185,17 +185,17 @@ class MovingGuest:
 
     @property
     def function_of_port(self) -> VirtualFunction:
-        """The VF that a port lends it now.  Raises UsageError if its VF is none of a port's."""
+        """The VF that a port lends the guest now.  Raises UsageError if its VF is no port's."""
         return as_function_of_port(self.instance.vf)
 
     @property
     def twin(self) -> Twin:
-        """The twin that it has now.  Raises UsageError if its VF is none."""
+        """The twin that the guest has now.  Raises UsageError if its VF is no twin."""
         return as_twin(self.instance.vf)
 
     @property
     def other_twin(self) -> Twin:
-        """The twin that waits for it on the other host."""
+        """The twin that waits for the guest on the other host."""
         here = self.instance.host.name
         return as_twin(next(each.vf for each in self._berths.values() if each.host != here))
 

@@ -120,7 +120,7 @@ class Topology(Entry):
 
     @property
     def port_pairs(self) -> tuple[dict[str, str], ...]:
-        """The ports that a guest moves between: the name of one of each host, by the host's name.
+        """A guest moves between these ports: the name of a port of each host, by the host's name.
 
         Of the ports that are on the peer's link, or of all where the links do not tell, the first
         of one host goes with the first of the others, the second with the second, and so on.  A

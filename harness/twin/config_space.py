@@ -39,7 +39,7 @@ class ConfigSpace(ConfigBytes):
     """
 
     RESET_COMMAND = 0
-    """COMMAND after a reset; nobody can clear the bits of it."""
+    """A reset leaves these bits in COMMAND, and no write clears them."""
 
     RESETS_WITHOUT_CAPABILITY = False
     """Whether a function level reset is done although the capability does not offer one."""

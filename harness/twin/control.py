@@ -83,9 +83,10 @@ class Control:
         }
 
     def lent(self) -> list[dict[str, int]]:
-        """The shared memory that the client lends: where the guest has it, and where its file does.
+        """Return the shared memory that the client lends: its place in guest and in file.
 
-        Neighbours in both are one stretch; there may be hundreds of thousands, so ask seldom.
+        Neighbours in guest and file are one stretch.  There may be hundreds of thousands of
+        regions, so ask seldom.
         """
         stretches: list[dict[str, int]] = []
         before = None

@@ -43,7 +43,7 @@ class Device(Vf):
         self._follow = follow
         self._on_release = ""
         self.released: list[dict[str, Any]] = []
-        """What `clear_filter_on_release` came to: events as an observer has them."""
+        """The events of `clear_filter_on_release`, as an observer has them."""
         port.stop_transmitting = self.transmitter.disable
         port.clear_write_back = self.transmitter.clear_write_back
 
@@ -60,7 +60,7 @@ class Device(Vf):
         self.released.clear()
 
     def follow_filter(self) -> str:
-        """Have the host's bridge follow the port's filter; what it refused, or ``""``."""
+        """Have the host's bridge follow the port's filter; return what it refused, or ``""``."""
         return self._follow(self.port.filters.mac)
 
     def announce(self, mac: bytes) -> None:
@@ -76,7 +76,7 @@ class Device(Vf):
             data = {}
             try:
                 self.port.set_mac(NO_MAC)
-            except OSError:
+            except OSError:  # ENOMEM, the only refusal of zeros
                 data["note"] = "the filter was empty already: a reset took the address out"
             if wrong := self.follow_filter():
                 data["error"] = wrong

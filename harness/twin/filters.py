@@ -25,7 +25,7 @@ class Filters:
     vlans: set[int]
     """VLVF entries whose pool bit (VLVFB) the VF has; VLAN 0 is one of them, or the port's VLAN."""
     macvlans: list[bytes] = field(default_factory=list)
-    """Further receive addresses; the driver enters one twice that it is asked for twice."""
+    """Further receive addresses; the driver enters an address twice that it is asked for twice."""
     multicast: set[int] = field(default_factory=set)
     accepts: int = 0
 

@@ -42,7 +42,7 @@ class Queue:
         self._place()
 
     def reset_function(self) -> None:
-        """Do what a function reset (VFLR) of the VF does: the ring is gone, and its place alone.
+        """Do what a function reset (VFLR) of the VF does: the place of the ring is gone, no more.
 
         Head, tail, DCTL, SRRCTL, DCA and the write-back address are kept, so a queue that was on
         is on, with a ring of no length.  Ref: Intel 82599 specification update, software

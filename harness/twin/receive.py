@@ -114,6 +114,7 @@ class Receiver:
             _, epoch, queue, writes = self._late.popleft()
             stale = queue.epoch != epoch
             with self._misbehaviour.overdue(stale=stale), contextlib.suppress(DmaFault):
+                # The memory counts a fault, and what is left of the frame is not written.
                 for address, data, kind in writes:
                     self._memory.write(address, data, kind, queue.number)
                 self._touched.add(queue.number)

@@ -1,4 +1,4 @@
-"""A twin, or a chip, speaks to those who run it: in lines on its stderr, which its host keeps."""
+"""A twin and a chip write lines to stderr, which their host keeps in a log."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Part = Union[bytes, bytearray, memoryview]
 
 
 class Tap:
-    """A tap, of which *descriptor* is ours alone; closing it ends nothing but that."""
+    """A tap by a *descriptor* of ours; closing the descriptor ends nothing else."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)

@@ -100,7 +100,7 @@ class Vf:
         self._was_reset()
 
     def read(self, offset: int) -> int:
-        """A register of BAR 0; one that is not there reads as 0."""
+        """Read a register of BAR 0; an offset without a register reads as 0."""
         if Register.VFMBMEM <= offset < _MAILBOX_END:
             return self._port.mailbox.read_word((offset - Register.VFMBMEM) >> 2)
         if offset == Register.VFMAILBOX:
@@ -119,7 +119,7 @@ class Vf:
         return self.interrupts.read(offset)
 
     def write(self, offset: int, value: int) -> None:
-        """Write a register of BAR 0; one that is not there takes nothing."""
+        """Write a register of BAR 0; a write to an offset without a register changes nothing."""
         if Register.VFMBMEM <= offset < _MAILBOX_END:
             self._port.mailbox.write_word((offset - Register.VFMBMEM) >> 2, value)
         elif offset == Register.VFMAILBOX:

@@ -26,7 +26,7 @@ FREE = (range(0x40, MSIX), range(MSIX + 12, EXPRESS))
 """Where that has room for another one: after its header, and after MSI-X."""
 
 QUEUES = 2
-"""Queues that ixgbevf uses at most, of those that the port lends; IXGBEVF_MAX_RSS_QUEUES."""
+"""Ixgbevf uses at most so many queues of those that the port lends; IXGBEVF_MAX_RSS_QUEUES."""
 
 MOST_QUEUES = 4
 """Queues of a VF where the port has 32 pools at most; ixgbe_set_sriov_queues."""
@@ -126,7 +126,7 @@ SRRCTL_BSIZEPKT_MASK, SRRCTL_BSIZEPKT_SHIFT = 0x7F, 10
 """Size of a receive buffer, in KiB."""
 
 PSRTYPE_RQPL_SHIFT = 29
-"""Above it VFPSRTYPE has the binary logarithm of the queues that frames are spread over."""
+"""VFPSRTYPE has, from this bit on, the binary logarithm of the queues that frames spread over."""
 
 IVAR_VALID, IVAR_VECTOR = 0x80, 0x7F
 EITR_INTERVAL_MASK = 0xFF8
@@ -242,7 +242,7 @@ TX_LENGTH_MASK = 0xFFFF
 TX_TYPE_MASK, TX_TYPE_CONTEXT, TX_TYPE_DATA = 0x00F00000, 0x00200000, 0x00300000
 TX_DONE = 1
 TX_CONTEXTS, TX_CONTEXT_SHIFT = 2, 4
-"""How many contexts a queue has; where olinfo_status and mss_l4len_idx say which (IDX)."""
+"""A queue has so many contexts; olinfo_status and mss_l4len_idx name one from this bit on (IDX)."""
 
 POPTS_IXSM, POPTS_TXSM = 0x0100, 0x0200
 """In olinfo_status: put in the IP header's checksum; that of TCP or UDP."""

@@ -144,7 +144,7 @@ class Sriov(IntEnum):
 
 
 EXTENDED = 0x100
-"""Where extended capabilities begin."""
+"""Extended capabilities begin at this offset."""
 
 NO_ANSWER = 0xFFFF
 """What a 16-bit read gives when no function answers; no COMMAND register holds it."""
