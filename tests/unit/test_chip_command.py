@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -114,9 +115,14 @@ def chips(folder: Path) -> list[int]:
 
 
 def started(*words: str) -> subprocess.Popen[str]:
-    """Start the command as a process of its own."""
+    """Start the command as a process of its own, which SIGINT ends.
+
+    A shell has its background commands ignore SIGINT, and every process that pytest starts from
+    there would ignore SIGINT too: `env` sets this right.
+    """
+    command = [sys.executable, "-m", "harness.cli", "chip", *words]
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", "chip", *words], stderr=subprocess.PIPE, text=True
+        ["env", "--default-signal=INT", *command], stderr=subprocess.PIPE, text=True
     )
 
 
@@ -227,6 +233,26 @@ def test_a_command_that_is_ended_takes_both_along(
     command.communicate(timeout=20)
     assert command.returncode == status
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_signal_that_does_not_wake_the_command_ends_it_within_a_second() -> None:
+    """A signal can come just before the command waits, and then nothing wakes the command.
+
+    A signal that another thread receives does not wake it either, and this test can send one.
+    """
+
+    def wait_for_the_end_of(process: subprocess.Popen[bytes]) -> None:
+        with chip_command._ended_by_signals():
+            threading.Timer(0.2, signal.raise_signal, [signal.SIGTERM]).start()
+            chip_command._wait_for_either(process)
+
+    with subprocess.Popen(["sleep", "20"]) as sleeper:
+        try:
+            with pytest.raises(SystemExit):
+                wait_for_the_end_of(sleeper)
+            assert sleeper.poll() is None
+        finally:
+            sleeper.kill()
 
 
 def test_a_command_that_is_killed_takes_both_along(qemu: FakeQemu, temporary: Path) -> None:
