@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.chip import as_second_opinion, carrying, handing_over, most_vfs, register_read
+from bench.chip import as_second_opinion, carrying, handing_over, most_vfs, read_of_port
 from bench.daily import daily
 from bench.known_outage import known_outages
 from bench.looking import looking
@@ -41,7 +41,7 @@ def main() -> None:
         moving_guest(lab, GuestSpec.of(topology.guest), kept, vfs=1) as guest,
     ):
         tables["The software 82599"] = [
-            register_read(), *carrying(guest, topology.name, say),
+            read_of_port(), *carrying(guest, topology.name, say),
             *handing_over(lab, guest, kept, say),
         ]  # fmt: skip
         tables["A known outage"] = known_outages(reached, guest, say)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
-from vf_of_port import PortVf, mac_of, vf_of
+from port_driver import PEER_MAC, PORT_MAC, Port
+from vf_of_port import PortVf, mac_of
 from vf_rings import frame_of
 
 from harness.chip.control import Control
@@ -24,19 +24,6 @@ from harness.uapi.ixgbe_vf import Register as VfRegister
 from harness.uapi.pci_regs import Command
 
 Say = Callable[..., Any]
-
-
-@pytest.fixture
-def port() -> Iterator[Port]:
-    with port_of_chip() as port:
-        port.start(vfs=4)
-        yield port
-
-
-@pytest.fixture
-def vfs(port: Port) -> Iterator[list[PortVf]]:
-    with vf_of(port, 0) as first, vf_of(port, 1) as second:
-        yield [first, second]
 
 
 @pytest.fixture

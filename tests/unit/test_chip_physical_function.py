@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
 from vf_of_port import PortVf, mac_of, vf_of
 from vf_rings import frame_of
@@ -16,19 +13,6 @@ BROADCAST = b"\xff" * 6
 
 def frame(to: bytes, source: bytes = PEER_MAC, size: int = 100, number: int = 0) -> bytes:
     return frame_of(size, number, head=to + source)
-
-
-@pytest.fixture
-def port() -> Iterator[Port]:
-    with port_of_chip() as port:
-        port.start(vfs=4)
-        yield port
-
-
-@pytest.fixture
-def vfs(port: Port) -> Iterator[list[PortVf]]:
-    with vf_of(port, 0) as first, vf_of(port, 1) as second:
-        yield [first, second]
 
 
 def got(port: Port) -> list[bytes]:

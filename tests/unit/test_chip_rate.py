@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterator
 
-import pytest
-from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
+from port_driver import PEER_MAC, PORT_MAC, Port
 from vf_of_port import PortVf, mac_of, vf_of
 from vf_rings import frame_of
 
@@ -21,19 +19,6 @@ MBIT_S = 11
 """Ixgbe takes no lower rate; a frame of 1500 bytes takes 1.1 ms then."""
 LEAST_S = ((FRAMES - 1) * (BYTES + 4) - 4096) * 8 / MBIT_S / 1e6
 """All frames but the first take so long, without the 4 KiB that MMW_SIZE lets through."""
-
-
-@pytest.fixture
-def port() -> Iterator[Port]:
-    with port_of_chip() as port:
-        port.start(vfs=4)
-        yield port
-
-
-@pytest.fixture
-def vf(port: Port) -> Iterator[PortVf]:
-    with vf_of(port, 0) as vf:
-        yield vf
 
 
 def own(size: int = BYTES) -> bytes:
