@@ -2,7 +2,7 @@
 
 Which registers, and in which order, is ixgbe's: Linux 6.12, drivers/net/ethernet/intel/ixgbe,
 ixgbe_main.c, ixgbe_common.c and ixgbe_82599.c; the names of its functions stand at ours.  What the
-driver does for its VFs is in ``vf_of_port``.
+driver does for its VFs is in ``vf_of_port``, and its filters are in ``port_filters``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from descriptors import memory_file
+from port_filters import PortFilters
 from vf_rings import MEMORY, MEMORY_BYTES, Memory, ReceiveRing, Registers, TransmitRing
 from vfio_client import LENT
 
@@ -42,7 +43,6 @@ PEER_MAC = bytes.fromhex("020000000002")
 HASHED = RssField.IPV4 | RssField.IPV4_TCP | RssField.IPV6 | RssField.IPV6_TCP
 """What ixgbe_setup_mrqc has hashes made of."""
 
-_BIT_31 = 1 << 31
 _LOW = 0xFFFFFFFF
 
 
@@ -67,7 +67,7 @@ class QueueView:
         return blocks[high][0] + index * ixgbe_vf.QUEUE_BYTES + register
 
 
-class Port:
+class Port(PortFilters):
     """The port, the memory that its driver lends it, and its wire: *sent* is what went there."""
 
     rx: list[ReceiveRing]
@@ -78,19 +78,10 @@ class Port:
         self.sent: list[bytes] = []
         self.vfs = 0
         self.mtu = 1500
-        self.chip = PhysicalFunction(number=0, mac=PORT_MAC, vfs=vfs, to_wire=self._put_on_wire)
+        super().__init__(
+            PhysicalFunction(number=0, mac=PORT_MAC, vfs=vfs, to_wire=self._put_on_wire)
+        )
         self.link_up()
-
-    def read(self, register: int) -> int:
-        return self.chip.read(register)
-
-    def write(self, register: int, value: int) -> None:
-        self.chip.write(register, value)
-
-    def set_bits(self, register: int, bits: int, *, on: bool = True) -> None:
-        """Set or clear bits of a register, as a driver does: read, changed, written."""
-        value = self.read(register)
-        self.write(register, value | bits if on else value & ~bits & _LOW)
 
     @property
     def pool(self) -> int:
@@ -166,11 +157,6 @@ class Port:
         self.set_bits(Register.PFDTXGSWC, ixgbe_pf.PFDTXGSWC_VT_LBEN, on=False)
         self.set_bits(Register.RXCTRL, ixgbe_pf.RXCTRL_RXEN, on=False)
 
-    def clear_rows(self, *rows: Row) -> None:
-        for row in rows:
-            for index in range(row.count):
-                self.write(row.at(index), 0)
-
     def configure(self, queues: int) -> None:
         """ixgbe_configure: virtualization, receive mode, VLAN 0, then the rings."""
         if self.vfs:
@@ -226,42 +212,6 @@ class Port:
         value = self.read(Row.IVAR.at(queue >> 1)) & ~(0xFFFF << shift)
         self.write(Row.IVAR.at(queue >> 1), value | (entry | entry << 8) << shift)
 
-    def set_rar(self, index: int, mac: bytes, pool: int) -> None:
-        """ixgbe_set_rar_generic."""
-        self.set_vmdq(index, pool)
-        self.write(Row.RAL.at(index), int.from_bytes(mac[:4], "little"))
-        self.write(Row.RAH.at(index), int.from_bytes(mac[4:], "little") | ixgbe_pf.RAH_AV)
-
-    def set_vmdq(self, index: int, pool: int) -> None:
-        """ixgbe_set_vmdq_generic."""
-        row = Row.MPSAR_LO if pool < 32 else Row.MPSAR_HI
-        self.set_bits(row.at(index), 1 << (pool & 31))
-
-    def set_vfta(self, vlan: int, pool: int, *, on: bool) -> None:
-        """ixgbe_set_vfta_generic: the table of VLANs, and with pools the list of members."""
-        if not self.read(Register.VT_CTL) & VtCtl.VT_ENABLE:
-            self.set_bits(Row.VFTA.at(vlan >> 5), 1 << (vlan & 31), on=on)
-            return
-        index = self._vlvf_slot(vlan)
-        word = Row.VLVFB.at(2 * index + (pool >> 5))
-        self.set_bits(word, 1 << (pool & 31), on=on)
-        if not on and not any(self.read(Row.VLVFB.at(2 * index + half)) for half in (0, 1)):
-            self.set_bits(Row.VFTA.at(vlan >> 5), 1 << (vlan & 31), on=False)
-            self.write(Row.VLVF.at(index), 0)
-            return
-        self.write(Row.VLVF.at(index), ixgbe_pf.VLVF_VIEN | vlan)
-        self.set_bits(Row.VFTA.at(vlan >> 5), 1 << (vlan & 31))
-
-    def set_spoof_check(self, vf: int, on: bool) -> None:
-        """ixgbe_ndo_set_vf_spoofchk: addresses and VLANs together."""
-        bits = 0x101 << (vf & 7)
-        self.set_bits(Row.PFVFSPOOF.at(vf >> 3), bits, on=on)
-
-    def set_multicast(self, mac: bytes, *, on: bool = True) -> None:
-        """ixgbe_set_mta."""
-        place = mac[4] >> 4 | mac[5] << 4
-        self.set_bits(Row.MTA.at(place >> 5 & 0x7F), 1 << (place & 31), on=on)
-
     def hear(self, *frames: bytes) -> None:
         """Frames come from the wire, all in one go."""
         for frame in frames:
@@ -272,15 +222,6 @@ class Port:
         """One turn of the program's loop; in how many seconds the next is due, 0 for none."""
         self.chip.settle()
         return self.chip.deliver_interrupts()
-
-    def _vlvf_slot(self, vlan: int) -> int:
-        """ixgbe_find_vlvf_slot: the entry of that VLAN, or the last empty one; 0 for VLAN 0."""
-        entries = [self.read(Row.VLVF.at(index)) for index in range(ixgbe_pf.VLAN_FILTERS)]
-        if vlan == 0:
-            return 0
-        if (wanted := vlan | ixgbe_pf.VLVF_VIEN) in entries:
-            return entries.index(wanted)
-        return max(index for index, entry in enumerate(entries) if not entry)
 
     def _configure_queues(self, queues: int) -> None:
         """ixgbe_setup_mrqc, ixgbe_setup_reta, ixgbe_set_rx_buffer_len, and the rings."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -12,106 +11,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
+from fake_qemu import MACHINE, FakeQemu, chips
+from fake_qemu import nothing_left as nothing_left
+from fake_qemu import qemu as qemu
+from fake_qemu import temporary as temporary
 
 from harness import cli
 from harness.lab import chip_command
 from harness.waiting import wait_for
-
-LISTS = 'name "vfio-user-pci", bus PCI, desc "VFIO over socket PCI device assignment"'
-MACHINE = ("-M", "q35", "-m", "512")
-FRAME = bytes(9014)
-
-QEMU = """\
-#!/bin/sh
-if [ "$1 $2" = "-device help" ]; then
-    echo '{lists}'
-    exit 0
-fi
-printf '%s\\n' "$@" > {folder}/argv
-for word in "$@"; do
-    case $word in *'"path": '*)
-        path=${{word##*'"path": "'}}; path=${{path%%'"'*}}
-        [ -S "$path" ] && echo "$path" >> {folder}/sockets ;;
-    esac
-done
-echo $$ > {folder}/pid.partial
-mv {folder}/pid.partial {folder}/pid
-{then}
-"""
-
-
-@dataclass
-class FakeQemu:
-    """A program called as QEMU is; *folder* has what it wrote down."""
-
-    folder: Path
-    program: Path
-
-    def becomes(self, then: str = "exit 0", *, lists: str = LISTS) -> str:
-        """Write the program: *then* is what it does in the end; its path."""
-        script = QEMU.format(folder=self.folder, then=then, lists=lists)
-        self.program.write_text(script)
-        self.program.chmod(0o755)
-        return str(self.program)
-
-    @property
-    def argv(self) -> list[str]:
-        return (self.folder / "argv").read_text().splitlines()
-
-    def devices(self) -> list[str]:
-        """What follows each ``-device``."""
-        words = self.argv
-        return [after for word, after in itertools.pairwise(words) if word == "-device"]
-
-    def pid(self) -> int:
-        """Return the process id, once the program runs."""
-        file = self.folder / "pid"
-        wait_for("the fake QEMU", file.exists, within=20)
-        return int(file.read_text())
-
-
-@pytest.fixture
-def qemu(tmp_path: Path) -> FakeQemu:
-    return FakeQemu(tmp_path, tmp_path / "qemu-system-x86_64")
-
-
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where everything temporary is made; its name is short, as those of sockets have to be.
-
-    pytest makes *tmp_path* below the first TMPDIR that it sees, so that is there before.
-    """
-    assert tmp_path.is_dir()
-    with tempfile.TemporaryDirectory(prefix="t") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        monkeypatch.setattr(tempfile, "tempdir", None)
-        yield Path(folder)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left(temporary: Path) -> Iterator[None]:
-    yield
-    assert list(temporary.iterdir()) == []
-    assert chips(temporary) == []
-
-
-def chips(folder: Path) -> list[int]:
-    """List the processes of chips whose sockets are below *folder*."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if "harness.chip" in words and any(str(folder) in word for word in words):
-                found.append(int(entry.name))
-    return found
 
 
 def started(*words: str) -> subprocess.Popen[str]:
@@ -124,16 +36,6 @@ def started(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["env", "--default-signal=INT", *command], stderr=subprocess.PIPE, text=True
     )
-
-
-def refused(capfd: pytest.CaptureFixture[str], status: int, *words: str) -> str:
-    """Run the command, which is to refuse in three parts with *status*; what it said."""
-    assert cli.main(["chip", *words]) == status
-    said = capfd.readouterr().err
-    assert said.startswith("vf-harness: ")
-    assert "because:" in said
-    assert "to fix:" in said
-    return said
 
 
 # --- what QEMU is told ----------------------------------------------------------------------
@@ -278,68 +180,6 @@ def test_no_privileges_are_needed(qemu: FakeQemu) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == "CapEff:\t0000000000000000\n"
-
-
-# --- what is refused ------------------------------------------------------------------------
-
-
-def test_a_qemu_without_the_device_is_told_apart(
-    capfd: pytest.CaptureFixture[str], qemu: FakeQemu
-) -> None:
-    program = qemu.becomes(lists='name "vfio-pci", bus PCI')
-    said = refused(capfd, 11, "--", program, *MACHINE)
-    assert "does not know the device vfio-user-pci" in said
-    assert "10.1" in said
-    assert not (qemu.folder / "argv").exists()
-
-
-def test_a_program_that_is_no_qemu_is_quoted(capfd: pytest.CaptureFixture[str]) -> None:
-    said = refused(capfd, 11, "--", "ls", *MACHINE)
-    assert "`-device help` says: ls: " in said
-
-
-def test_a_program_that_is_not_there_is_wrong_use(capfd: pytest.CaptureFixture[str]) -> None:
-    assert "No such file" in refused(capfd, 2, "--", "/nowhere/qemu-system-x86_64", *MACHINE)
-
-
-@pytest.mark.parametrize("words", [[], ["--"], ["--ports", "2"]])
-def test_without_a_qemu_there_is_nothing_to_run(
-    capfd: pytest.CaptureFixture[str], words: list[str]
-) -> None:
-    assert "there is no QEMU to run" in refused(capfd, 2, *words)
-
-
-def test_a_path_that_is_too_long_for_a_socket_is_told(
-    capfd: pytest.CaptureFixture[str],
-    qemu: FakeQemu,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    """A path is 107 bytes at most; on many machines TMPDIR alone is half of that."""
-    long = tmp_path / ("x" * 80)
-    long.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(long))
-    assert "TMPDIR" in refused(capfd, 2, "--", qemu.becomes(), *MACHINE)
-    assert list(long.iterdir()) == []
-
-
-def test_each_port_has_one_wire(capfd: pytest.CaptureFixture[str], qemu: FakeQemu) -> None:
-    words = ("--ports", "2", "--wire", "tap0", "--", qemu.becomes(), *MACHINE)
-    assert "names 1 taps, and the chip has 2 ports" in refused(capfd, 2, *words)
-
-
-def test_a_tap_that_is_not_there_is_told_how_to_make(
-    capfd: pytest.CaptureFixture[str], qemu: FakeQemu
-) -> None:
-    words = ("--wire", "vfh-none", "--", qemu.becomes(), *MACHINE)
-    assert "ip tuntap add dev vfh-none mode tap" in refused(capfd, 11, *words)
-
-
-def test_numbers_that_no_82599_has_are_wrong_use(qemu: FakeQemu) -> None:
-    for words in (["--ports", "3"], ["--vfs", "64"], ["--mac", "52:54"], ["--place", "1f"]):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["chip", *words, "--", qemu.becomes(), *MACHINE])
-        assert ended.value.code == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone makes a tap")

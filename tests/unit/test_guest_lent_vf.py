@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from made_up_host import ENTRY, Machine, made_up_host, vf_address
-from test_migration_scheme import MAC, PLACE, SPEC
+from two_ends import MAC, PLACE, SPEC
 
 from harness.errors import GuestError
 from harness.guest.instance import Instance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from test_plugin import Project, project
+from plugin_project import Project, project
 from test_topology import EMULATED
 
 __all__ = ["project"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_plugin import MADE_UP_LAB, OF_THE_LAB, Project, project
+from plugin_project import MADE_UP_LAB, OF_THE_LAB, Project, project
 
 __all__ = ["project"]
 
