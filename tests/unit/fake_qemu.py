@@ -1,4 +1,4 @@
-"""A script that is called as QEMU is writes down how, and the chip beside it is a real one."""
+"""A script that is called as QEMU is writes down its arguments; the chip is a real one."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ mv {folder}/pid.partial {folder}/pid
 
 @dataclass
 class FakeQemu:
-    """A program called as QEMU is; *folder* has what it wrote down."""
+    """The script stands for QEMU; *folder* has what the script wrote down."""
 
     folder: Path
     program: Path
 
     def becomes(self, then: str = "exit 0", *, lists: str = LISTS) -> str:
-        """Write the program: *then* is what it does in the end; its path."""
+        """Write the script, which ends with *then*, and return its path."""
         script = QEMU.format(folder=self.folder, then=then, lists=lists)
         self.program.write_text(script)
         self.program.chmod(0o755)
@@ -54,7 +54,7 @@ class FakeQemu:
         return (self.folder / "argv").read_text().splitlines()
 
     def devices(self) -> list[str]:
-        """What follows each ``-device``."""
+        """Return the argument that follows each ``-device``."""
         words = self.argv
         return [after for word, after in itertools.pairwise(words) if word == "-device"]
 
@@ -72,7 +72,7 @@ def qemu(tmp_path: Path) -> FakeQemu:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where everything temporary is made; its name is short, as those of sockets have to be.
+    """Yield the folder for temporary files, whose name is short, as a socket's path has to be.
 
     pytest makes *tmp_path* below the first TMPDIR that it sees, so that is there before.
     """

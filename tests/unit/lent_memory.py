@@ -27,7 +27,7 @@ SHARED, BY_MESSAGE = 4 * PAGE, 64 * PAGE
 
 @dataclass
 class Guest:
-    """The device's memory, the client that lends it, and what the client sees of it."""
+    """A client lends *memory* to the device, and sees the device's accesses."""
 
     memory: GuestMemory
     misbehaviour: Misbehaviour
@@ -39,7 +39,7 @@ class Guest:
     log: Path
 
     def records(self) -> list[tuple[int, int, int, int]]:
-        """The log's file: address, length, kind and queue of each access."""
+        """Return address, length, kind and queue of each access in the log's file."""
         content = self.log.read_bytes()
         assert self.memory.log is not None
         end = HEAD.size + self.memory.log.count * RECORD.size
@@ -78,5 +78,5 @@ def _no_command(_channel: Channel, message: Message) -> None:
 
 
 def refused() -> bytes:
-    """What QEMU answers for a device without Bus Master Enable: size, flags, EFAULT."""
+    """Return QEMU's answer to a device without Bus Master Enable: size, flags, EFAULT."""
     return b"".join(number.to_bytes(4, "little") for number in (16, 0x21, 14))

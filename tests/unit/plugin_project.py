@@ -37,7 +37,7 @@ OF_THE_LAB = "def test_it(lab): pass\n"
 
 
 class Ran:
-    """How a pytest ended, and all that it printed."""
+    """A pytest ended with *status*, and printed *text*."""
 
     def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
         self.status = done.returncode
@@ -45,7 +45,7 @@ class Ran:
 
 
 class Project:
-    """A folder with tests, whose conftest.py loads the plugin."""
+    """A folder has tests, and a conftest.py that loads the plugin."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

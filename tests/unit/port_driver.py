@@ -1,4 +1,4 @@
-"""A port of the chip and its driver in one process: registers as ixgbe writes them.
+"""A driver in this process writes the registers of a port as ixgbe does.
 
 Which registers, and in which order, is ixgbe's: Linux 6.12, drivers/net/ethernet/intel/ixgbe,
 ixgbe_main.c, ixgbe_common.c and ixgbe_82599.c; the names of its functions stand at ours.  What the
@@ -47,7 +47,7 @@ _LOW = 0xFFFFFFFF
 
 
 class QueueView:
-    """Queues of a port as a VF's rings expect them: those from *first* on look like 0, 1, ..."""
+    """The queues of a port from *first* on look like queues 0, 1, ... of a VF."""
 
     def __init__(self, port: Registers, first: int) -> None:
         self._port = port
@@ -68,7 +68,7 @@ class QueueView:
 
 
 class Port(PortFilters):
-    """The port, the memory that its driver lends it, and its wire: *sent* is what went there."""
+    """A port has memory that its driver lends, and a wire, which got *sent*."""
 
     rx: list[ReceiveRing]
     tx: list[TransmitRing]
@@ -85,7 +85,7 @@ class Port(PortFilters):
 
     @property
     def pool(self) -> int:
-        """VMDQ_P(0): the port's own pool, which follows those of the VFs."""
+        """Return the port's own pool, VMDQ_P(0), which follows those of the VFs."""
         return self.vfs
 
     @property
@@ -95,15 +95,15 @@ class Port(PortFilters):
 
     @property
     def first_queue(self) -> int:
-        """The first queue of the port's own pool."""
+        """Return the first queue of the port's own pool."""
         return self.pool * self.queues_per_pool if self.vfs else 0
 
     def link_up(self) -> None:
-        """Let the link's training be over; nothing waits for that here."""
+        """End the link's training at once, since no test waits for it here."""
         self.chip.link.plug(True, self.chip.link.mbit, trained=True)
 
     def set_master(self, on: bool) -> None:
-        """Bus Master Enable."""
+        """Set or clear Bus Master Enable."""
         command = Command.MEMORY | (Command.MASTER if on else 0)
         self.chip.config.write(PciRegister.COMMAND, int(command).to_bytes(2, "little"))
 
@@ -213,13 +213,13 @@ class Port(PortFilters):
         self.write(Row.IVAR.at(queue >> 1), value | (entry | entry << 8) << shift)
 
     def hear(self, *frames: bytes) -> None:
-        """Frames come from the wire, all in one go."""
+        """Take frames from the wire, all in one go."""
         for frame in frames:
             self.chip.receive(memoryview(frame))
         self.turn()
 
     def turn(self) -> float:
-        """One turn of the program's loop; in how many seconds the next is due, 0 for none."""
+        """Turn the program's loop once; return in how many seconds the next turn is due, or 0."""
         self.chip.settle()
         return self.chip.deliver_interrupts()
 
@@ -262,7 +262,7 @@ def lent_memory(function: GuestMemory) -> Iterator[mmap.mmap]:
 
 @contextmanager
 def port_of_chip(vfs: int = 4) -> Iterator[Port]:
-    """A port that may have so many VFs; its driver has not started it yet."""
+    """Yield a port that may have so many VFs; its driver has not started it yet."""
     port = Port(bytearray(), vfs)
     with lent_memory(port.chip.memory) as memory:
         port.memory = memory

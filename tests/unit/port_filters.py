@@ -14,7 +14,7 @@ _LOW = 0xFFFFFFFF
 
 
 class PortFilters:
-    """The registers of a port, and what its driver lets through to which pool."""
+    """A port's driver says here which pool gets which frames."""
 
     def __init__(self, chip: PhysicalFunction) -> None:
         self.chip = chip

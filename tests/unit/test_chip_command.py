@@ -1,4 +1,4 @@
-"""``vf-harness chip``: a real chip, and for a QEMU a script that writes down how it was called."""
+"""``vf-harness chip`` starts a real chip here, and a script in the place of QEMU."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def started(*words: str) -> subprocess.Popen[str]:
 
 
 def test_qemu_is_run_with_the_chip_in_its_machine(qemu: FakeQemu) -> None:
-    """Word by word, and every socket is there before QEMU starts."""
+    """QEMU gets these words, and every socket is there before QEMU starts."""
     assert cli.main(["chip", "--vfs", "2", "--", qemu.becomes(), *MACHINE, "-nographic"]) == 0
     words = qemu.argv
     assert words[:6] == [
@@ -60,7 +60,7 @@ def test_qemu_is_run_with_the_chip_in_its_machine(qemu: FakeQemu) -> None:
 
 
 def test_a_chip_of_two_ports_has_their_vfs_interleaved(qemu: FakeQemu) -> None:
-    """As the chip's are: First VF Offset 0x80, Stride 2, seen from each port."""
+    """Each port counts First VF Offset 0x80 and VF Stride 2 from its own place."""
     assert cli.main(["chip", "--ports", "2", "--vfs", "63", "--", qemu.becomes(), *MACHINE]) == 0
     places = {each["id"]: each["addr"] for each in map(json.loads, qemu.devices()[1:])}
     assert len(places) == 2 * 64
@@ -69,7 +69,7 @@ def test_a_chip_of_two_ports_has_their_vfs_interleaved(qemu: FakeQemu) -> None:
 
 
 def test_place_bus_and_address_are_the_users_to_say(qemu: FakeQemu, temporary: Path) -> None:
-    """QEMU is told the place, and the chip the bus that it is found at from there."""
+    """QEMU is told the place of the chip, and the chip is told its bus."""
     own = ("-device", "pcie-root-port,id=mine", "-device", "intel-iommu")
     given = ("--bus", "2", "--place", "1e", "--mac", "52:54:00:00:00:01", "--vfs", "1")
     command = started(*given, "--", qemu.becomes("exec sleep 60"), *MACHINE, *own)
@@ -85,7 +85,7 @@ def test_place_bus_and_address_are_the_users_to_say(qemu: FakeQemu, temporary: P
 def test_the_example_of_the_help_can_be_pasted(
     qemu: FakeQemu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own words, run by a shell's rules, with the fake QEMU first in PATH."""
+    """The test runs the example as a shell would, with the fake QEMU first in PATH."""
     qemu.becomes()
     monkeypatch.setenv("PATH", f"{qemu.folder}:{os.environ['PATH']}")
     (example,) = re.findall(r"  vf-harness (chip (?:.|\\\n)*?[^\\])\n", chip_command.DESCRIPTION)
@@ -99,7 +99,7 @@ def test_the_example_of_the_help_can_be_pasted(
 
 @pytest.mark.parametrize(("then", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 137)])
 def test_the_status_is_qemus(qemu: FakeQemu, then: str, status: int) -> None:
-    """A QEMU that a signal ended gives what a shell would say of it."""
+    """A shell too says 128 and the signal's number of a program that a signal ended."""
     assert cli.main(["chip", "--vfs", "1", "--", qemu.becomes(then), *MACHINE]) == status
 
 
@@ -112,7 +112,7 @@ def test_a_qemu_that_is_killed_takes_the_chip_along(qemu: FakeQemu) -> None:
 
 
 def test_a_chip_that_is_killed_takes_qemu_along(qemu: FakeQemu, temporary: Path) -> None:
-    """A machine whose device has gone would only confuse; the reason is told."""
+    """The command ends a machine whose device has gone, and says why."""
     command = started("--vfs", "1", "--", qemu.becomes("exec sleep 60"), *MACHINE)
     pid = qemu.pid()
     (chip,) = chips(temporary)
@@ -158,7 +158,7 @@ def test_a_signal_that_does_not_wake_the_command_ends_it_within_a_second() -> No
 
 
 def test_a_command_that_is_killed_takes_both_along(qemu: FakeQemu, temporary: Path) -> None:
-    """The kernel ends them then; only the folder in /tmp is left, which is removed here."""
+    """The kernel ends QEMU and chip; the folder in TMPDIR is left, and the test removes it."""
     command = started("--vfs", "1", "--", qemu.becomes("exec sleep 60"), *MACHINE)
     pid = qemu.pid()
     assert len(chips(temporary)) == 1
@@ -171,7 +171,7 @@ def test_a_command_that_is_killed_takes_both_along(qemu: FakeQemu, temporary: Pa
 
 
 def test_no_privileges_are_needed(qemu: FakeQemu) -> None:
-    """Without a single capability, as for any user."""
+    """The command runs without a single capability, as any user's does."""
     argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     done = subprocess.run(
         [*argv, sys.executable, "-m", "harness.cli", "chip", "--ports", "2", "--vfs", "1", "--",
@@ -184,7 +184,7 @@ def test_no_privileges_are_needed(qemu: FakeQemu) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone makes a tap")
 def test_a_tap_of_this_machine_is_a_wire(qemu: FakeQemu) -> None:
-    """A user's tap: the chip has it open while QEMU runs, and nobody has it afterwards."""
+    """The chip has the tap open while QEMU runs, and nobody has it open afterwards."""
     name = f"vfh{os.getpid() % 100_000}"
     ip = partial(subprocess.run, check=True)
     ip(["ip", "tuntap", "add", "dev", name, "mode", "tap"])

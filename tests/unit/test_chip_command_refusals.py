@@ -15,7 +15,7 @@ from harness import cli
 
 
 def refused(capfd: pytest.CaptureFixture[str], status: int, *words: str) -> str:
-    """Run the command, which is to refuse in three parts with *status*; what it said."""
+    """Run a command that refuses in three parts with *status*; return what it said."""
     assert cli.main(["chip", *words]) == status
     said = capfd.readouterr().err
     assert said.startswith("vf-harness: ")
@@ -56,7 +56,7 @@ def test_a_path_that_is_too_long_for_a_socket_is_told(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """A path is 107 bytes at most; on many machines TMPDIR alone is half of that."""
+    """A socket's path has 107 bytes at most; on many machines TMPDIR alone has half of them."""
     long = tmp_path / ("x" * 80)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))

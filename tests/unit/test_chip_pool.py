@@ -68,7 +68,7 @@ def test_priority_and_no_tag_are_vlan_0(port: Port, vf: PortVf) -> None:
     assert len(port.sent) == 2
 
 
-def test_no_check_lets_everything_out(port: Port, vf: PortVf) -> None:
+def test_without_checks_every_frame_leaves(port: Port, vf: PortVf) -> None:
     port.set_spoof_check(0, False)
     vf.tx.send(tagged(frame(PEER_MAC, mac_of(1)), 8))
     assert port.sent == [tagged(frame(PEER_MAC, mac_of(1)), 8)]

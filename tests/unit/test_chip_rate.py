@@ -105,8 +105,8 @@ def test_a_slower_link_makes_the_same_factor_slower(port: Port, vf: PortVf) -> N
     assert time_to_send(port, vf) > LEAST_S
 
 
-def test_a_queue_that_is_not_there_is_one_that_is(port: Port) -> None:
-    """RTTDQSEL has 7 bits."""
+def test_rttdqsel_takes_seven_bits_of_a_queues_number(port: Port) -> None:
+    """Queue 133 is queue 5, since RTTDQSEL has 7 bits."""
     port.write(Register.RTTDQSEL, 128 + 5)
     for value in (1 << 31 | 1 << 20, 0):
         port.write(Register.RTTBCNRC, value)

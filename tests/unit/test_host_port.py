@@ -37,12 +37,12 @@ def port(idle_port: Port, machine: Machine) -> Port:
 
 
 def test_a_port_is_known_by_its_device_and_interface(port: Port) -> None:
-    """What the rest of a run does to the port it does by this name."""
+    """The rest of a run names the port by its device and interface."""
     assert (port.interface, port.profile.name, port.virtual_functions) == (INTERFACE, "82599", 0)
 
 
 def test_an_address_without_a_device_is_an_error(host: Host, machine: Machine) -> None:
-    """A card that was moved to another slot."""
+    """A card may have been moved to another slot."""
     machine.files = {}
     machine.links = {}
     machine.folders = set()
@@ -60,7 +60,7 @@ def test_another_device_than_the_topology_says_is_an_error(host: Host, machine: 
 
 
 def test_a_port_without_its_driver_is_an_error(host: Host, machine: Machine) -> None:
-    """It may be lent to a guest whole; the error names the driver that it should have."""
+    """A port may be lent to a guest whole; the error names the driver that is missing."""
     machine.folders.discard(f"{PORT}/net/{INTERFACE}")
     with pytest.raises(LabError) as unbound:
         find_port(host, "p0", ENTRY.ports["p0"])
@@ -68,7 +68,7 @@ def test_a_port_without_its_driver_is_an_error(host: Host, machine: Machine) -> 
 
 
 def test_a_port_is_brought_up_with_its_mtu_and_put_back(idle_port: Port, machine: Machine) -> None:
-    """Left up or jumbo, it is another port for whoever comes next."""
+    """A port that is left up or jumbo is another port for whoever comes next."""
     before = snapshot(idle_port.host, ENTRY)
     with port_up(idle_port, mtu=9000):
         assert machine.shown[INTERFACE]["operstate"] == "UP"
@@ -85,6 +85,6 @@ def test_a_port_that_is_up_already_is_left_up(port: Port, machine: Machine) -> N
 
 
 def test_a_port_whose_mtu_was_changed_has_its_link_again(port: Port, machine: Machine) -> None:
-    """ixgbe_change_mtu resets it; its state goes on reading UP for a while."""
+    """ixgbe_change_mtu resets the port, whose state reads UP for a while all the same."""
     with port_up(port, mtu=9000):
         assert "LOWER_UP" in machine.shown[INTERFACE]["flags"]

@@ -47,7 +47,7 @@ def test_a_lab_at_fault_has_an_exit_code_of_its_own(
     ],
 )  # fmt: skip
 def test_a_host_that_went_away_is_the_labs_fault(project: Project, hook: str, status: int) -> None:
-    """Not a red test: nobody should look for the cause in the migration."""
+    """The exit code blames the lab, so that nobody looks for the cause in the migration."""
     gone = "import pytest\nfrom harness.errors import RemoteError\n"
     gone += "gone = RemoteError('birch: does not answer', because='b', fix='f')\n"
     gone += "def raising(verb, **args): raise gone\n"
@@ -92,7 +92,7 @@ harness.run.moving.moving_guest = moving_guest
 def test_a_migration_whose_record_is_lost_with_its_guest_is_made_again(
     project: Project, lost: str, tries: int, made: int
 ) -> None:
-    """A from-guest flow is recorded in the guest; the last try's error is the test's."""
+    """The guest records a from-guest flow, and the last try's error is the test's."""
     project.write("conftest.py", MADE_UP_LAB)
     project.write(
         "test_it.py",
@@ -121,7 +121,7 @@ def test_it(migrate):
 
 
 def test_results_that_could_not_be_written_are_told_in_words(project: Project) -> None:
-    """After an hour of tests, what was seen is still on the disk, and this says what is not."""
+    """The records of an hour of tests are still on the disk, and the plugin says what is not."""
     full = "import errno\ndef finish(record): raise OSError(errno.ENOSPC, 'full', 'results.json')\n"
     replaced = "from harness.run.record import Record\nRecord.finish = finish\n"
     project.write("conftest.py", MADE_UP_LAB + full + replaced)

@@ -13,7 +13,7 @@ PAGE = 4096
 
 
 def test_the_log_is_a_file_of_records(tmp_path: Path) -> None:
-    """Read here as bytes at their offsets, as whoever analyses it does."""
+    """The test reads the file as bytes at offsets, as whoever analyses a log does."""
     log = DmaLog(str(tmp_path / "log"), capacity=3)
     before_ns = time.monotonic_ns()
     log.add(0x1122334455667788, 0x99AABBCC, Kind.RX_WRITEBACK, 1)
@@ -30,7 +30,7 @@ def test_the_log_is_a_file_of_records(tmp_path: Path) -> None:
 
 
 def test_a_full_log_counts_what_it_has_no_room_for(tmp_path: Path) -> None:
-    """What is lost without a word would be taken for what was never done."""
+    """A reader would take an access that is lost without a word for one never made."""
     log = DmaLog(str(tmp_path / "log"), capacity=2)
     for address in range(5):
         log.add(address, 1, Kind.RX_DATA, 0)
@@ -47,7 +47,7 @@ def test_a_new_log_begins_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_writes_are_told_from_reads(tmp_path: Path, kind: Kind) -> None:
-    """By a threshold: a new kind with the wrong number is never marked, or always."""
+    """The log knows writes by a threshold, which a new kind with a wrong number would break."""
     log = DmaLog(str(tmp_path / "log"), capacity=3)
     for each in (Kind.RX_DATA, kind, kind):
         log.add(each, 8, each, 0)

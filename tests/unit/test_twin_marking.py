@@ -14,7 +14,7 @@ from harness.uapi.vfio_user import Command
 
 
 def test_each_page_is_marked_by_the_last_byte_that_was_written_there(guest: Guest) -> None:
-    """Two writes to one page, the later one in front; one write over three pages; and a read.
+    """The device writes twice to one page, later in front, then over three pages, and reads.
 
     The byte must be the device's own: another might be the guest's, and be put back by that.
     """
@@ -31,7 +31,7 @@ def test_each_page_is_marked_by_the_last_byte_that_was_written_there(guest: Gues
 
 
 def test_what_was_marked_before_is_not_marked_again(guest: Guest) -> None:
-    """The driver's last pass is within the guest's silence: it has to be short."""
+    """The last pass of marking is within the guest's silence, and has to be short."""
     guest.memory.write(SHARED, b"first", Kind.RX_DATA)
     guest.memory.write(SHARED + PAGE, b"second", Kind.RX_DATA)
     assert mark(guest.memory, since=1) == 1
@@ -40,7 +40,7 @@ def test_what_was_marked_before_is_not_marked_again(guest: Guest) -> None:
 
 
 def test_marking_is_not_the_devices_dma(guest: Guest) -> None:
-    """With the gate shut it asks all the same, and QEMU decides; nor does it log, and mark that."""
+    """Marking asks QEMU even without Bus Master Enable, and adds nothing to the log."""
     guest.memory.write(SHARED, b"data", Kind.RX_DATA)
     guest.set_master(False)
     assert mark(guest.memory, since=0) == 1
@@ -51,7 +51,7 @@ def test_marking_is_not_the_devices_dma(guest: Guest) -> None:
 
 
 def test_nothing_is_marked_where_the_log_does_not_tell_all(guest: Guest) -> None:
-    """Some pages marked look like all of them: what is lost would be blamed on the order."""
+    """A part of the pages looks like all, and a test would blame the order for lost pages."""
     for number in range(101):
         guest.memory.write(SHARED + number, b"x", Kind.RX_DATA)
     with pytest.raises(ValueError, match="the DMA log is full"):

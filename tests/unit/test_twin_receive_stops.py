@@ -26,7 +26,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
 
 
 def test_a_queue_that_is_off_gets_nothing(guest: Guest) -> None:
-    """Not even its descriptors are read; the frame is counted as missed."""
+    """The device reads no descriptor of the queue, and counts the frame as missed."""
     guest.start()
     guest.rx[0].write(QueueRegister.DCTL, 0)
     before = guest.memory[:]
@@ -39,7 +39,7 @@ def test_a_queue_that_is_off_gets_nothing(guest: Guest) -> None:
 def test_without_bus_master_enable_there_is_no_access_at_all(
     guest: Guest, frames_before: int
 ) -> None:
-    """Descriptors that were fetched before must not be used either, though nothing is read then."""
+    """The device must not use descriptors either that it fetched before."""
     guest.start()
     guest.hear(*(frame_of(60, number) for number in range(frames_before)))
     before, records = guest.memory[:], guest.records()
@@ -50,7 +50,7 @@ def test_without_bus_master_enable_there_is_no_access_at_all(
 
 
 def test_with_bus_master_enable_back_the_ring_goes_on_where_it_was(guest: Guest) -> None:
-    """What came meanwhile is lost, and no descriptor with it."""
+    """The device loses frames that came meanwhile, and no descriptor."""
     guest.start()
     for number, on in enumerate((True, False, True)):
         guest.set_master(on)
@@ -84,7 +84,7 @@ RESETS: dict[str, Callable[[Guest], None]] = {
 
 @pytest.mark.parametrize("how", RESETS)
 def test_a_reset_stops_the_ring_and_its_place_alone_is_gone(guest: Guest, how: str) -> None:
-    """What the ring had is written to no more, whoever gives the bus back.
+    """The device writes no more to the old ring, even with Bus Master Enable back.
 
     A function reset keeps all but base and length, so the queue is on still (82599 specification
     update, software clarification 5); the VF's own turns the queue off and keeps the rest
@@ -111,7 +111,7 @@ def test_a_reset_stops_the_ring_and_its_place_alone_is_gone(guest: Guest, how: s
 
 
 def test_a_queue_that_a_function_reset_left_on_does_not_run(guest: Guest) -> None:
-    """It has no ring: an audit that took it for one would read memory at address 0."""
+    """Such a queue has no ring, and an audit would read memory at address 0."""
     guest.start()
     control = Control(guest.device, lambda: False)
     assert (len(control.receive_rings()), control.status()["vf"]["queues"]) == (1, 1)

@@ -1,4 +1,4 @@
-"""Memory lent page by page, as a guest with a vIOMMU lends it: many regions, few files."""
+"""A guest with a vIOMMU lends memory page by page: many regions of few files."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ RANGES = st.lists(
 
 
 class Pages:
-    """The same as `Regions`, page by page: which region each page is of."""
+    """A model of `Regions` knows for each page which region has the page."""
 
     def __init__(self) -> None:
         self.owner: dict[int, tuple[int, int]] = {}
 
     def do(self, what: str, first: int, count: int) -> int:
-        """The errno that this comes to; 0 where it is done."""
+        """Lend or take back pages; return the errno, or 0."""
         pages = range(first, first + count)
         owners = {self.owner[page] for page in pages if page in self.owner}
         if what == "lend":
@@ -76,7 +76,7 @@ def outcome(lent: Regions, what: str, first: int, count: int) -> int:
 @settings(max_examples=300)
 @given(ranges=RANGES, block=st.sampled_from([1, 2, 1024]))
 def test_regions_are_what_their_pages_say(ranges: list[Range], block: int) -> None:
-    """Blocks of one and two are split, and run empty, at every turn."""
+    """Small blocks split, and run empty, at every turn."""
     lent, pages = Regions(), Pages()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(regions, "_BLOCK", block)
@@ -148,7 +148,7 @@ def test_each_client_hears_of_its_own_refusals(
 
 
 def mapped_files() -> int:
-    """How often this process has a file of a test's guest mapped."""
+    """Count how often this process has a file of a test's guest mapped."""
     maps = Path("/proc/self/maps").read_text().splitlines()
     return sum("memfd:guest" in line for line in maps)
 
@@ -168,7 +168,7 @@ def test_a_file_is_mapped_once_however_many_regions_lie_in_it(client: Client) ->
 
 
 def test_a_file_that_has_grown_is_mapped_anew(twin: Twin, client: Client) -> None:
-    """What was lent before stays what it is, and goes with its own regions."""
+    """The old map stays for the regions that were lent before, and goes with them."""
     before = mapped_files()
     with memory_file(PAGE) as file:
         client.ask(Command.DMA_MAP, mapping(0, PAGE), file)
@@ -186,7 +186,7 @@ def test_a_file_that_has_grown_is_mapped_anew(twin: Twin, client: Client) -> Non
 
 
 def test_files_are_told_apart(twin: Twin, client: Client) -> None:
-    """By what they are: a descriptor's number is the same for each that comes."""
+    """Two files may come with one descriptor number, one after the other."""
     with memory_file(PAGE) as first, memory_file(PAGE) as second:
         for page, file in enumerate((first, second)):
             os.pwrite(file, f"file {page}".encode(), 0)
@@ -220,7 +220,7 @@ def test_what_is_lent_for_reading_first_may_be_lent_for_writing_later(
 
 
 def test_what_is_lent_is_told_in_as_few_stretches_as_there_are(twin: Twin, client: Client) -> None:
-    """Neighbours in the guest, in the file, or of another file: one pair of them is one stretch."""
+    """Regions that are neighbours in the guest and in one file are told as one stretch."""
     with memory_file(8 * PAGE) as file, memory_file(8 * PAGE) as other:
         for page, place, lent in ((0, 4, file), (1, 5, file), (2, 0, file), (4, 1, file),
                                   (5, 2, other), (7, 3, None), (8, 4, file)):  # fmt: skip

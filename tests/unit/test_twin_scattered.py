@@ -26,7 +26,7 @@ twin, client = pytest.fixture(served_twin), pytest.fixture(first_client)
 
 @dataclass
 class Scattered:
-    """Three neighbours: for the device 10, 11 and 12; in the file pages 2, 0 and 1."""
+    """The device's pages 10, 11 and 12 are the file's pages 2, 0 and 1."""
 
     twin: Twin
     client: Client
@@ -62,7 +62,7 @@ def test_a_write_may_go_over_several_regions(scattered: Scattered) -> None:
 
 @pytest.mark.parametrize("way", ["read", "peek"])
 def test_a_read_may_go_over_several_regions(scattered: Scattered, way: str) -> None:
-    """What is joined is a copy; what lies in one region is a view of the memory, as ever."""
+    """The memory joins the parts of a read over several regions into a copy."""
     memory = scattered.twin.device.memory
     for page in range(3):
         os.pwrite(scattered.file, bytes([page + 1]) * PAGE, page * PAGE)
@@ -80,7 +80,7 @@ def test_a_read_may_go_over_several_regions(scattered: Scattered, way: str) -> N
 
 @pytest.mark.parametrize(("address", "length"), [(10, 4), (9, 2), (12, 2)])
 def test_all_of_an_access_must_be_lent(scattered: Scattered, address: int, length: int) -> None:
-    """Nothing is written where a part is missing, and one fault is counted."""
+    """The device writes nothing where a part is missing, and counts one fault."""
     memory = scattered.twin.device.memory
     with pytest.raises(DmaFault):
         memory.write(address * PAGE, b"x" * length * PAGE, Kind.RX_DATA)
@@ -106,7 +106,7 @@ def test_all_of_an_access_must_be_lent_for_it(scattered: Scattered) -> None:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Iterator[tuple[Guest, Client, bytearray]]:
-    """Three neighbours, of which the one in the middle is lent without a descriptor."""
+    """Yield a guest that lends three neighbours, the middle one without a descriptor."""
     with guest_with_vf(tmp_path / "log") as guest, answering(guest) as client:
         with memory_file(2 * PAGE) as file:
             for page, place in ((0, 0), (2, PAGE)):
@@ -136,7 +136,7 @@ def test_an_access_may_go_over_regions_of_both_kinds(
 def test_the_next_region_may_be_taken_back_while_the_client_is_asked(
     mixed: tuple[Guest, Client, bytearray], again: bool
 ) -> None:
-    """What was written until then is in the log: that page was changed by the device."""
+    """The log has what the device wrote until then, since these pages did change."""
     guest, client, _ = mixed
     memory = guest.device.memory
 
@@ -165,7 +165,7 @@ def test_all_of_a_tracked_write_goes_by_message(mixed: tuple[Guest, Client, byte
 
 
 def test_a_vf_whose_memory_is_lent_page_by_page(tmp_path: Path) -> None:
-    """Rings, frames to be sent and received, and buffers of 10 KiB, as DPDK has them."""
+    """The VF has rings, frames both ways, and buffers of 10 KiB as DPDK's are."""
     with guest_with_vf(tmp_path / "log", port_mtu=9000, lent_bytes=PAGE) as guest:
         assert guest.device.memory.maps == MEMORY_BYTES // PAGE
         guest.start(mtu=9000, buffer_bytes=10 << 10)

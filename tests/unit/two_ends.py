@@ -37,7 +37,7 @@ PLACE = Place(
 
 
 class End:
-    """One end of a migration: a host with a port, and QEMU on it."""
+    """An end of a migration is a host with a port, and a QEMU."""
 
     def __init__(self, name: str, state: str, folder: Path, stack: ExitStack) -> None:
         self.machine = Machine(folder / name)

@@ -1,4 +1,4 @@
-"""A VF of a port of the chip: what the port's driver grants it, and its own driver's rings.
+"""A VF of a port has what the port's driver grants, and rings of its own driver.
 
 The port's part is ixgbe's: Linux 6.12, drivers/net/ethernet/intel/ixgbe/ixgbe_sriov.c; the names of
 its functions stand at ours.  The VF's part is ixgbevf's, as in ``vf_driver``.
@@ -20,12 +20,12 @@ from harness.uapi.pci_regs import Register as PciRegister
 
 
 def mac_of(vf: int) -> bytes:
-    """The address that a test gives to a VF."""
+    """Return the address that a test gives to a VF."""
     return bytes.fromhex("0200000001") + bytes([vf])
 
 
 class PortVf:
-    """VF *number* of *port*, with one queue each way; *memory* is what its guest lends it."""
+    """VF *number* of *port* has one queue each way; its guest lends *memory*."""
 
     rx: ReceiveRing
     tx: TransmitRing
@@ -50,7 +50,7 @@ class PortVf:
         self.rx.give(15)
 
     def set_master(self, on: bool) -> None:
-        """Bus Master Enable."""
+        """Set or clear Bus Master Enable."""
         command = Command.MEMORY | (Command.MASTER if on else 0)
         self.function.config.write(PciRegister.COMMAND, int(command).to_bytes(2, "little"))
 
@@ -110,14 +110,14 @@ class PortVf:
         self.port.set_bits(place, Vmolr.AUPE, on=untagged)
 
     def got(self) -> list[bytes]:
-        """The frames that the VF received since this was asked last."""
+        """Return the frames that the VF received since the last call."""
         self.port.turn()
         return [each.data for each in self.rx.took()]
 
 
 @contextmanager
 def vf_of(port: Port, number: int) -> Iterator[PortVf]:
-    """VF *number* of a port that is started, with a guest's memory; it is started as well."""
+    """Start VF *number* of a port that is started, with a guest's memory."""
     with lent_memory(port.chip.vfs[number].memory) as memory:
         vf = PortVf(port, number, memory)
         vf.start()
