@@ -90,7 +90,7 @@ class Port(PortFilters):
 
     @property
     def queues_per_pool(self) -> int:
-        """ixgbe_set_vmdq_queues: 4 queues where 32 pools do, else 2."""
+        """Return 4 queues where 32 pools do, else 2 (ixgbe_set_vmdq_queues)."""
         return 4 if self.vfs < 32 else 2
 
     @property
@@ -108,7 +108,7 @@ class Port(PortFilters):
         self.chip.config.write(PciRegister.COMMAND, int(command).to_bytes(2, "little"))
 
     def enable_vfs(self, count: int) -> None:
-        """pci_enable_sriov and pci_disable_sriov (drivers/pci/iov.c)."""
+        """Do as pci_enable_sriov and pci_disable_sriov (drivers/pci/iov.c)."""
         number, control = count.to_bytes(2, "little"), Sriov.CTRL_VFE | Sriov.CTRL_MSE
         if count:
             self.chip.config.write(SRIOV + Sriov.NUM_VF, number)
@@ -119,7 +119,7 @@ class Port(PortFilters):
         self.vfs = count
 
     def start(self, *, vfs: int = 0, mtu: int = 1500, queues: int = 1) -> None:
-        """ixgbe_probe, ixgbe_pci_sriov_enable and ixgbe_open, with so many queues."""
+        """Do as ixgbe_probe, ixgbe_pci_sriov_enable and ixgbe_open, with so many queues."""
         self.set_master(True)
         self.mtu = mtu
         self.reset_hw()
@@ -129,7 +129,7 @@ class Port(PortFilters):
         self.up_complete(queues)
 
     def reset_hw(self) -> None:
-        """ixgbe_reset_hw_82599: stop everything, reset, clear the tables of addresses."""
+        """Do as ixgbe_reset_hw_82599: stop everything, reset, clear the tables of addresses."""
         self.stop_adapter()
         self.write(Register.CTRL, self.read(Register.CTRL) | Ctrl.RST)
         assert not self.read(Register.CTRL) & Ctrl.RST, "the driver waits for that bit"
@@ -140,7 +140,7 @@ class Port(PortFilters):
         self.link_up()
 
     def stop_adapter(self) -> None:
-        """ixgbe_stop_adapter_generic, which stops the queues of the VFs as well."""
+        """Do as ixgbe_stop_adapter_generic, which stops the queues of the VFs as well."""
         self.disable_rx()
         self.write(Register.EIMC, _LOW)
         self.read(Register.EICR)
@@ -153,12 +153,12 @@ class Port(PortFilters):
             self.write(receive + QueueRegister.DCTL, value | QueueControl.SWFLSH)
 
     def disable_rx(self) -> None:
-        """ixgbe_disable_rx_generic: no loopback between pools either."""
+        """Do as ixgbe_disable_rx_generic, which ends loopback between pools too."""
         self.set_bits(Register.PFDTXGSWC, ixgbe_pf.PFDTXGSWC_VT_LBEN, on=False)
         self.set_bits(Register.RXCTRL, ixgbe_pf.RXCTRL_RXEN, on=False)
 
     def configure(self, queues: int) -> None:
-        """ixgbe_configure: virtualization, receive mode, VLAN 0, then the rings."""
+        """Do as ixgbe_configure: virtualization, receive mode, VLAN 0, then the rings."""
         if self.vfs:
             self.configure_virtualization()
         self.set_rx_mode()
@@ -170,7 +170,7 @@ class Port(PortFilters):
             self.set_bits(Register.PFDTXGSWC, ixgbe_pf.PFDTXGSWC_VT_LBEN)
 
     def configure_virtualization(self) -> None:
-        """ixgbe_configure_virtualization: pools, and only the port's own may receive and send."""
+        """Do as ixgbe_configure_virtualization: only the port's own pool may receive and send."""
         control = VtCtl.VT_ENABLE | VtCtl.REPLEN | self.pool << ixgbe_pf.VT_CTL_POOL_SHIFT
         self.write(Register.VT_CTL, control)
         self.write(Row.VMOLR.at(self.pool), Vmolr.AUPE)
@@ -184,14 +184,14 @@ class Port(PortFilters):
             self.set_spoof_check(vf, True)
 
     def set_rx_mode(self, *, fctrl: int = 0, vmolr: int = 0) -> None:
-        """ixgbe_set_rx_mode; FCTRL's promiscuous bits, and what the own pool takes beside."""
+        """Do as ixgbe_set_rx_mode, with further bits of FCTRL and of the own pool's VMOLR."""
         self.write(Register.FCTRL, Fctrl.BAM | fctrl)
         self.write(Register.MCSTCTRL, ixgbe_pf.MCSTCTRL_MFE)
         self.write(Row.VMOLR.at(self.pool), Vmolr.AUPE | Vmolr.BAM | vmolr)
         self.set_bits(Register.VLNCTRL, ixgbe_pf.VLNCTRL_VFE)
 
     def up_complete(self, queues: int) -> None:
-        """ixgbe_up_complete: interrupts, and the VFs are told that the port is back."""
+        """Do as ixgbe_up_complete: interrupts, and the VFs are told that the port is back."""
         eiame = 1 << 30
         self.write(Register.GPIE, eiame | 1 << 5 | 1 << 4)
         for half in (0, 1):
@@ -206,7 +206,7 @@ class Port(PortFilters):
         self.write(Register.CTRL_EXT, self.read(Register.CTRL_EXT) | CtrlExt.PFRSTD)
 
     def set_ivar(self, queue: int, *, vector: int) -> None:
-        """ixgbe_set_ivar, for both directions of a queue."""
+        """Do as ixgbe_set_ivar, for both directions of a queue."""
         entry = vector | 0x80
         shift = 16 * (queue & 1)
         value = self.read(Row.IVAR.at(queue >> 1)) & ~(0xFFFF << shift)
@@ -224,7 +224,7 @@ class Port(PortFilters):
         return self.chip.deliver_interrupts()
 
     def _configure_queues(self, queues: int) -> None:
-        """ixgbe_setup_mrqc, ixgbe_setup_reta, ixgbe_set_rx_buffer_len, and the rings."""
+        """Do as ixgbe_setup_mrqc, ixgbe_setup_reta, ixgbe_set_rx_buffer_len, and the rings."""
         modes = {4: Mrqe.VMDQRSS32EN, 2: Mrqe.VMDQRSS64EN}
         mode = modes[self.queues_per_pool] if self.vfs else Mrqe.RSSEN
         self.write(Register.MRQC, mode | HASHED)

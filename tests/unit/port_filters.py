@@ -36,18 +36,18 @@ class PortFilters:
                 self.write(row.at(index), 0)
 
     def set_rar(self, index: int, mac: bytes, pool: int) -> None:
-        """ixgbe_set_rar_generic."""
+        """Do as ixgbe_set_rar_generic."""
         self.set_vmdq(index, pool)
         self.write(Row.RAL.at(index), int.from_bytes(mac[:4], "little"))
         self.write(Row.RAH.at(index), int.from_bytes(mac[4:], "little") | ixgbe_pf.RAH_AV)
 
     def set_vmdq(self, index: int, pool: int) -> None:
-        """ixgbe_set_vmdq_generic."""
+        """Do as ixgbe_set_vmdq_generic."""
         row = Row.MPSAR_LO if pool < 32 else Row.MPSAR_HI
         self.set_bits(row.at(index), 1 << (pool & 31))
 
     def set_vfta(self, vlan: int, pool: int, *, on: bool) -> None:
-        """ixgbe_set_vfta_generic: the table of VLANs, and with pools the list of members."""
+        """Do as ixgbe_set_vfta_generic: the table of VLANs, and with pools the list of members."""
         if not self.read(Register.VT_CTL) & VtCtl.VT_ENABLE:
             self.set_bits(Row.VFTA.at(vlan >> 5), 1 << (vlan & 31), on=on)
             return
@@ -62,17 +62,17 @@ class PortFilters:
         self.set_bits(Row.VFTA.at(vlan >> 5), 1 << (vlan & 31))
 
     def set_spoof_check(self, vf: int, on: bool) -> None:
-        """ixgbe_ndo_set_vf_spoofchk: addresses and VLANs together."""
+        """Do as ixgbe_ndo_set_vf_spoofchk: addresses and VLANs together."""
         bits = 0x101 << (vf & 7)
         self.set_bits(Row.PFVFSPOOF.at(vf >> 3), bits, on=on)
 
     def set_multicast(self, mac: bytes, *, on: bool = True) -> None:
-        """ixgbe_set_mta."""
+        """Do as ixgbe_set_mta."""
         place = mac[4] >> 4 | mac[5] << 4
         self.set_bits(Row.MTA.at(place >> 5 & 0x7F), 1 << (place & 31), on=on)
 
     def _vlvf_slot(self, vlan: int) -> int:
-        """ixgbe_find_vlvf_slot: the entry of that VLAN, or the last empty one; 0 for VLAN 0."""
+        """Return the VLAN's entry, or the last empty one; 0 for VLAN 0 (ixgbe_find_vlvf_slot)."""
         entries = [self.read(Row.VLVF.at(index)) for index in range(ixgbe_pf.VLAN_FILTERS)]
         if vlan == 0:
             return 0

@@ -177,7 +177,7 @@ def test_an_administrator_turns_both_checks_off_and_on(guest: Guest) -> None:
 
 
 def test_a_further_address_turns_both_checks_off(guest: Guest) -> None:
-    """ixgbe_set_vf_macvlan_msg, "to avoid false positives": not for one that is refused."""
+    """ixgbe_set_vf_macvlan_msg does so "to avoid false positives", if it grants the address."""
     assert not further_address(guest, b"\1\0\0\0\0\3")
     assert further_address(guest, index=0)
     assert checks(guest) == (True, True)
@@ -214,7 +214,7 @@ def test_what_turns_the_checks_on_again(guest: Guest, event: str) -> None:
 
 
 def test_a_reset_turns_the_checks_on_where_there_is_a_port_vlan(guest: Guest) -> None:
-    """ixgbe_vf_reset_event; not if an administrator has turned them off."""
+    """ixgbe_vf_reset_event leaves the checks off that an administrator turned off."""
     for wanted in (True, False):
         guest.device.port.set_vlan(9)
         guest.device.port.set_spoof_check(wanted)
@@ -225,7 +225,7 @@ def test_a_reset_turns_the_checks_on_where_there_is_a_port_vlan(guest: Guest) ->
 
 
 def test_with_the_checks_on_again_further_addresses_are_the_vfs_own(guest: Guest) -> None:
-    """The check is against the filters of the VF's pool, and they are among these."""
+    """The port checks against all filters of the VF's pool, the further addresses included."""
     further_address(guest)
     guest.device.port.set_spoof_check(True)
     third = frame_of(60, head=PEER + bytes.fromhex("020000000004"))
@@ -233,7 +233,7 @@ def test_with_the_checks_on_again_further_addresses_are_the_vfs_own(guest: Guest
 
 
 def test_a_vf_without_an_address_sends_nothing(guest: Guest) -> None:
-    """A filter of zeros is none: not for frames to that address, and not for those from it."""
+    """A filter of zeros lets no frame in or out."""
     guest.device.port.set_mac(bytes(6))
     assert not leaves(guest, PLAIN)
     assert not leaves(guest, frame_of(60, head=PEER + bytes(6)))

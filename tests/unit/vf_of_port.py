@@ -38,7 +38,7 @@ class PortVf:
         self.function = port.chip.vfs[number]
 
     def start(self, *, strips: bool = True) -> None:
-        """ixgbevf_reset and ixgbevf_open, with what the port's driver does for each message."""
+        """Do as ixgbevf_reset and ixgbevf_open, and as the port's driver for each message."""
         self.set_master(True)
         self.function.write(Register.VFCTRL, ixgbe_vf.VfControl.RST)
         self.reset_event()
@@ -57,28 +57,28 @@ class PortVf:
     # The port's driver.
 
     def reset_event(self) -> None:
-        """ixgbe_vf_reset_event: VLAN 0, what every VF receives, and no tag of the port's own."""
+        """Do as ixgbe_vf_reset_event: VLAN 0, what every VF receives, and no port VLAN."""
         self.port.set_vfta(0, self.number, on=True)
         self._set_vmolr(untagged=True)
         self.port.write(Row.VMVIR.at(self.number), 0)
 
     def reset_message(self) -> None:
-        """ixgbe_vf_reset_msg: its address, receive and transmit, and that spoofing is counted."""
+        """Do as ixgbe_vf_reset_msg: address, receive and transmit, and the count of spoofing."""
         self.port.set_rar(1 + self.number, self.mac, self.number)
         self.enable(True)
         self.port.set_bits(Row.VMECM.at(self.number >> 5), 1 << (self.number & 31))
 
     def enable(self, on: bool) -> None:
-        """ixgbe_set_vf_rx_tx."""
+        """Do as ixgbe_set_vf_rx_tx."""
         for row in (Row.VFTE, Row.VFRE):
             self.port.set_bits(row.at(self.number >> 5), 1 << (self.number & 31), on=on)
 
     def add_vlan(self, vlan: int) -> None:
-        """ixgbe_set_vf_vlan_msg."""
+        """Do as ixgbe_set_vf_vlan_msg."""
         self.port.set_vfta(vlan, self.number, on=True)
 
     def set_port_vlan(self, vlan: int, priority: int = 0) -> None:
-        """ixgbe_enable_port_vlan."""
+        """Do as ixgbe_enable_port_vlan."""
         self.port.set_vfta(vlan, self.number, on=True)
         self.port.set_vfta(0, self.number, on=False)
         tag = vlan | priority << 13 | ixgbe_pf.VMVIR_VLANA_DEFAULT
@@ -86,14 +86,14 @@ class PortVf:
         self._set_vmolr(untagged=False)
 
     def clear_port_vlan(self, vlan: int) -> None:
-        """ixgbe_disable_port_vlan."""
+        """Do as ixgbe_disable_port_vlan."""
         self.port.set_vfta(vlan, self.number, on=False)
         self.port.set_vfta(0, self.number, on=True)
         self.port.write(Row.VMVIR.at(self.number), 0)
         self._set_vmolr(untagged=True)
 
     def set_rate(self, mbit: int, *, link_mbit: int = 10_000) -> None:
-        """ixgbe_set_vf_rate_limit; 0 for no limit."""
+        """Do as ixgbe_set_vf_rate_limit; 0 for no limit."""
         value = 0
         if mbit:
             factor = (link_mbit << ixgbe_pf.RTTBCNRC_RF_INT_SHIFT) // mbit
