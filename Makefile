@@ -21,8 +21,6 @@ EMULATED := -m 'not nightly' tests/lab -k 'not port_and_vf_agree or 9000-9000 or
 NEWEST := --lab twin --guest-kernel backports tests/lab/test_inplace.py -m smoke
 # The newest kernel's driver of a port answers a VF as our model of it does:
 DRIVER := --host-kernel backports tests/lab/test_port_driver.py
-# The program that measures the harness itself:
-BENCH  := bench
 # Tests without a lab, side by side; those of one file stay together, since they share machines:
 PURE   := -q -n 3 --dist loadfile tests/unit tests/recorded
 
@@ -62,9 +60,9 @@ lab: ## start the embedded lab and keep it up for work (`.venv/bin/vf-harness la
 	@.ci/setup demo
 	@.ci/as-root .venv/bin/vf-harness lab up
 
-bench: ## measure what the harness itself can do on this machine
+bench: ## measure what the harness itself can do on this machine (PARTS="chip twin" for some of it)
 	@.ci/setup demo
-	@.ci/as-root env PYTHONPATH=tests:tests/unit $(PYTHON) -m $(BENCH)
+	@.ci/as-root env PYTHONPATH=tests:tests/unit $(PYTHON) -m bench $(PARTS)
 
 clean-machine: ## run `make demo` and `make test` in fresh Debian 12 and 13 trees (half an hour)
 	@.ci/setup demo

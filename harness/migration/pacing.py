@@ -19,14 +19,19 @@ DOWNTIME_MS = 300
 HELD_BYTES_PER_S = 1 << 20
 """How fast memory is copied while the guest takes a step: too slowly to come to an end."""
 
-SLOW_BYTES_PER_S = 32 << 20
+SLOW_BYTES_PER_S = 16 << 20
 """How fast while a whole pass is waited for: slower than the busy guest writes."""
 
 _BUSY = (
-    'touch "$1"; (while [ -e "$1" ]; do cat /usr/bin/python3 > "$1.data"; sleep 0.05; done; '
+    'set -- "$1" /usr/bin/python3; touch "$1"; '
+    '(while [ -e "$1" ]; do cat "$2" "$2" "$2" > "$1.data"; sleep 0.05; done; '
     'rm "$1.data") >&- 2>&- <&- &'
 )
-"""Some megabytes again and again, and no zeroes, which would cost QEMU nothing to copy."""
+"""The guest writes some 20 MB again and again, and no zeroes, which QEMU copies at no cost.
+
+To copy them takes more than a second at SLOW_BYTES_PER_S.  QEMU stops a guest that writes nothing
+meanwhile, as on a busy machine a guest may that waits for a processor.
+"""
 
 
 def pause_before_switchover(source: Instance) -> None:
@@ -71,6 +76,7 @@ def kept_going(source: Instance, guest: GuestMachine) -> Iterator[None]:
     """Have QEMU make pass after pass over the memory: the guest writes more than is copied.
 
     A guest that is quiet, as one without its VF is, leaves nothing to copy, and QEMU would stop it.
+    A guest that QEMU has stopped all the same goes on writing wherever it runs again.
     """
     busy = guest.scratch("busy")
     guest.host.run("sh", "-c", _BUSY, "sh", busy)
@@ -78,7 +84,8 @@ def kept_going(source: Instance, guest: GuestMachine) -> Iterator[None]:
         with _copying_at(source, SLOW_BYTES_PER_S):
             yield
     finally:
-        guest.host.unlink(busy)
+        if source.state == "running":  # else it would not answer, and hide why it was stopped
+            guest.host.unlink(busy)
 
 
 @contextmanager

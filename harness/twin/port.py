@@ -210,10 +210,13 @@ class Port:
     def vf_was_reset(self) -> None:
         """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet.
 
-        The VF's address is taken out of the filter, and stays on record.  Each transmit queue that
-        the VF left on is turned off ("Restart each queue for given VF").
+        The chip clears the VF's bits of VFRE and VFTE (82599 datasheet, PFVFRE and PFVFTE); the
+        driver sets them again once the VF says RESET (ixgbe_vf_reset_msg).  The VF's address is
+        taken out of the filter, and stays on record.  Each transmit queue that the VF left on is
+        turned off ("Restart each queue for given VF").
         """
         self._forget_vf()
+        self.receives = self.transmits = False
         self.stop_transmitting()
 
     def accepts(self, frame: memoryview) -> bool:

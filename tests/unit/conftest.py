@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from port_driver import Port, port_of_chip
 from vf_of_port import PortVf, vf_of
 
-settings.register_profile("unhurried", deadline=None)  # the machine may be busy with something else
+# Other programs may keep the machine busy, so that no example and no drawing of one is timed:
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 

@@ -59,6 +59,7 @@ twin, client = pytest.fixture(served_twin), pytest.fixture(first_client)
 def driver(twin: Twin, client: Client) -> Client:
     """A client whose guest has eight frames in its ring, and needs to write TAIL to send them."""
     twin.device.port.set_mac(MAC)
+    twin.device.port.transmits = True  # as after the VF's first message
     memory = client.lend(0, 2 * PAGE)
     command = ixgbe_vf.TX_TYPE_DATA | TxCommand.EOP | TxCommand.RS | len(FRAME)
     for place in range(8):

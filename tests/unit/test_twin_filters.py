@@ -65,9 +65,20 @@ def test_a_vf_hears_its_own_address_and_everybodys(guest: Guest) -> None:
 
 
 def test_a_vf_without_an_address_hears_broadcasts_alone(guest: Guest) -> None:
-    """What holds from a function reset on: no address is not the address of all zeros."""
+    """A VF that a reset took the address from has none, which is not the address of all zeros."""
     guest.device.port.vf_was_reset()
+    guest.device.port.receives = True
     assert [reaches(guest, each) for each in (MAC, NOBODY, BROADCAST)] == [False, False, True]
+
+
+def test_a_vf_that_was_reset_neither_hears_nor_sends_until_it_says_so(guest: Guest) -> None:
+    """The chip clears VFRE and VFTE; ixgbe_vf_reset_msg sets them (82599 datasheet, PFVFRE)."""
+    guest.device.port.vf_was_reset()
+    assert not reaches(guest, BROADCAST)
+    assert not guest.device.port.lets_out(MAC, None)
+    guest.ask(Message.RESET)
+    assert reaches(guest, BROADCAST)
+    assert guest.device.port.transmits
 
 
 @pytest.mark.parametrize(

@@ -185,12 +185,16 @@ def test_a_further_address_turns_both_checks_off(guest: Guest) -> None:
     assert checks(guest) == (False, False)
 
 
+def reset(guest: Guest) -> None:
+    """Reset the VF, and say so: it sends nothing before that."""
+    guest.device.write(Register.VFCTRL, VfControl.RST)
+    guest.ask(Message.RESET)
+
+
 EVENTS: dict[str, tuple[Callable[[Guest], object], bool]] = {
     "the list is cleared": (lambda guest: further_address(guest, index=0), False),
     "reset": (lambda guest: guest.start(), False),
-    "reset of the function": (
-        lambda guest: guest.device.write(Register.VFCTRL, VfControl.RST), False
-    ),
+    "reset of the function": (reset, False),
     "trust": (lambda guest: guest.device.port.set_trust(True), False),
     "reset of the port": (lambda guest: guest.device.port.reset(), True),
     "an administrator": (lambda guest: guest.device.port.set_spoof_check(True), True),

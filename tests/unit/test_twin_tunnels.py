@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import IPv6
@@ -227,7 +227,7 @@ def _colons(address: int) -> str:
     return ":".join(text[at : at + 4] for at in range(0, 32, 4))
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(packet=packets())
 @example(packet=PACKETS["VXLAN, IPv6 in IPv4"])
 def test_any_segment_is_as_scapy_makes_it(packet: Sent) -> None:
