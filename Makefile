@@ -21,6 +21,9 @@ EMULATED := -m 'not nightly' tests/lab -k 'not port_and_vf_agree or 9000-9000 or
 NEWEST := --lab twin --guest-kernel backports tests/lab/test_inplace.py -m smoke
 # The newest kernel's driver of a port answers a VF as our model of it does:
 DRIVER := --host-kernel backports tests/lab/test_port_driver.py
+# What of the suite runs once for each of two ports of a chip:
+PORTS  := tests/lab/test_virtual_functions.py tests/lab/test_queues.py tests/lab/test_two_vfs.py \
+          tests/lab/test_failover.py
 # Tests without a lab, side by side; those of one file stay together, since they share machines:
 PURE   := -q -n 3 --dist loadfile tests/unit tests/recorded
 
@@ -51,6 +54,7 @@ nightly: ## what takes two hours more: every order, fault and way to stop a VF, 
 	.ci/as-root $(PYTHON) -m pytest --lab twin tests/lab
 	.ci/as-root $(PYTHON) -m pytest -m nightly tests/lab
 	.ci/as-root $(PYTHON) -m pytest --lab emulated-82576 tests/lab
+	.ci/as-root $(PYTHON) -m pytest --lab emulated-x520-da2 $(PORTS)
 	.ci/as-root $(PYTHON) -m pytest -q tests/kernel
 	.ci/as-root $(PYTHON) -m pytest tests/laptop
 	.ci/as-root $(PYTHON) -m pytest tests/clients

@@ -62,6 +62,7 @@ not valid". Both are harmless: the chip reports no PCI errors, and where a VF is
 
 _START_SECONDS = 30
 _END_SECONDS = 5
+_POLL_MS = 1000
 _PATH_BYTES = 107  # sockaddr_un.sun_path has 108, and the last is zero
 _MOST_PORTS, _MOST_VFS = 2, 63  # an 82599's: two ports, 64 pools, of which one is the port's
 
@@ -159,13 +160,19 @@ def _summary(chip: SoftwareChip, taps: list[str], folder: Path) -> str:
 
 
 def _wait_for_either(*processes: subprocess.Popen[bytes]) -> None:
+    """Return once a process has ended, or raise what a signal's handler raises.
+
+    Python notes a signal that comes just before a poll begins, and acts on the signal when the poll
+    is over. So no poll lasts longer than a second.
+    """
     with ExitStack() as stack:
         ended = select.poll()
         for process in processes:
             descriptor = os.pidfd_open(process.pid)
             stack.callback(os.close, descriptor)
             ended.register(descriptor, select.POLLIN)
-        ended.poll()
+        while not ended.poll(_POLL_MS):
+            pass
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

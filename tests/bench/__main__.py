@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.chip import as_second_opinion, carrying, handing_over, most_vfs, register_read
+from bench.chip import as_second_opinion, carrying, handing_over, most_vfs, read_of_port
 from bench.daily import daily
 from bench.known_outage import known_outages
 from bench.looking import looking
@@ -61,7 +61,7 @@ def _starting(_: Path, say: Say) -> list[Row]:
 
 def _chip(kept: Path, say: Say) -> list[Row]:
     with _guest_of("emulated", kept, say) as (lab, guest):
-        rows = [register_read(), *carrying(guest, "emulated", say)]
+        rows = [read_of_port(), *carrying(guest, "emulated", say)]
         rows += handing_over(lab, guest, kept, say)
     return [*rows, most_vfs(load(find("emulated")), say), *as_second_opinion(kept, say)]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import socket
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.register_read import register_read
 from bench.rows import Row
 from bench.twin import carried
 from harness.chip.physical_function import PhysicalFunction
@@ -23,44 +22,19 @@ from harness.run.moving import MovingGuest, moving_guest
 from harness.run.record import limits_of
 from harness.topology import Topology, find, load
 from harness.traffic.flow import Flow
-from harness.twin.channel import Channel
-from harness.twin.server import Server
-from harness.uapi import vfio_user
 from harness.uapi.ixgbe_pf import Register
-from harness.uapi.vfio import PciRegion
-from harness.uapi.vfio_user import Command
 
-ACCESSES, MIGRATIONS, MOST_VFS = 20_000, 10, 63
+MIGRATIONS, MOST_VFS = 10, 63
 MAC = bytes.fromhex("525400825810")
 RATES = {64: (500, 1000, 2000, 3000, 4000), 9014: (100, 200, 300, 400, 500, 700, 1000)}
 PHASES = ("unplug", "pre-copy", "stop", "resume", "replug")
 
 
-def register_read() -> Row:
-    """One read of a register of the port, over a socket and without a machine."""
-    ours, theirs = socket.socketpair()
+def read_of_port() -> Row:
+    """Time one read of a register of the port."""
     port = PhysicalFunction(number=0, mac=MAC, vfs=8, to_wire=lambda _: True)
-    channel = Channel(theirs, Server(port).answer)
-    ours.send(vfio_user.HEADER.pack(0, Command.VERSION, 20, 0, 0) + bytes([0, 0, 1, 0]))
-    channel.serve()
-    ours.recv(4096)
-    read = vfio_user.REGION_ACCESS.pack(Register.LINKS, PciRegion.BAR0, 4)
-    message = vfio_user.HEADER.pack(1, Command.REGION_READ, 32, 0, 0) + read
-    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    for _ in range(ACCESSES):
-        ours.send(message)
-        channel.serve()
-        ours.recv(4096)
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
-    share = (after.ru_utime - before.ru_utime) / seconds
-    ours.close()
-    channel.close()
-    return Row(
-        "one register read of the port, server and socket without a machine",
-        f"{seconds / ACCESSES * 1e6:.0f} µs, {share:.0%} of it in Python",
-        "100 µs or less",
-        f"mean of {ACCESSES}; Python's share is user time against wall time, client included",
-    )
+    what = "one register read of the port, server and socket without a machine"
+    return register_read(port, Register.LINKS, what)
 
 
 def most_vfs(topology: Topology, say: Callable[[str], None]) -> Row:

@@ -84,14 +84,14 @@ def _digested_here() -> tuple[str, float]:
 
 
 _HOLD = """
-import mmap, sys, time, ctypes, random
+import ctypes, mmap, random, signal, sys
 memory = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 piece = random.randbytes(1 << 20)
 for at in range(0, len(memory), len(piece)):
     memory[at : at + len(piece)] = piece
 address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 open(sys.argv[2], "w").write(str(address))
-time.sleep(3600)
+signal.pause()
 """
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import resource
-import socket
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fuzz.twin_server import fuzz
 
 from bench.dma_log import log_cost
+from bench.register_read import register_read
 from bench.rows import Row
 from harness.analysis.measured import DIGESTED, MEMORY_COMPARED
 from harness.guest.spec import GuestSpec
@@ -25,28 +23,24 @@ from harness.run.moving import MovingGuest, moving_guest
 from harness.run.record import limits_of
 from harness.topology import Topology
 from harness.traffic.flow import Flow
-from harness.twin.channel import Channel
 from harness.twin.device import Device
 from harness.twin.port import Port
-from harness.twin.server import Server
-from harness.uapi import vfio_user
 from harness.uapi.ixgbe_vf import Register
-from harness.uapi.vfio import PciRegion
-from harness.uapi.vfio_user import Command
 
 RATES = {
     64: (2000, 4000, 5000, 6000, 7000, 8000, 10_000),
     9014: (500, 1000, 1500, 2000, 2500, 3000, 4000),
 }
 RATE_SECONDS, TRIES = 5.0, 2
-ACCESSES = 20_000
 MIGRATIONS = 3
 HOSTILE, SEED = 1_000_000, 1
 
 
 def twin(topology: Topology, kept: Path, say: Callable[[str], None]) -> list[Row]:
     """Measure on a lab of twins, which is started and ended here."""
-    rows = [_register(), _fuzzed(say)]
+    device = Device(port=Port(), send=lambda _: True)
+    what = "one register read, server and socket without a guest"
+    rows = [register_read(device, Register.VFLINKS, what), _fuzzed(say)]
     with ready(topology, say) as (reached, image), taken(reached, image, say) as lab:
         with moving_guest(lab, _spec(topology, standby=False), kept, vfs=1) as guest:
             rows += [
@@ -107,33 +101,6 @@ def _fuzzed(say: Callable[[str], None]) -> Row:
         f"`tests/fuzz/twin_server.py`, seed {SEED}; {counted.connections} clients, "
         f"{counted.dma_by_message} accesses by message, {counted.frames} frames and "
         f"{counted.lines} control lines meanwhile",
-    )
-
-
-def _register() -> Row:
-    """One register read over a socket, and the share of it that Python itself takes."""
-    ours, theirs = socket.socketpair()
-    server = Server(Device(port=Port(), send=lambda _: True))
-    channel = Channel(theirs, server.answer)
-    ours.send(vfio_user.HEADER.pack(0, Command.VERSION, 20, 0, 0) + bytes([0, 0, 1, 0]))
-    channel.serve()
-    ours.recv(4096)
-    read = vfio_user.REGION_ACCESS.pack(Register.VFLINKS, PciRegion.BAR0, 4)
-    message = vfio_user.HEADER.pack(1, Command.REGION_READ, 32, 0, 0) + read
-    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    for _ in range(ACCESSES):
-        ours.send(message)
-        channel.serve()
-        ours.recv(4096)
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
-    share = (after.ru_utime - before.ru_utime) / seconds
-    ours.close()
-    channel.close()
-    return Row(
-        "one register read, server and socket without a guest",
-        f"{seconds / ACCESSES * 1e6:.0f} µs, {share:.0%} of it in Python",
-        "100 µs or less",
-        f"mean of {ACCESSES}; Python's share is user time against wall time, client included",
     )
 
 

@@ -15,19 +15,18 @@ served.
 
 from __future__ import annotations
 
-import argparse
-import errno
 import json
 import random
 import socket
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from chip_messages import started, wanted_of_port, wanted_of_vf
-from fuzz.twin_server import PATIENCE_SECONDS, TYPES, Counted, Guest
+from fuzz.counted import Counted, main
+from fuzz.twin_server import PATIENCE_SECONDS, TYPES, Guest
 from port_driver import PORT_MAC, Port
 from vf_of_port import mac_of
 from vf_rings import MEMORY_BYTES
@@ -267,27 +266,5 @@ def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def main() -> int:
-    """Run as the command line says; the program's exit status."""
-    parser = argparse.ArgumentParser(prog="chip_server", description=__doc__)
-    parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    counted = fuzz(messages=options.messages, seed=options.seed)
-    names = {0: "done", **errno.errorcode}
-    replies = ", ".join(
-        f"{names.get(error, error)} {count}" for error, count in counted.replies.most_common()
-    )
-    with suppress(BrokenPipeError):
-        sys.stdout.write(
-            f"{counted.messages} messages in {counted.seconds:.1f} s, "
-            f"{counted.messages / counted.seconds:.0f} messages/s\n"
-            f"{counted.connections} connections, {counted.dma_by_message} DMA by message, "
-            f"{counted.frames} frames, {counted.lines} control lines\n"
-            f"replies: {replies}\n"
-        )
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(fuzz, __doc__))

@@ -1,6 +1,6 @@
 """Throw messages at the twin's vfio-user server that are almost right, and see that it stands.
 
-    PYTHONPATH=tests/unit .venv/bin/python tests/fuzz/twin_server.py --messages 1000000 --seed 1
+    PYTHONPATH=tests:tests/unit .venv/bin/python tests/fuzz/twin_server.py --messages 1000000
 
 A message begins as one that a client would send, about memory, registers, rings and interrupts;
 then fields, sizes, flags and descriptors are changed, streams cut, connections dropped.  Where the
@@ -13,20 +13,17 @@ and after it a client that does all right is served.
 
 from __future__ import annotations
 
-import argparse
-import errno
 import json
 import random
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from fuzz.counted import Counted, main
 from vfio_client import Client, Said, Twin, access, packed
 from vfio_messages import DESCRIPTOR, ODD, WHILE_ASKED, Files, spoilt, wanted
 
@@ -56,19 +53,6 @@ LINES = [
         ("misbehave", {"loses": 3}), ("misbehave", {"late_mailbox_ms": 0.1}),
     )
 ]  # fmt: skip
-
-
-@dataclass
-class Counted:
-    """What a run came to; *replies* by errno, 0 for those that are none."""
-
-    messages: int = 0
-    connections: int = 0
-    dma_by_message: int = 0
-    frames: int = 0
-    lines: int = 0
-    seconds: float = 0.0
-    replies: Counter[int] = field(default_factory=Counter)
 
 
 class Guest:
@@ -260,26 +244,5 @@ def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def main() -> int:
-    """Run as the command line says; the program's exit status."""
-    parser = argparse.ArgumentParser(prog="twin_server", description=__doc__)
-    parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    counted = fuzz(messages=options.messages, seed=options.seed)
-    names = {0: "done", **errno.errorcode}
-    replies = ", ".join(
-        f"{names.get(error, error)} {count}" for error, count in counted.replies.most_common()
-    )
-    sys.stdout.write(
-        f"{counted.messages} messages in {counted.seconds:.1f} s, "
-        f"{counted.messages / counted.seconds:.0f} messages/s\n"
-        f"{counted.connections} connections, {counted.dma_by_message} DMA by message, "
-        f"{counted.frames} frames, {counted.lines} control lines\n"
-        f"replies: {replies}\n"
-    )
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(fuzz, __doc__))

@@ -1,4 +1,4 @@
-"""Messages of vfio-user by chance that a port's client would send; those of a VF's are its own.
+"""Chance makes messages of vfio-user that a client of a port, or of a VF, would send.
 
 Tables, rings, mailboxes, SR-IOV and resets of the port, as its driver writes them and as nobody
 would; what is wrong with a message itself is ``vfio_messages``'s.
@@ -27,7 +27,7 @@ _ROWS, _REGISTERS = list(Row), list(Register)
 
 
 def wanted_of_port(chance: random.Random) -> Wanted:
-    """One of them; rings and tables come most often."""
+    """Return one message of a port's client; rings and tables come most often."""
     return chance.choice(PORT_KINDS)(chance)
 
 

@@ -1,8 +1,8 @@
-"""A port of the chip and its driver in one process: registers as ixgbe writes them.
+"""A driver in this process writes the registers of a port as ixgbe does.
 
 Which registers, and in which order, is ixgbe's: Linux 6.12, drivers/net/ethernet/intel/ixgbe,
 ixgbe_main.c, ixgbe_common.c and ixgbe_82599.c; the names of its functions stand at ours.  What the
-driver does for its VFs is in ``vf_of_port``.
+driver does for its VFs is in ``vf_of_port``, and its filters are in ``port_filters``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from descriptors import memory_file
+from port_filters import PortFilters
 from vf_rings import MEMORY, MEMORY_BYTES, Memory, ReceiveRing, Registers, TransmitRing
 from vfio_client import LENT
 
@@ -42,12 +43,11 @@ PEER_MAC = bytes.fromhex("020000000002")
 HASHED = RssField.IPV4 | RssField.IPV4_TCP | RssField.IPV6 | RssField.IPV6_TCP
 """What ixgbe_setup_mrqc has hashes made of."""
 
-_BIT_31 = 1 << 31
 _LOW = 0xFFFFFFFF
 
 
 class QueueView:
-    """Queues of a port as a VF's rings expect them: those from *first* on look like 0, 1, ..."""
+    """The queues of a port from *first* on look like queues 0, 1, ... of a VF."""
 
     def __init__(self, port: Registers, first: int) -> None:
         self._port = port
@@ -67,8 +67,8 @@ class QueueView:
         return blocks[high][0] + index * ixgbe_vf.QUEUE_BYTES + register
 
 
-class Port:
-    """The port, the memory that its driver lends it, and its wire: *sent* is what went there."""
+class Port(PortFilters):
+    """A port has memory that its driver lends, and a wire, which got *sent*."""
 
     rx: list[ReceiveRing]
     tx: list[TransmitRing]
@@ -78,46 +78,37 @@ class Port:
         self.sent: list[bytes] = []
         self.vfs = 0
         self.mtu = 1500
-        self.chip = PhysicalFunction(number=0, mac=PORT_MAC, vfs=vfs, to_wire=self._put_on_wire)
+        super().__init__(
+            PhysicalFunction(number=0, mac=PORT_MAC, vfs=vfs, to_wire=self._put_on_wire)
+        )
         self.link_up()
-
-    def read(self, register: int) -> int:
-        return self.chip.read(register)
-
-    def write(self, register: int, value: int) -> None:
-        self.chip.write(register, value)
-
-    def set_bits(self, register: int, bits: int, *, on: bool = True) -> None:
-        """Set or clear bits of a register, as a driver does: read, changed, written."""
-        value = self.read(register)
-        self.write(register, value | bits if on else value & ~bits & _LOW)
 
     @property
     def pool(self) -> int:
-        """VMDQ_P(0): the port's own pool, which follows those of the VFs."""
+        """Return the port's own pool, VMDQ_P(0), which follows those of the VFs."""
         return self.vfs
 
     @property
     def queues_per_pool(self) -> int:
-        """ixgbe_set_vmdq_queues: 4 queues where 32 pools do, else 2."""
+        """Return 4 queues where 32 pools do, else 2 (ixgbe_set_vmdq_queues)."""
         return 4 if self.vfs < 32 else 2
 
     @property
     def first_queue(self) -> int:
-        """The first queue of the port's own pool."""
+        """Return the first queue of the port's own pool."""
         return self.pool * self.queues_per_pool if self.vfs else 0
 
     def link_up(self) -> None:
-        """Let the link's training be over; nothing waits for that here."""
+        """End the link's training at once, since no test waits for it here."""
         self.chip.link.plug(True, self.chip.link.mbit, trained=True)
 
     def set_master(self, on: bool) -> None:
-        """Bus Master Enable."""
+        """Set or clear Bus Master Enable."""
         command = Command.MEMORY | (Command.MASTER if on else 0)
         self.chip.config.write(PciRegister.COMMAND, int(command).to_bytes(2, "little"))
 
     def enable_vfs(self, count: int) -> None:
-        """pci_enable_sriov and pci_disable_sriov (drivers/pci/iov.c)."""
+        """Do as pci_enable_sriov and pci_disable_sriov (drivers/pci/iov.c)."""
         number, control = count.to_bytes(2, "little"), Sriov.CTRL_VFE | Sriov.CTRL_MSE
         if count:
             self.chip.config.write(SRIOV + Sriov.NUM_VF, number)
@@ -128,7 +119,7 @@ class Port:
         self.vfs = count
 
     def start(self, *, vfs: int = 0, mtu: int = 1500, queues: int = 1) -> None:
-        """ixgbe_probe, ixgbe_pci_sriov_enable and ixgbe_open, with so many queues."""
+        """Do as ixgbe_probe, ixgbe_pci_sriov_enable and ixgbe_open, with so many queues."""
         self.set_master(True)
         self.mtu = mtu
         self.reset_hw()
@@ -138,7 +129,7 @@ class Port:
         self.up_complete(queues)
 
     def reset_hw(self) -> None:
-        """ixgbe_reset_hw_82599: stop everything, reset, clear the tables of addresses."""
+        """Do as ixgbe_reset_hw_82599: stop everything, reset, clear the tables of addresses."""
         self.stop_adapter()
         self.write(Register.CTRL, self.read(Register.CTRL) | Ctrl.RST)
         assert not self.read(Register.CTRL) & Ctrl.RST, "the driver waits for that bit"
@@ -149,7 +140,7 @@ class Port:
         self.link_up()
 
     def stop_adapter(self) -> None:
-        """ixgbe_stop_adapter_generic, which stops the queues of the VFs as well."""
+        """Do as ixgbe_stop_adapter_generic, which stops the queues of the VFs as well."""
         self.disable_rx()
         self.write(Register.EIMC, _LOW)
         self.read(Register.EICR)
@@ -162,17 +153,12 @@ class Port:
             self.write(receive + QueueRegister.DCTL, value | QueueControl.SWFLSH)
 
     def disable_rx(self) -> None:
-        """ixgbe_disable_rx_generic: no loopback between pools either."""
+        """Do as ixgbe_disable_rx_generic, which ends loopback between pools too."""
         self.set_bits(Register.PFDTXGSWC, ixgbe_pf.PFDTXGSWC_VT_LBEN, on=False)
         self.set_bits(Register.RXCTRL, ixgbe_pf.RXCTRL_RXEN, on=False)
 
-    def clear_rows(self, *rows: Row) -> None:
-        for row in rows:
-            for index in range(row.count):
-                self.write(row.at(index), 0)
-
     def configure(self, queues: int) -> None:
-        """ixgbe_configure: virtualization, receive mode, VLAN 0, then the rings."""
+        """Do as ixgbe_configure: virtualization, receive mode, VLAN 0, then the rings."""
         if self.vfs:
             self.configure_virtualization()
         self.set_rx_mode()
@@ -184,7 +170,7 @@ class Port:
             self.set_bits(Register.PFDTXGSWC, ixgbe_pf.PFDTXGSWC_VT_LBEN)
 
     def configure_virtualization(self) -> None:
-        """ixgbe_configure_virtualization: pools, and only the port's own may receive and send."""
+        """Do as ixgbe_configure_virtualization: only the port's own pool may receive and send."""
         control = VtCtl.VT_ENABLE | VtCtl.REPLEN | self.pool << ixgbe_pf.VT_CTL_POOL_SHIFT
         self.write(Register.VT_CTL, control)
         self.write(Row.VMOLR.at(self.pool), Vmolr.AUPE)
@@ -198,14 +184,14 @@ class Port:
             self.set_spoof_check(vf, True)
 
     def set_rx_mode(self, *, fctrl: int = 0, vmolr: int = 0) -> None:
-        """ixgbe_set_rx_mode; FCTRL's promiscuous bits, and what the own pool takes beside."""
+        """Do as ixgbe_set_rx_mode, with further bits of FCTRL and of the own pool's VMOLR."""
         self.write(Register.FCTRL, Fctrl.BAM | fctrl)
         self.write(Register.MCSTCTRL, ixgbe_pf.MCSTCTRL_MFE)
         self.write(Row.VMOLR.at(self.pool), Vmolr.AUPE | Vmolr.BAM | vmolr)
         self.set_bits(Register.VLNCTRL, ixgbe_pf.VLNCTRL_VFE)
 
     def up_complete(self, queues: int) -> None:
-        """ixgbe_up_complete: interrupts, and the VFs are told that the port is back."""
+        """Do as ixgbe_up_complete: interrupts, and the VFs are told that the port is back."""
         eiame = 1 << 30
         self.write(Register.GPIE, eiame | 1 << 5 | 1 << 4)
         for half in (0, 1):
@@ -220,70 +206,25 @@ class Port:
         self.write(Register.CTRL_EXT, self.read(Register.CTRL_EXT) | CtrlExt.PFRSTD)
 
     def set_ivar(self, queue: int, *, vector: int) -> None:
-        """ixgbe_set_ivar, for both directions of a queue."""
+        """Do as ixgbe_set_ivar, for both directions of a queue."""
         entry = vector | 0x80
         shift = 16 * (queue & 1)
         value = self.read(Row.IVAR.at(queue >> 1)) & ~(0xFFFF << shift)
         self.write(Row.IVAR.at(queue >> 1), value | (entry | entry << 8) << shift)
 
-    def set_rar(self, index: int, mac: bytes, pool: int) -> None:
-        """ixgbe_set_rar_generic."""
-        self.set_vmdq(index, pool)
-        self.write(Row.RAL.at(index), int.from_bytes(mac[:4], "little"))
-        self.write(Row.RAH.at(index), int.from_bytes(mac[4:], "little") | ixgbe_pf.RAH_AV)
-
-    def set_vmdq(self, index: int, pool: int) -> None:
-        """ixgbe_set_vmdq_generic."""
-        row = Row.MPSAR_LO if pool < 32 else Row.MPSAR_HI
-        self.set_bits(row.at(index), 1 << (pool & 31))
-
-    def set_vfta(self, vlan: int, pool: int, *, on: bool) -> None:
-        """ixgbe_set_vfta_generic: the table of VLANs, and with pools the list of members."""
-        if not self.read(Register.VT_CTL) & VtCtl.VT_ENABLE:
-            self.set_bits(Row.VFTA.at(vlan >> 5), 1 << (vlan & 31), on=on)
-            return
-        index = self._vlvf_slot(vlan)
-        word = Row.VLVFB.at(2 * index + (pool >> 5))
-        self.set_bits(word, 1 << (pool & 31), on=on)
-        if not on and not any(self.read(Row.VLVFB.at(2 * index + half)) for half in (0, 1)):
-            self.set_bits(Row.VFTA.at(vlan >> 5), 1 << (vlan & 31), on=False)
-            self.write(Row.VLVF.at(index), 0)
-            return
-        self.write(Row.VLVF.at(index), ixgbe_pf.VLVF_VIEN | vlan)
-        self.set_bits(Row.VFTA.at(vlan >> 5), 1 << (vlan & 31))
-
-    def set_spoof_check(self, vf: int, on: bool) -> None:
-        """ixgbe_ndo_set_vf_spoofchk: addresses and VLANs together."""
-        bits = 0x101 << (vf & 7)
-        self.set_bits(Row.PFVFSPOOF.at(vf >> 3), bits, on=on)
-
-    def set_multicast(self, mac: bytes, *, on: bool = True) -> None:
-        """ixgbe_set_mta."""
-        place = mac[4] >> 4 | mac[5] << 4
-        self.set_bits(Row.MTA.at(place >> 5 & 0x7F), 1 << (place & 31), on=on)
-
     def hear(self, *frames: bytes) -> None:
-        """Frames come from the wire, all in one go."""
+        """Take frames from the wire, all in one go."""
         for frame in frames:
             self.chip.receive(memoryview(frame))
         self.turn()
 
     def turn(self) -> float:
-        """One turn of the program's loop; in how many seconds the next is due, 0 for none."""
+        """Turn the program's loop once; return in how many seconds the next turn is due, or 0."""
         self.chip.settle()
         return self.chip.deliver_interrupts()
 
-    def _vlvf_slot(self, vlan: int) -> int:
-        """ixgbe_find_vlvf_slot: the entry of that VLAN, or the last empty one; 0 for VLAN 0."""
-        entries = [self.read(Row.VLVF.at(index)) for index in range(ixgbe_pf.VLAN_FILTERS)]
-        if vlan == 0:
-            return 0
-        if (wanted := vlan | ixgbe_pf.VLVF_VIEN) in entries:
-            return entries.index(wanted)
-        return max(index for index, entry in enumerate(entries) if not entry)
-
     def _configure_queues(self, queues: int) -> None:
-        """ixgbe_setup_mrqc, ixgbe_setup_reta, ixgbe_set_rx_buffer_len, and the rings."""
+        """Do as ixgbe_setup_mrqc, ixgbe_setup_reta, ixgbe_set_rx_buffer_len, and the rings."""
         modes = {4: Mrqe.VMDQRSS32EN, 2: Mrqe.VMDQRSS64EN}
         mode = modes[self.queues_per_pool] if self.vfs else Mrqe.RSSEN
         self.write(Register.MRQC, mode | HASHED)
@@ -321,7 +262,7 @@ def lent_memory(function: GuestMemory) -> Iterator[mmap.mmap]:
 
 @contextmanager
 def port_of_chip(vfs: int = 4) -> Iterator[Port]:
-    """A port that may have so many VFs; its driver has not started it yet."""
+    """Yield a port that may have so many VFs; its driver has not started it yet."""
     port = Port(bytearray(), vfs)
     with lent_memory(port.chip.memory) as memory:
         port.memory = memory

@@ -1,4 +1,4 @@
-"""Which tests of the suite a lab selects; run as a program with the lab's name or file.
+"""A program tells which tests of the suite a lab selects, by the lab's name or file.
 
 It prints one line of JSON: for each test its function, its subject, and whether the lab has all
 that the test needs.  Collecting touches no machine.

@@ -1,4 +1,4 @@
-"""What each way to stop a VF is expected to do, by the family that the VF is of."""
+"""The audit expects of each way to stop a VF what the VF's family allows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TWINS = (TOPOLOGIES / "twin.toml").read_text()
 @pytest.mark.parametrize("family", PROFILES)
 @pytest.mark.parametrize("way", Way)
 def test_every_way_stops_a_vf_but_a_reset_that_does_not_reach_it(way: Way, family: str) -> None:
-    """A guest's own reset of an 82599 VF is left out by VFIO; of X540 and X550 nothing is known.
+    """VFIO leaves out a guest's own reset of an 82599 VF; of X540 and X550 nothing is known.
 
     An audit that wanted a silence there would be red on hardware, and tell nothing of the VF.
     """
@@ -31,7 +31,7 @@ def test_every_way_stops_a_vf_but_a_reset_that_does_not_reach_it(way: Way, famil
 def test_a_twin_is_as_an_82599_unless_its_topology_has_it_say_what_it_can(
     tmp_path: Path, said: str, resets: bool
 ) -> None:
-    """What the twins of a lab can and what its tests expect come from one key."""
+    """One key of the topology says what twins can, and what tests expect of twins."""
     path = tmp_path / "twins.toml"
     path.write_text(TWINS.replace('interface = "p0"\n', f'interface = "p0"\n{said}'))
     assert Way.GUEST_RESET.resets(load(path).vf_profile) is resets

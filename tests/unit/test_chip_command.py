@@ -1,8 +1,7 @@
-"""``vf-harness chip``: a real chip, and for a QEMU a script that writes down how it was called."""
+"""``vf-harness chip`` starts a real chip here, and a script in the place of QEMU."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -12,129 +11,38 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
+from fake_qemu import MACHINE, FakeQemu, chips
+from fake_qemu import nothing_left as nothing_left
+from fake_qemu import qemu as qemu
+from fake_qemu import temporary as temporary
 
 from harness import cli
 from harness.lab import chip_command
 from harness.waiting import wait_for
 
-LISTS = 'name "vfio-user-pci", bus PCI, desc "VFIO over socket PCI device assignment"'
-MACHINE = ("-M", "q35", "-m", "512")
-FRAME = bytes(9014)
-
-QEMU = """\
-#!/bin/sh
-if [ "$1 $2" = "-device help" ]; then
-    echo '{lists}'
-    exit 0
-fi
-printf '%s\\n' "$@" > {folder}/argv
-for word in "$@"; do
-    case $word in *'"path": '*)
-        path=${{word##*'"path": "'}}; path=${{path%%'"'*}}
-        [ -S "$path" ] && echo "$path" >> {folder}/sockets ;;
-    esac
-done
-echo $$ > {folder}/pid.partial
-mv {folder}/pid.partial {folder}/pid
-{then}
-"""
-
-
-@dataclass
-class FakeQemu:
-    """A program called as QEMU is; *folder* has what it wrote down."""
-
-    folder: Path
-    program: Path
-
-    def becomes(self, then: str = "exit 0", *, lists: str = LISTS) -> str:
-        """Write the program: *then* is what it does in the end; its path."""
-        script = QEMU.format(folder=self.folder, then=then, lists=lists)
-        self.program.write_text(script)
-        self.program.chmod(0o755)
-        return str(self.program)
-
-    @property
-    def argv(self) -> list[str]:
-        return (self.folder / "argv").read_text().splitlines()
-
-    def devices(self) -> list[str]:
-        """What follows each ``-device``."""
-        words = self.argv
-        return [after for word, after in itertools.pairwise(words) if word == "-device"]
-
-    def pid(self) -> int:
-        """Return the process id, once the program runs."""
-        file = self.folder / "pid"
-        wait_for("the fake QEMU", file.exists, within=20)
-        return int(file.read_text())
-
-
-@pytest.fixture
-def qemu(tmp_path: Path) -> FakeQemu:
-    return FakeQemu(tmp_path, tmp_path / "qemu-system-x86_64")
-
-
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where everything temporary is made; its name is short, as those of sockets have to be.
-
-    pytest makes *tmp_path* below the first TMPDIR that it sees, so that is there before.
-    """
-    assert tmp_path.is_dir()
-    with tempfile.TemporaryDirectory(prefix="t") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        monkeypatch.setattr(tempfile, "tempdir", None)
-        yield Path(folder)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left(temporary: Path) -> Iterator[None]:
-    yield
-    assert list(temporary.iterdir()) == []
-    assert chips(temporary) == []
-
-
-def chips(folder: Path) -> list[int]:
-    """List the processes of chips whose sockets are below *folder*."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if "harness.chip" in words and any(str(folder) in word for word in words):
-                found.append(int(entry.name))
-    return found
-
 
 def started(*words: str) -> subprocess.Popen[str]:
-    """Start the command as a process of its own."""
+    """Start the command as a process of its own, which SIGINT ends.
+
+    A shell has its background commands ignore SIGINT, and every process that pytest starts from
+    there would ignore SIGINT too: `env` sets this right.
+    """
+    command = [sys.executable, "-m", "harness.cli", "chip", *words]
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", "chip", *words], stderr=subprocess.PIPE, text=True
+        ["env", "--default-signal=INT", *command], stderr=subprocess.PIPE, text=True
     )
-
-
-def refused(capfd: pytest.CaptureFixture[str], status: int, *words: str) -> str:
-    """Run the command, which is to refuse in three parts with *status*; what it said."""
-    assert cli.main(["chip", *words]) == status
-    said = capfd.readouterr().err
-    assert said.startswith("vf-harness: ")
-    assert "because:" in said
-    assert "to fix:" in said
-    return said
 
 
 # --- what QEMU is told ----------------------------------------------------------------------
 
 
 def test_qemu_is_run_with_the_chip_in_its_machine(qemu: FakeQemu) -> None:
-    """Word by word, and every socket is there before QEMU starts."""
+    """QEMU gets these words, and every socket is there before QEMU starts."""
     assert cli.main(["chip", "--vfs", "2", "--", qemu.becomes(), *MACHINE, "-nographic"]) == 0
     words = qemu.argv
     assert words[:6] == [
@@ -152,7 +60,7 @@ def test_qemu_is_run_with_the_chip_in_its_machine(qemu: FakeQemu) -> None:
 
 
 def test_a_chip_of_two_ports_has_their_vfs_interleaved(qemu: FakeQemu) -> None:
-    """As the chip's are: First VF Offset 0x80, Stride 2, seen from each port."""
+    """Each port counts First VF Offset 0x80 and VF Stride 2 from its own place."""
     assert cli.main(["chip", "--ports", "2", "--vfs", "63", "--", qemu.becomes(), *MACHINE]) == 0
     places = {each["id"]: each["addr"] for each in map(json.loads, qemu.devices()[1:])}
     assert len(places) == 2 * 64
@@ -161,7 +69,7 @@ def test_a_chip_of_two_ports_has_their_vfs_interleaved(qemu: FakeQemu) -> None:
 
 
 def test_place_bus_and_address_are_the_users_to_say(qemu: FakeQemu, temporary: Path) -> None:
-    """QEMU is told the place, and the chip the bus that it is found at from there."""
+    """QEMU is told the place of the chip, and the chip is told its bus."""
     own = ("-device", "pcie-root-port,id=mine", "-device", "intel-iommu")
     given = ("--bus", "2", "--place", "1e", "--mac", "52:54:00:00:00:01", "--vfs", "1")
     command = started(*given, "--", qemu.becomes("exec sleep 60"), *MACHINE, *own)
@@ -177,7 +85,7 @@ def test_place_bus_and_address_are_the_users_to_say(qemu: FakeQemu, temporary: P
 def test_the_example_of_the_help_can_be_pasted(
     qemu: FakeQemu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own words, run by a shell's rules, with the fake QEMU first in PATH."""
+    """The test runs the example as a shell would, with the fake QEMU first in PATH."""
     qemu.becomes()
     monkeypatch.setenv("PATH", f"{qemu.folder}:{os.environ['PATH']}")
     (example,) = re.findall(r"  vf-harness (chip (?:.|\\\n)*?[^\\])\n", chip_command.DESCRIPTION)
@@ -191,7 +99,7 @@ def test_the_example_of_the_help_can_be_pasted(
 
 @pytest.mark.parametrize(("then", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 137)])
 def test_the_status_is_qemus(qemu: FakeQemu, then: str, status: int) -> None:
-    """A QEMU that a signal ended gives what a shell would say of it."""
+    """A shell too says 128 and the signal's number of a program that a signal ended."""
     assert cli.main(["chip", "--vfs", "1", "--", qemu.becomes(then), *MACHINE]) == status
 
 
@@ -204,7 +112,7 @@ def test_a_qemu_that_is_killed_takes_the_chip_along(qemu: FakeQemu) -> None:
 
 
 def test_a_chip_that_is_killed_takes_qemu_along(qemu: FakeQemu, temporary: Path) -> None:
-    """A machine whose device has gone would only confuse; the reason is told."""
+    """The command ends a machine whose device has gone, and says why."""
     command = started("--vfs", "1", "--", qemu.becomes("exec sleep 60"), *MACHINE)
     pid = qemu.pid()
     (chip,) = chips(temporary)
@@ -229,8 +137,28 @@ def test_a_command_that_is_ended_takes_both_along(
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_signal_that_does_not_wake_the_command_ends_it_within_a_second() -> None:
+    """A signal can come just before the command waits, and then nothing wakes the command.
+
+    A signal that another thread receives does not wake it either, and this test can send one.
+    """
+
+    def wait_for_the_end_of(process: subprocess.Popen[bytes]) -> None:
+        with chip_command._ended_by_signals():
+            threading.Timer(0.2, signal.raise_signal, [signal.SIGTERM]).start()
+            chip_command._wait_for_either(process)
+
+    with subprocess.Popen(["sleep", "20"]) as sleeper:
+        try:
+            with pytest.raises(SystemExit):
+                wait_for_the_end_of(sleeper)
+            assert sleeper.poll() is None
+        finally:
+            sleeper.kill()
+
+
 def test_a_command_that_is_killed_takes_both_along(qemu: FakeQemu, temporary: Path) -> None:
-    """The kernel ends them then; only the folder in /tmp is left, which is removed here."""
+    """The kernel ends QEMU and chip; the folder in TMPDIR is left, and the test removes it."""
     command = started("--vfs", "1", "--", qemu.becomes("exec sleep 60"), *MACHINE)
     pid = qemu.pid()
     assert len(chips(temporary)) == 1
@@ -243,7 +171,7 @@ def test_a_command_that_is_killed_takes_both_along(qemu: FakeQemu, temporary: Pa
 
 
 def test_no_privileges_are_needed(qemu: FakeQemu) -> None:
-    """Without a single capability, as for any user."""
+    """The command runs without a single capability, as any user's does."""
     argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     done = subprocess.run(
         [*argv, sys.executable, "-m", "harness.cli", "chip", "--ports", "2", "--vfs", "1", "--",
@@ -254,71 +182,9 @@ def test_no_privileges_are_needed(qemu: FakeQemu) -> None:
     assert done.stdout == "CapEff:\t0000000000000000\n"
 
 
-# --- what is refused ------------------------------------------------------------------------
-
-
-def test_a_qemu_without_the_device_is_told_apart(
-    capfd: pytest.CaptureFixture[str], qemu: FakeQemu
-) -> None:
-    program = qemu.becomes(lists='name "vfio-pci", bus PCI')
-    said = refused(capfd, 11, "--", program, *MACHINE)
-    assert "does not know the device vfio-user-pci" in said
-    assert "10.1" in said
-    assert not (qemu.folder / "argv").exists()
-
-
-def test_a_program_that_is_no_qemu_is_quoted(capfd: pytest.CaptureFixture[str]) -> None:
-    said = refused(capfd, 11, "--", "ls", *MACHINE)
-    assert "`-device help` says: ls: " in said
-
-
-def test_a_program_that_is_not_there_is_wrong_use(capfd: pytest.CaptureFixture[str]) -> None:
-    assert "No such file" in refused(capfd, 2, "--", "/nowhere/qemu-system-x86_64", *MACHINE)
-
-
-@pytest.mark.parametrize("words", [[], ["--"], ["--ports", "2"]])
-def test_without_a_qemu_there_is_nothing_to_run(
-    capfd: pytest.CaptureFixture[str], words: list[str]
-) -> None:
-    assert "there is no QEMU to run" in refused(capfd, 2, *words)
-
-
-def test_a_path_that_is_too_long_for_a_socket_is_told(
-    capfd: pytest.CaptureFixture[str],
-    qemu: FakeQemu,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    """A path is 107 bytes at most; on many machines TMPDIR alone is half of that."""
-    long = tmp_path / ("x" * 80)
-    long.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(long))
-    assert "TMPDIR" in refused(capfd, 2, "--", qemu.becomes(), *MACHINE)
-    assert list(long.iterdir()) == []
-
-
-def test_each_port_has_one_wire(capfd: pytest.CaptureFixture[str], qemu: FakeQemu) -> None:
-    words = ("--ports", "2", "--wire", "tap0", "--", qemu.becomes(), *MACHINE)
-    assert "names 1 taps, and the chip has 2 ports" in refused(capfd, 2, *words)
-
-
-def test_a_tap_that_is_not_there_is_told_how_to_make(
-    capfd: pytest.CaptureFixture[str], qemu: FakeQemu
-) -> None:
-    words = ("--wire", "vfh-none", "--", qemu.becomes(), *MACHINE)
-    assert "ip tuntap add dev vfh-none mode tap" in refused(capfd, 11, *words)
-
-
-def test_numbers_that_no_82599_has_are_wrong_use(qemu: FakeQemu) -> None:
-    for words in (["--ports", "3"], ["--vfs", "64"], ["--mac", "52:54"], ["--place", "1f"]):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["chip", *words, "--", qemu.becomes(), *MACHINE])
-        assert ended.value.code == 2
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone makes a tap")
 def test_a_tap_of_this_machine_is_a_wire(qemu: FakeQemu) -> None:
-    """A user's tap: the chip has it open while QEMU runs, and nobody has it afterwards."""
+    """The chip has the tap open while QEMU runs, and nobody has it open afterwards."""
     name = f"vfh{os.getpid() % 100_000}"
     ip = partial(subprocess.run, check=True)
     ip(["ip", "tuntap", "add", "dev", name, "mode", "tap"])

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
-from vf_of_port import PortVf, mac_of, vf_of
+from port_driver import PEER_MAC, PORT_MAC, Port
+from vf_of_port import PortVf, mac_of
 from vf_rings import frame_of
 
 from harness.chip.control import Control
@@ -24,19 +24,6 @@ from harness.uapi.ixgbe_vf import Register as VfRegister
 from harness.uapi.pci_regs import Command
 
 Say = Callable[..., Any]
-
-
-@pytest.fixture
-def port() -> Iterator[Port]:
-    with port_of_chip() as port:
-        port.start(vfs=4)
-        yield port
-
-
-@pytest.fixture
-def vfs(port: Port) -> Iterator[list[PortVf]]:
-    with vf_of(port, 0) as first, vf_of(port, 1) as second:
-        yield [first, second]
 
 
 @pytest.fixture
@@ -86,7 +73,7 @@ def test_the_status_tells_of_port_filters_and_vfs(say: Say, port: Port, vfs: lis
     assert not first["client"]
 
 
-def test_asking_changes_nothing(say: Say, port: Port, vfs: list[PortVf]) -> None:
+def test_a_status_changes_nothing(say: Say, port: Port, vfs: list[PortVf]) -> None:
     """Status leaves counters that a read clears, and mailboxes, as they are."""
     port.hear(frame(mac_of(0)))
     vfs[0].function.write(VfRegister.VFMAILBOX, Mailbox.REQ)
@@ -209,7 +196,7 @@ def test_a_lost_reset_leaves_the_filter_of_a_vf_that_is_gone(
     assert port.read(VFLRE[0]) == 0b10
 
 
-def test_lost_interrupts_are_so_many(say: Say, port: Port) -> None:
+def test_as_many_interrupts_are_lost_as_asked(say: Say, port: Port) -> None:
     say("misbehave", port=0, loses=3)
     say("misbehave", port=0, vf=2, loses=5)
     assert (port.chip.interrupts.lost, port.chip.vfs[2].interrupts.lost) == (3, 5)

@@ -1,4 +1,4 @@
-"""A short run of tests/fuzz/chip_server.py, which asserts and counts by itself."""
+"""A short run of tests/fuzz/chip_server.py asserts and counts by itself."""
 
 from __future__ import annotations
 

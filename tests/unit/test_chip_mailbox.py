@@ -13,7 +13,7 @@ import pytest
 from descriptors import eventfds, signals
 from port_driver import Port, port_of_chip
 
-from harness.uapi.ixgbe_pf import Eicr, PfMailbox, Register, Row
+from harness.uapi.ixgbe_pf import VFLRE, Eicr, PfMailbox, Register, Row
 from harness.uapi.ixgbe_vf import IVAR_VALID, MAILBOX_WORDS, Mailbox
 from harness.uapi.ixgbe_vf import Register as VfRegister
 
@@ -119,7 +119,7 @@ def test_mailboxes_of_two_vfs_are_apart(port: Port) -> None:
     assert (PortEnd(port, 3).read(1), PortEnd(port, 4).read(1)) == ([7], [9])
 
 
-def test_whose_turn_it_is_the_other_waits_for(port: Port) -> None:
+def test_port_and_vf_take_turns_with_the_mailbox(port: Port) -> None:
     vf, end = VfEnd(port, 0), PortEnd(port, 0)
     assert vf.lock()
     assert not end.lock()
@@ -183,7 +183,7 @@ def test_no_vf_reads_another_vfs_words(port: Port) -> None:
         assert words == [number << 8 | word for word in range(MAILBOX_WORDS)]
 
 
-def test_a_port_that_never_hears_is_never_told(port: Port) -> None:
+def test_a_silent_mailbox_tells_the_port_nothing(port: Port) -> None:
     """The VF's driver waits for PFACK in vain, and says so: that shows the fault."""
     port.chip.mailboxes.silent = True
     VfEnd(port, 0).post(1)
@@ -196,5 +196,5 @@ def test_a_lost_reset_leaves_no_trace_at_the_port(port: Port) -> None:
     """The port keeps the filters of a VF that is not there any more: that is the fault."""
     port.chip.mailboxes.loses_resets = True
     port.chip.vfs[0].reset()
-    assert port.read(0x600) == 0
+    assert port.read(VFLRE[0]) == 0
     assert not port.read(Register.EICS) & Eicr.MAILBOX

@@ -1,4 +1,4 @@
-"""The EEPROM, read as ixgbe reads it: word by word, and along its pointers."""
+"""Ixgbe reads the EEPROM word by word, and along its pointers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ END = 0xFFFF
 
 
 class Eeprom:
-    """The driver's reader: ixgbe_read_eerd_buffer_generic."""
+    """The driver reads words of the EEPROM (ixgbe_read_eerd_buffer_generic)."""
 
     def __init__(self) -> None:
         self.registers = Registers()
@@ -38,7 +38,7 @@ def eeprom() -> Eeprom:
 
 
 def test_the_first_words_sum_up(eeprom: Eeprom) -> None:
-    """ixgbe_validate_eeprom_checksum_generic: with the checksum in word 3Fh they make BABAh."""
+    """The first words and the checksum make BABAh (ixgbe_validate_eeprom_checksum_generic)."""
     assert sum(eeprom.read(word) for word in range(0x40)) & 0xFFFF == 0xBABA
 
 
@@ -66,7 +66,7 @@ def test_a_modules_initialization_sequence_ends(eeprom: Eeprom, module: int) -> 
 
 
 def test_its_firmware_is_no_pre_production_one(eeprom: Eeprom) -> None:
-    """ixgbe_verify_fw_version_82599: older than 5 is not taken with an SFP+ module."""
+    """The driver refuses firmware before 5 for an SFP+ module (ixgbe_verify_fw_version_82599)."""
     module = eeprom.read(0x0F)
     parameters = eeprom.read(module + 4)  # IXGBE_FW_PASSTHROUGH_PATCH_CONFIG_PTR
     assert eeprom.read(parameters + 7) > 5  # IXGBE_FW_PATCH_VERSION_4

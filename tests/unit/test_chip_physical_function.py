@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
 from vf_of_port import PortVf, mac_of, vf_of
 from vf_rings import frame_of
@@ -16,19 +13,6 @@ BROADCAST = b"\xff" * 6
 
 def frame(to: bytes, source: bytes = PEER_MAC, size: int = 100, number: int = 0) -> bytes:
     return frame_of(size, number, head=to + source)
-
-
-@pytest.fixture
-def port() -> Iterator[Port]:
-    with port_of_chip() as port:
-        port.start(vfs=4)
-        yield port
-
-
-@pytest.fixture
-def vfs(port: Port) -> Iterator[list[PortVf]]:
-    with vf_of(port, 0) as first, vf_of(port, 1) as second:
-        yield [first, second]
 
 
 def got(port: Port) -> list[bytes]:
@@ -97,14 +81,14 @@ def test_without_loopback_every_frame_of_a_vf_goes_to_the_wire(
     port: Port, vfs: list[PortVf]
 ) -> None:
     """The switch outside sends such a frame back (VEPA; PFDTXGSWC is clear)."""
-    port.write(0x08220, 0)
+    port.write(Register.PFDTXGSWC, 0)
     vfs[0].tx.send(frame(mac_of(1), mac_of(0)))
     assert (vfs[1].got(), port.sent) == ([], [frame(mac_of(1), mac_of(0))])
 
 
 def test_a_vf_of_a_port_that_does_not_transmit_sends_nothing(port: Port, vfs: list[PortVf]) -> None:
     """DMATXCTL.TE stops all queues, whoever owns them; ixgbe_disable_tx clears it."""
-    port.write(0x04A80, 0)
+    port.write(Register.DMATXCTL, 0)
     vfs[0].tx.send(frame(PEER_MAC, mac_of(0)))
     port.tx[0].send(frame(PEER_MAC, PORT_MAC))
     assert port.sent == []
@@ -114,10 +98,10 @@ def test_a_port_that_does_not_receive_gives_nothing_to_a_pool(
     port: Port, vfs: list[PortVf]
 ) -> None:
     """RXCTRL.RXEN stops frames from the wire, from another pool, and in MAC loopback."""
-    port.write(0x03000, 0)
+    port.write(Register.RXCTRL, 0)
     port.hear(frame(mac_of(1)))
     vfs[0].tx.send(frame(mac_of(1), mac_of(0)))
-    port.write(0x04240, 0x8000)
+    port.write(Register.HLREG0, HLREG0_LPBK)
     vfs[0].tx.send(frame(BROADCAST, mac_of(0)))
     assert (vfs[1].got(), got(port), port.sent) == ([], [], [])
 

@@ -5,8 +5,6 @@ Ref: Linux, ixgbe_sriov.c: ixgbe_ndo_set_vf_spoofchk, ixgbe_enable_port_vlan.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
 from vf_of_port import PortVf, mac_of, vf_of
@@ -25,19 +23,6 @@ def frame(to: bytes, source: bytes, size: int = 100) -> bytes:
 
 def tagged(whole: bytes, tag: int) -> bytes:
     return whole[:12] + b"\x81\x00" + tag.to_bytes(2, "big") + whole[12:]
-
-
-@pytest.fixture
-def port() -> Iterator[Port]:
-    with port_of_chip() as port:
-        port.start(vfs=4)
-        yield port
-
-
-@pytest.fixture
-def vf(port: Port) -> Iterator[PortVf]:
-    with vf_of(port, 0) as vf:
-        yield vf
 
 
 OWN = frame(PEER_MAC, mac_of(0))
@@ -83,7 +68,7 @@ def test_priority_and_no_tag_are_vlan_0(port: Port, vf: PortVf) -> None:
     assert len(port.sent) == 2
 
 
-def test_no_check_lets_everything_out(port: Port, vf: PortVf) -> None:
+def test_without_checks_every_frame_leaves(port: Port, vf: PortVf) -> None:
     port.set_spoof_check(0, False)
     vf.tx.send(tagged(frame(PEER_MAC, mac_of(1)), 8))
     assert port.sent == [tagged(frame(PEER_MAC, mac_of(1)), 8)]

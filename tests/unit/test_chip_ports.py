@@ -1,4 +1,4 @@
-"""How the ports of a chip are found, by a client of the running program."""
+"""A client of the running program finds the ports of a chip as Linux does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARI = 0x150
 
 @pytest.fixture
 def reads(request: pytest.FixtureRequest) -> Iterator[Callable[[str, int], int]]:
-    """Start a chip with as many ports as the parameter says; reads 16 bits of configuration."""
+    """Start a chip with as many ports as the parameter says; yield a reader of 16 bits."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         chip = SoftwareChip(request.param, 1, "52:54:00:82:58:00")
@@ -46,7 +46,7 @@ def reads(request: pytest.FixtureRequest) -> Iterator[Callable[[str, int], int]]
 
 @pytest.mark.parametrize("reads", [2], indirect=True)
 def test_the_second_port_is_named_by_the_first(reads: Callable[[str, int], int]) -> None:
-    """Linux does not look for it otherwise, and the chain ends there."""
+    """Linux looks for a second port only where the first one names it, and the chain ends there."""
     assert reads("port0", ARI + 4) == 0x0100
     assert reads("port1", ARI + 4) == 0
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterator
 
-import pytest
-from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
+from port_driver import PEER_MAC, PORT_MAC, Port
 from vf_of_port import PortVf, mac_of, vf_of
 from vf_rings import frame_of
 
@@ -21,19 +19,6 @@ MBIT_S = 11
 """Ixgbe takes no lower rate; a frame of 1500 bytes takes 1.1 ms then."""
 LEAST_S = ((FRAMES - 1) * (BYTES + 4) - 4096) * 8 / MBIT_S / 1e6
 """All frames but the first take so long, without the 4 KiB that MMW_SIZE lets through."""
-
-
-@pytest.fixture
-def port() -> Iterator[Port]:
-    with port_of_chip() as port:
-        port.start(vfs=4)
-        yield port
-
-
-@pytest.fixture
-def vf(port: Port) -> Iterator[PortVf]:
-    with vf_of(port, 0) as vf:
-        yield vf
 
 
 def own(size: int = BYTES) -> bytes:
@@ -120,8 +105,8 @@ def test_a_slower_link_makes_the_same_factor_slower(port: Port, vf: PortVf) -> N
     assert time_to_send(port, vf) > LEAST_S
 
 
-def test_a_queue_that_is_not_there_is_one_that_is(port: Port) -> None:
-    """RTTDQSEL has 7 bits."""
+def test_rttdqsel_takes_seven_bits_of_a_queues_number(port: Port) -> None:
+    """Queue 133 is queue 5, since RTTDQSEL has 7 bits."""
     port.write(Register.RTTDQSEL, 128 + 5)
     for value in (1 << 31 | 1 << 20, 0):
         port.write(Register.RTTBCNRC, value)

@@ -60,9 +60,7 @@ def test_older_places_lead_to_the_same_registers() -> None:
 
 def test_no_register_is_in_the_way_of_another() -> None:
     """Rooms claim rows and blocks that lie between each other's."""
-    places: dict[int, str] = {}
-    for register in Register:
-        assert places.setdefault(register, register.name) == register.name
+    places: dict[int, str] = {register: register.name for register in Register}
     for row in Row:
         for index in range(row.count):
             name = places.setdefault(row.at(index), row.name)

@@ -5,11 +5,9 @@ Ref: Linux, ixgbe_reset_hw_82599, ixgbe_up_complete, ixgbe_vf_reset_event; drive
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
-from vf_of_port import PortVf, mac_of, vf_of
+from vf_of_port import PortVf, mac_of
 from vf_rings import frame_of
 
 from harness.chip.configuration import SRIOV
@@ -23,19 +21,6 @@ from harness.uapi.pci_regs import Command, Express, Sriov
 from harness.uapi.pci_regs import Register as PciRegister
 
 TO_VF = frame_of(100, head=mac_of(0) + PEER_MAC)
-
-
-@pytest.fixture
-def port() -> Iterator[Port]:
-    with port_of_chip() as port:
-        port.start(vfs=4)
-        yield port
-
-
-@pytest.fixture
-def vf(port: Port) -> Iterator[PortVf]:
-    with vf_of(port, 0) as vf:
-        yield vf
 
 
 def flr(function: PhysicalFunction | Vf) -> None:

@@ -1,4 +1,4 @@
-"""The module in the cage, read as ixgbe reads it: bit by bit over two wires."""
+"""Ixgbe reads the module in the cage bit by bit over two wires."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IDENTITY, DIAGNOSTICS = 0xA0, 0xA2
 
 
 class Master:
-    """The driver's end of the bus: ixgbe_read_i2c_byte_generic and what it calls."""
+    """The driver has this end of the bus (ixgbe_read_i2c_byte_generic and what it calls)."""
 
     def __init__(self) -> None:
         self.registers = Registers()
@@ -21,7 +21,7 @@ class Master:
         self._value = self.registers.read(Register.I2CCTL_8259X)
 
     def read(self, device: int, offset: int) -> int:
-        """One byte of a device's memory.  Raises OSError where nobody acknowledges."""
+        """Return one byte of a device's memory.  Raises OSError where nobody acknowledges."""
         self._start()
         self._send(device)
         self._send(offset)
@@ -73,7 +73,7 @@ def master() -> Master:
 
 
 def test_the_driver_finds_a_module_that_it_takes_without_being_told_to(master: Master) -> None:
-    """ixgbe_identify_sfp_module_generic: an SFP, 10GBASE-SR, with Intel's vendor id."""
+    """Ixgbe takes an SFP of 10GBASE-SR from Intel (ixgbe_identify_sfp_module_generic)."""
     assert master.read(IDENTITY, 0) == 0x03
     assert master.read(IDENTITY, 3) & 0x10
     assert bytes(master.read(IDENTITY, at) for at in (37, 38, 39)) == b"\x00\x1b\x21"
@@ -86,7 +86,7 @@ def test_every_byte_of_both_pages_is_what_is_read(master: Master) -> None:
 
 
 def test_the_checksums_of_the_pages_are_right(master: Master) -> None:
-    """SFF-8472: bytes 63 and 95 of A0h, byte 95 of A2h."""
+    """SFF-8472 has checksums in bytes 63 and 95 of A0h, and in byte 95 of A2h."""
     for device, first, at in ((IDENTITY, 0, 63), (IDENTITY, 64, 95), (DIAGNOSTICS, 0, 95)):
         total = sum(master.read(device, place) for place in range(first, at))
         assert master.read(device, at) == total & 0xFF

@@ -124,7 +124,7 @@ def test_the_driver_finds_an_eeprom_of_that_size(port: Port) -> None:
     assert [eerd(port, word) for word in (WORDS, 0x3FFF)] == [0xFFFF, 0xFFFF]
 
 
-def test_the_semaphore_is_whose_read_finds_it_free(port: Port) -> None:
+def test_a_read_takes_the_semaphore(port: Port) -> None:
     """A read of SWSM takes the semaphore (SMBI), and a write of 0 gives it back."""
     assert [port.read(Register.SWSM_8259X) & 1 for _ in range(2)] == [0, 1]
     port.write(Register.SWSM_8259X, 0)
@@ -150,7 +150,7 @@ def test_words_are_written_over_the_serial_bus(port: Port) -> None:
     assert eerd(port, 0x3F) == checksum(port)
 
 
-def test_a_write_that_is_not_enabled_is_none(port: Port) -> None:
+def test_a_write_without_its_wren_changes_nothing(port: Port) -> None:
     """Each write needs a WREN of its own."""
     bus = Bus(port)
     bus.write(0x30, 0x1234, enabled=False)
@@ -159,14 +159,14 @@ def test_a_write_that_is_not_enabled_is_none(port: Port) -> None:
     assert [eerd(port, word) for word in (0x30, 0x31, 0x32)] == [0, 0x1111, 0]
 
 
-def test_a_burst_goes_on_at_the_begin_of_its_page(port: Port) -> None:
+def test_a_burst_goes_on_at_the_beginning_of_its_page(port: Port) -> None:
     """ixgbe_detect_eeprom_page_size_generic finds the size of a page by that."""
     last = PAGE_BYTES // 2 - 1
     Bus(port).write(0x200 + last, 1, 2)
     assert [eerd(port, word) for word in (0x200, 0x200 + last, 0x201 + last)] == [2, 1, 0]
 
 
-def test_nobody_is_heard_without_a_grant(port: Port) -> None:
+def test_the_bus_does_nothing_without_a_grant(port: Port) -> None:
     bus = Bus(port)
     bus.send(WRITE_ENABLE)
     bus.standby()

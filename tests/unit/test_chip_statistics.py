@@ -5,11 +5,9 @@ Ref: Linux, ixgbe_update_stats, ixgbe_clear_hw_cntrs_generic, ixgbe_ndo_get_vf_s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
-from vf_of_port import PortVf, mac_of, vf_of
+from vf_of_port import PortVf, mac_of
 from vf_rings import frame_of
 
 from harness.uapi.ixgbe_pf import QDE_ENABLE, QDE_WRITE, SRRCTL_DROP_EN, Register, Row
@@ -19,19 +17,6 @@ from harness.uapi.ixgbe_vf import Register as VfRegister
 BROADCAST, GROUP = b"\xff" * 6, bytes.fromhex("01005e000102")
 QPRC, QPTC, QBRC_L, QBRC_H, QPRDC = 0x1030, 0x6030, 0x1034, 0x1038, 0x1430
 PVFGPRC, PVFGORC_LSB, PVFGORC_MSB, PVFMPRC = 0x101C, 0x1020, 0xD020, 0xD01C
-
-
-@pytest.fixture
-def port() -> Iterator[Port]:
-    with port_of_chip() as port:
-        port.start(vfs=4)
-        yield port
-
-
-@pytest.fixture
-def vf(port: Port) -> Iterator[PortVf]:
-    with vf_of(port, 0) as vf:
-        yield vf
 
 
 def frame(to: bytes, source: bytes = PEER_MAC, size: int = 100) -> bytes:

@@ -1,4 +1,4 @@
-"""A guest is measured once it has its VF; what it lacks, and who said why, is told."""
+"""The harness measures a guest that has its VF, and else says what the guest lacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from made_up_host import ENTRY, Machine, made_up_host, vf_address
-from test_migration_scheme import MAC, PLACE, SPEC
+from two_ends import MAC, PLACE, SPEC
 
 from harness.errors import GuestError
 from harness.guest.instance import Instance
@@ -26,7 +26,7 @@ Link = dict[str, Any]
 
 @dataclass
 class Guest:
-    """A guest of host ``alder``: what ``ip`` shows in it, its kernel's log, QEMU's, and BME."""
+    """A test sets what ``ip``, the logs of kernel and QEMU, and BME show of this guest."""
 
     links: list[Link]
     host: Machine
@@ -43,7 +43,7 @@ class Guest:
 
 @pytest.fixture
 def guest(tmp_path: Path) -> Guest:
-    """A guest that has its VF: master, standby, and the VF itself, all with one address.
+    """Return a guest that has its VF: master, standby and VF have one address.
 
     As Debian 13's ``ip`` shows them of a guest with virtio-net failover.
     """
@@ -68,7 +68,7 @@ def guest(tmp_path: Path) -> Guest:
 
 
 def test_a_guest_that_has_its_vf_is_measured(guest: Guest) -> None:
-    """At once: nothing is waited for that is there."""
+    """The harness does not wait for a VF that is there."""
     wait_for_lent_vf(guest.machine, seconds=0)
 
 
@@ -94,7 +94,7 @@ LACKS: dict[str, tuple[Callable[[Guest], object], str]] = {
 def test_what_a_guest_lacks_is_told_with_qemus_and_its_kernels_words(
     guest: Guest, what: str
 ) -> None:
-    """The standby serves such a guest: its migrations would be blamed on the scheme."""
+    """The standby device serves such a guest, and a test would blame the scheme."""
     take, told = LACKS[what]
     take(guest)
     with pytest.raises(GuestError, match="alder: the guest does not have its VF") as bare:
@@ -105,7 +105,7 @@ def test_what_a_guest_lacks_is_told_with_qemus_and_its_kernels_words(
 
 
 def test_without_a_standby_the_vf_needs_no_master(guest: Guest) -> None:
-    """Nobody would enslave it, and the guest would never be measured."""
+    """Nothing enslaves a VF without a standby, so a wait for a master would never end."""
     guest.vf.pop("master")
     instance = guest.machine.instance
     instance.spec = replace(SPEC, standby=False)
@@ -125,7 +125,7 @@ def test_what_comes_in_time_is_waited_for(guest: Guest) -> None:
 
 
 def test_a_guest_that_is_lent_no_vf_lacks_none(guest: Guest) -> None:
-    """The baseline, and one that makes a VF for itself."""
+    """The baseline has no VF, and some guests make a VF for themselves."""
     guest.machine.instance.vf = None
     guest.links.clear()
     wait_for_lent_vf(guest.machine, seconds=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from test_migration_scheme import SPEC, End
+from two_ends import SPEC, End
 
 from harness.agent import msr
 from harness.errors import MigrationError

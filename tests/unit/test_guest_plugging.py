@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_migration_scheme import PLACE, End
+from two_ends import PLACE, End
 
 from harness.errors import MigrationError
 from harness.guest import instance

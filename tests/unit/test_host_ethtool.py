@@ -51,7 +51,7 @@ VFS = [
 
 
 class Ethtool:
-    """The program on the made-up host: it answers one *said*, with *status*."""
+    """The made-up host's ethtool prints *said* and ends with *status*."""
 
     def __init__(self, said: str, status: int = 0) -> None:
         self.said, self.status = said, status
@@ -115,7 +115,7 @@ def test_a_port_has_its_link_again_when_it_was_tested(
 def test_the_offline_test_is_a_change_of_the_host(
     machine: Machine, port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It resets the device: nobody does that to a host without its lease.  A guest has none."""
+    """The offline test resets the device; a host needs a lease for that, and a guest none."""
     asked: list[bool] = []
     machine.programs["ethtool"] = Ethtool(OFFLINE.format(verdict="PASS", register=0, loopback=0))
     call = machine.call

@@ -13,7 +13,7 @@ from harness.errors import LabError, RemoteError, RestoreError
 from harness.host import port as port_module
 from harness.host import sriov
 from harness.host.changes import changed_back, set_attribute
-from harness.host.port import Port, find_port, port_up
+from harness.host.port import Port, find_port
 from harness.host.snapshot import snapshot
 from harness.host.sriov import virtual_functions
 from harness.host.vf import NO_MAC, Ring
@@ -35,16 +35,10 @@ def host(machine: Machine) -> Host:
 
 
 @pytest.fixture
-def idle_port(host: Host) -> Port:
-    """A port that is down, as a host has it before a run."""
-    return find_port(host, "p0", ENTRY.ports["p0"])
-
-
-@pytest.fixture
-def port(idle_port: Port, machine: Machine) -> Port:
+def port(host: Host, machine: Machine) -> Port:
     """A port that is up and has its link."""
     machine.shown[INTERFACE] |= {"flags": ["LOWER_UP", "UP"], "operstate": "UP"}
-    return idle_port
+    return find_port(host, "p0", ENTRY.ports["p0"])
 
 
 def test_lent_vfs_are_numbered_and_bound_to_vfio(port: Port, machine: Machine) -> None:
@@ -57,7 +51,7 @@ def test_lent_vfs_are_numbered_and_bound_to_vfio(port: Port, machine: Machine) -
 
 
 def test_no_driver_of_the_host_sees_the_vfs(port: Port, machine: Machine) -> None:
-    """One that has had a VF leaves it with an address and a reset behind it: a guest's first."""
+    """A driver of the host would give the VF an address and a reset before its first guest."""
     with virtual_functions(port, 1):
         assert machine.changes[:2] == ["sriov_drivers_autoprobe = 0", "sriov_numvfs = 1"]
 
@@ -70,7 +64,7 @@ def test_taking_back_undoes_the_last_change_first(port: Port, machine: Machine) 
 
 
 def test_a_port_is_put_back_when_the_test_fails(port: Port, machine: Machine) -> None:
-    """Most of all then: the next test finds what this one left."""
+    """The next test finds whatever a failed test left."""
     before = snapshot(port.host, ENTRY)
     with pytest.raises(ZeroDivisionError), virtual_functions(port, 1):
         raise ZeroDivisionError
@@ -188,7 +182,7 @@ def test_what_else_a_port_refuses_keeps_the_kernels_words(port: Port, machine: M
 
 
 def test_the_observer_is_told_which_filter_to_clear(port: Port, machine: Machine) -> None:
-    """It names port and VF as the kernel does; another's would cut off another guest."""
+    """The harness names port and VF as the kernel does; a wrong name would cut off a guest."""
     with virtual_functions(port, 1) as (vf,):
         vf.observe(
             qemu_pid=7, rate_per_s=500, path="/run/bme.jsonl", on_release="filter cleared",
@@ -203,7 +197,7 @@ def test_the_observer_is_told_which_filter_to_clear(port: Port, machine: Machine
 
 
 def test_the_observer_is_told_where_described_registers_are(port: Port, machine: Machine) -> None:
-    """From the first field's first byte on, which is not where the capability begins."""
+    """The observer reads from the first field on, which is behind the capability's beginning."""
     described = {"msix": CapabilityEntry(offset=0x70, fields={"C": FieldEntry(offset=2, bytes=2)})}
     with virtual_functions(port, 1) as (vf,):
         vf.observe(
@@ -228,7 +222,7 @@ def test_bus_mastering_is_bit_2_of_the_command_register(
 
 
 def test_a_vf_that_no_driver_takes_up_is_told_with_its_host(port: Port, machine: Machine) -> None:
-    """Its host did the waiting; what is wrong is inside the guest."""
+    """The host waited for Bus Master Enable; what is wrong is inside the guest."""
     with virtual_functions(port, 1) as (vf,):
         vf.wait_for_bme(seconds=5, fix="see the console")
         machine.has_bme = False
@@ -248,6 +242,47 @@ def test_no_more_vfs_are_made_than_the_lab_lends(port: Port, machine: Machine) -
     assert machine.changes == []
 
 
+def test_a_port_has_its_link_again_once_its_vfs_are_lent(port: Port, machine: Machine) -> None:
+    """ixgbe_sriov_reinit takes the link, and a migration must not begin without one."""
+    with virtual_functions(port, 1):
+        assert "LOWER_UP" in machine.shown[INTERFACE]["flags"]
+
+
+def test_a_link_that_does_not_come_back_is_told_as_it_was_last_seen(
+    port: Port, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state alone would make the port pass for one with a link."""
+    monkeypatch.setattr(port_module, "LINK_SECONDS", 0.05)
+    machine.looks_without_link = 1000
+    with (
+        pytest.raises(WaitError, match=f"alder: a link on {INTERFACE}") as late,
+        virtual_functions(port, 1),
+    ):
+        pytest.fail("a VF was lent")
+    assert "no carrier, state UP" in late.value.because
+    assert machine.files[f"{PORT}/sriov_numvfs"] == "0\n"
+
+
+def test_the_rings_of_a_vf_are_those_of_its_queues_that_work(port: Port, machine: Machine) -> None:
+    """A guest with two processors receives in the second queue too; the last has no length."""
+    machine.registers = {
+        0x1000: 0x8000, 0x1004: 1, 0x1008: 512 * 16, 0x1010: 7, 0x1018: 500, 0x1028: 0x02000000,
+        0x1040: 0xA000, 0x1048: 256 * 16, 0x1050: 3, 0x1058: 250, 0x1068: 0x02000000,
+        0x1080: 0xC000, 0x1088: 256 * 16,
+        0x10C0: 0xE000, 0x10E8: 0x02000000,
+    }  # fmt: skip
+    with virtual_functions(port, 1) as (vf,):
+        found = vf.receive_rings(qemu_pid=1)
+    assert found == [Ring(0x1_0000_8000, 512, 7, 500), Ring(0xA000, 256, 3, 250)]
+
+
+def test_a_vf_that_does_not_answer_has_no_rings(port: Port, machine: Machine) -> None:
+    """All ones would mean that every queue works, with rings of 268 million descriptors."""
+    machine.registers = dict.fromkeys(range(0x1000, 0x1200, 4), 0xFFFFFFFF)
+    with virtual_functions(port, 1) as (vf,):
+        assert vf.receive_rings(qemu_pid=1) == []
+
+
 # --- changes --------------------------------------------------------------------------------
 
 
@@ -265,7 +300,7 @@ def test_changes_from_before_the_body_stay(host: Host, machine: Machine) -> None
 def test_a_change_that_cannot_be_undone_is_named_and_the_others_are_undone(
     host: Host, machine: Machine
 ) -> None:
-    """One that stops the rest, or is kept quiet, leaves a host that nobody knows is bent."""
+    """A failed undo must neither stop the others nor stay unknown."""
     autoprobe, mtu = f"{PORT}/sriov_drivers_autoprobe", f"/sys/class/net/{INTERFACE}/mtu"
     set_attribute(host, autoprobe, "0")
     set_attribute(host, mtu, "9000")
@@ -274,101 +309,3 @@ def test_a_change_that_cannot_be_undone_is_named_and_the_others_are_undone(
         host.undo()
     assert machine.files[autoprobe] == "1\n"
     assert [entry["what"] for entry in host.pending()] == [f"{mtu} = 9000"]
-
-
-# --- port -----------------------------------------------------------------------------------
-
-
-def test_a_port_is_known_by_its_device_and_interface(port: Port) -> None:
-    """What the rest of a run does to the port it does by this name."""
-    assert (port.interface, port.profile.name, port.virtual_functions) == (INTERFACE, "82599", 0)
-
-
-def test_an_address_without_a_device_is_an_error(host: Host, machine: Machine) -> None:
-    """A card that was moved to another slot."""
-    machine.files = {}
-    machine.links = {}
-    machine.folders = set()
-    with pytest.raises(LabError, match=f"alder: there is no PCI device {PF}"):
-        find_port(host, "p0", ENTRY.ports["p0"])
-
-
-def test_another_device_than_the_topology_says_is_an_error(host: Host, machine: Machine) -> None:
-    """Somebody's disk controller must not be asked for VFs."""
-    machine.files[f"{PORT}/device"] = "0x1521\n"
-    with pytest.raises(LabError) as wrong:
-        find_port(host, "p0", ENTRY.ports["p0"])
-    assert wrong.value.what == f"alder: {PF} is device 0x1521, not a port of the 82599"
-    assert "0x10fb" in wrong.value.because
-
-
-def test_a_port_without_its_driver_is_an_error(host: Host, machine: Machine) -> None:
-    """It may be lent to a guest whole; the error names the driver that it should have."""
-    machine.folders.discard(f"{PORT}/net/{INTERFACE}")
-    with pytest.raises(LabError) as unbound:
-        find_port(host, "p0", ENTRY.ports["p0"])
-    assert unbound.value.fix == "bind it to ixgbe"
-
-
-def test_a_port_is_brought_up_with_its_mtu_and_put_back(idle_port: Port, machine: Machine) -> None:
-    """Left up or jumbo, it is another port for whoever comes next."""
-    before = snapshot(idle_port.host, ENTRY)
-    with port_up(idle_port, mtu=9000):
-        assert machine.shown[INTERFACE]["operstate"] == "UP"
-        assert machine.shown[INTERFACE]["mtu"] == 9000
-    before.check_same(snapshot(idle_port.host, ENTRY))
-    assert machine.changes[-2:] == [f"ip link set dev {INTERFACE} down", "mtu = 1500"]
-
-
-def test_a_port_that_is_up_already_is_left_up(port: Port, machine: Machine) -> None:
-    """Taking down what was up is a change too."""
-    with port_up(port, mtu=1500):
-        pass
-    assert machine.changes == []
-
-
-def test_a_port_whose_mtu_was_changed_has_its_link_again(port: Port, machine: Machine) -> None:
-    """ixgbe_change_mtu resets it; its state goes on reading UP for a while."""
-    with port_up(port, mtu=9000):
-        assert "LOWER_UP" in machine.shown[INTERFACE]["flags"]
-
-
-def test_a_port_has_its_link_again_once_its_vfs_are_lent(port: Port, machine: Machine) -> None:
-    """ixgbe_sriov_reinit takes it: a migration that began before would begin without."""
-    with virtual_functions(port, 1):
-        assert "LOWER_UP" in machine.shown[INTERFACE]["flags"]
-
-
-def test_a_link_that_does_not_come_back_is_told_as_it_was_last_seen(
-    port: Port, machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By its state alone the port would pass for one with a link."""
-    monkeypatch.setattr(port_module, "LINK_SECONDS", 0.05)
-    machine.looks_without_link = 1000
-    with (
-        pytest.raises(WaitError, match=f"alder: a link on {INTERFACE}") as late,
-        virtual_functions(port, 1),
-    ):
-        pytest.fail("a VF was lent")
-    assert "no carrier, state UP" in late.value.because
-    assert machine.files[f"{PORT}/sriov_numvfs"] == "0\n"
-
-
-def test_the_rings_of_a_vf_are_those_of_its_queues_that_work(port: Port, machine: Machine) -> None:
-    """Of the second, too: a guest with two processors receives there.  The last has no length."""
-    machine.registers = {
-        0x1000: 0x8000, 0x1004: 1, 0x1008: 512 * 16, 0x1010: 7, 0x1018: 500, 0x1028: 0x02000000,
-        0x1040: 0xA000, 0x1048: 256 * 16, 0x1050: 3, 0x1058: 250, 0x1068: 0x02000000,
-        0x1080: 0xC000, 0x1088: 256 * 16,
-        0x10C0: 0xE000, 0x10E8: 0x02000000,
-    }  # fmt: skip
-    with virtual_functions(port, 1) as (vf,):
-        found = vf.receive_rings(qemu_pid=1)
-    assert found == [Ring(0x1_0000_8000, 512, 7, 500), Ring(0xA000, 256, 3, 250)]
-
-
-def test_a_vf_that_does_not_answer_has_no_rings(port: Port, machine: Machine) -> None:
-    """All ones has every queue at work, and rings of 268 million descriptors."""
-    machine.registers = dict.fromkeys(range(0x1000, 0x1200, 4), 0xFFFFFFFF)
-    with virtual_functions(port, 1) as (vf,):
-        assert vf.receive_rings(qemu_pid=1) == []

@@ -1,4 +1,4 @@
-"""The cables of a software chip's ports: frames go through whole, or nowhere."""
+"""The cables of a software chip carry whole frames, or lead nowhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_two_ports_are_cabled_to_each_other() -> None:
 
 
 def test_a_single_port_has_a_cable_that_leads_nowhere() -> None:
-    """It takes whatever is sent, however much, and nothing comes in."""
+    """The cable takes whatever a port sends, however much, and gives the port nothing."""
     with ExitStack() as stack:
         (descriptor,) = cables(1, [], stack)
         wire = Tap(descriptor)

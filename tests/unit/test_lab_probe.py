@@ -1,4 +1,4 @@
-"""What was tried of QEMU's ways once, and is kept for every later start."""
+"""A lab tries QEMU's ways once, and keeps the result for every later start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_what_was_kept_is_found(tmp_path: Path) -> None:
 def test_what_was_half_written_is_not_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start that is killed there must not spoil all later ones: the file would not be read."""
+    """A start that is killed while it writes the file must not spoil all later starts."""
 
     def cut_off(path: Path, text: str) -> None:
         path.write_bytes(text.encode()[:5])

@@ -1,4 +1,4 @@
-"""The processes of a lab: found by name, ended together, and missed where one has died."""
+"""A lab finds its processes by name, ends them together, and misses one that has died."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from harness.lab import emulated
 from harness.lab.processes import chip_name, chips_of, end_machines, machines_of, ours, process_name
 from harness.topology import Topology, find, load
+from harness.waiting import wait_for
 
 LAB = f"processes-{os.getpid()}"
 HOSTS = ("alder", "birch")
@@ -22,13 +23,18 @@ Start = Callable[[str, str], "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a program that is idle, with a name as the value of an option."""
+    """Start a program that is idle, with a name as the value of an option.
+
+    The kernel shows a command line some time after Popen has returned.
+    """
     started = []
 
     def one(option: str, name: str) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-c", "import sys; sys.stdin.read()", option, name]
         process = ours(subprocess.Popen(argv, stdin=subprocess.PIPE))
         started.append(process)
+        line = Path(f"/proc/{process.pid}/cmdline")
+        wait_for(f"the command line of {name}", line.read_bytes, within=10)
         return process
 
     yield one
@@ -49,7 +55,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Topology:
 
 
 def test_a_lab_whose_chip_has_died_is_not_up(lab: Topology, start: Start) -> None:
-    """Its hosts answer still, and a run that used it would find hosts without ports."""
+    """The hosts of such a lab still answer, and a run would find hosts without ports."""
     chips = []
     for host in HOSTS:
         start("-name", process_name(LAB, host))
@@ -62,7 +68,7 @@ def test_a_lab_whose_chip_has_died_is_not_up(lab: Topology, start: Start) -> Non
 
 
 def test_a_chip_whose_qemu_has_died_is_ended(start: Start) -> None:
-    """It would hold the taps of the wire, and be found beside the chip of the next start."""
+    """Such a chip would hold the taps of the wire, and the next start would find two chips."""
     left = start("--name", chip_name(LAB, "alder"))
     end_machines(LAB, HOSTS)
     assert left.returncode is not None

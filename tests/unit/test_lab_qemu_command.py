@@ -1,4 +1,4 @@
-"""A QEMU command of somebody else's: where a chip is put into it, and which cannot have one."""
+"""The harness puts a chip into somebody's QEMU command, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOCKETS = Path("/run/chip")
 
 @pytest.fixture
 def qemu(tmp_path: Path) -> str:
-    """Make a program that knows the device, which is all that a check asks of QEMU itself."""
+    """Make a program that knows the device; the check asks QEMU nothing else."""
     program = tmp_path / "qemu-system-x86_64"
     program.write_text("#!/bin/sh\necho 'name \"vfio-user-pci\", bus PCI'\n")
     program.chmod(0o755)
@@ -38,7 +38,7 @@ def devices(words: Sequence[str]) -> list[str]:
 
 
 def test_the_chip_comes_after_a_viommu_and_before_all_else() -> None:
-    """QEMU translates only for what it is told of later; and a bridge before it takes bus 1."""
+    """A vIOMMU translates for devices after it, and a bridge before the chip would take bus 1."""
     viommu = ("-device", "intel-iommu,intremap=on,caching-mode=on")
     others = ("-device", "pcie-root-port,id=mine", "-device", "virtio-net-pci,bus=mine")
     assert devices(with_chip(*MACHINE, *viommu, *others)) == [
@@ -83,7 +83,7 @@ def test_memory_that_is_shared_already_is_left_alone(backend: str, use: tuple[st
 
 
 def test_place_and_bus_are_the_users_to_say() -> None:
-    """Where another bridge is before the chip on purpose."""
+    """A user may put another bridge before the chip on purpose."""
     own = ("-device", "pcie-root-port,id=mine", "-device", "intel-iommu")
     command = QemuCommand.of(["qemu-system-x86_64", *MACHINE, *own])
     words = command.with_chip(CHIP, SOCKETS, place="1e", bus_is_known=True)

@@ -1,4 +1,4 @@
-"""The process of a software chip, as it starts: whoever starts it has a whole one or none."""
+"""A software chip starts as a whole, or leaves no process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def wires() -> Iterator[list[int]]:
 
 
 def test_a_chip_that_comes_too_late_is_not_left_behind(tmp_path: Path, wires: list[int]) -> None:
-    """It would go on alone: nobody was given its process, and it is in a session of its own."""
+    """Nobody else could end such a chip: its process is in a session of its own."""
     name = f"vf-harness-lab-{tmp_path.name}-alder-chip"
     with pytest.raises(WaitError, match="the chip of alder"):
         CHIP.start(
@@ -37,7 +37,7 @@ def test_a_chip_that_comes_too_late_is_not_left_behind(tmp_path: Path, wires: li
 def test_every_function_takes_a_client_once_a_chip_has_started(
     tmp_path: Path, wires: list[int]
 ) -> None:
-    """A socket has its name before it is listened on; a QEMU that comes between is refused."""
+    """A socket has its name before anybody listens, and a QEMU that comes between is refused."""
     process = CHIP.start(
         tmp_path, tmp_path / "log", whose="alder", name="chip", wires=wires,
         dies_with_us=True, deadline=Deadline(30),

@@ -1,4 +1,4 @@
-"""Transcripts of mailbox sequences: how they are written, and in which words they differ."""
+"""Transcripts of mailbox sequences are written, read and compared word by word."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEY = list(range(0x50, 0x5A))
 def test_a_reply_is_written_without_the_zeros_behind_it(
     reply: list[int] | None, written: str
 ) -> None:
-    """A key is another at each start, so that no transcript could be compared with the next."""
+    """A key changes with each start, and would make every two transcripts differ."""
     assert words(reply, KEY) == written
 
 
@@ -67,7 +67,7 @@ def test_a_transcript_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_state_is_read_from_the_registers_of_the_vfs_own_pool() -> None:
-    """Entries without their valid bit, and those of other pools, are not the VF's."""
+    """A VF owns the valid entries of its pool, and no others."""
     values: dict[int, int] = {}
     for index, (high, pools) in enumerate([(1 << 31 | 0x0201, 2), (0x0302, 2), (1 << 31, 1)]):
         values |= {Row.RAH.at(index): high, Row.MPSAR_HI.at(index): pools, Row.RAL.at(index): 2}
@@ -110,7 +110,7 @@ def test_a_driver_is_known_by_its_kernel(release: str, driver: object) -> None:
 def test_a_model_that_grants_what_the_driver_refuses_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The comparison's own negative control: an address of an administrator that is overridden."""
+    """A model that lets a VF replace the administrator's address differs in its reply."""
     (given,) = (each for each in sequences() if each.name == "given address")
     right = ModelPlayer(IXGBE_6_12).play(given)
 

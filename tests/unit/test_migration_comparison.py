@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from made_up_host import Machine, made_up_host
 from qmp_server import Arguments
-from test_migration_scheme import End, migrated
-from test_migration_scheme import ends as ends
+from two_ends import End, migrated
+from two_ends import ends as ends
 
 from harness.analysis.measured import DIGESTED, MEMORY_COMPARED, NOT_COMPARED
 from harness.guest.machine import GuestMachine

@@ -6,8 +6,8 @@ import time
 
 import pytest
 from qmp_server import Arguments, RefusedError, connected
-from test_migration_scheme import ADDRESS, MAC, End, filters_set
-from test_migration_scheme import ends as ends
+from two_ends import ADDRESS, MAC, End, filters_set
+from two_ends import ends as ends
 
 from harness.analysis.measured import MIGRATE_REFUSED, REFUSED
 from harness.errors import MigrationError

@@ -12,8 +12,8 @@ from typing import cast
 
 import pytest
 from qmp_server import Arguments, connected
-from test_migration_scheme import ADDRESS, MAC, End
-from test_migration_scheme import ends as ends
+from two_ends import ADDRESS, MAC, End
+from two_ends import ends as ends
 
 from harness.errors import LabError, MeasurementError, RemoteError
 from harness.guest.machine import GuestMachine

@@ -1,8 +1,8 @@
-"""Hosts with two ports: each test runs on either, and a dry run says so."""
+"""On hosts with two ports each test runs on either, and a dry run says so."""
 
 from __future__ import annotations
 
-from test_plugin import Project, project
+from plugin_project import Project, project
 from test_topology import EMULATED
 
 __all__ = ["project"]
@@ -28,7 +28,7 @@ def with_two_ports(project: Project, text: str) -> None:
 
 
 def test_what_has_to_do_with_a_port_is_tested_on_each(project: Project) -> None:
-    """The second port of a card is another one: its VFs are numbered in another way."""
+    """The second port of a card numbers its VFs in another way."""
     with_two_ports(project, BOTH)
     ran = project.pytest("--lab", "mine.toml", "--collect-only", "-q")
     assert [line for line in ran.text.splitlines() if "::" in line] == [
@@ -49,7 +49,7 @@ def test_a_dry_run_tells_what_becomes_of_each_port(project: Project) -> None:
 
 
 def test_a_dry_run_says_that_a_port_off_the_wire_is_left_alone(project: Project) -> None:
-    """It was said to be bridged and to get VFs, and nothing ever happened to it."""
+    """A dry run must not announce a bridge and VFs for a port that the run leaves alone."""
     with_two_ports(project, EMULATED)
     ran = project.pytest("--lab", "mine.toml", "--dry-run")
     assert ran.text.count("p1 0000:01:00.1: nothing: no port of the others goes with it") == 2

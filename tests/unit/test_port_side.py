@@ -1,4 +1,4 @@
-"""What an administrator sets for a VF: by one set of words, on a twin's port and on a real one."""
+"""An administrator sets VFs by one set of words, on a twin's port and on a real one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MADE = VfSettings(OWN, vlan=0, trusted=False, spoof_check=True, link_state=LinkS
 
 
 class AskedAtOnce(TwinControl):
-    """A twin's control socket whose other end is served in this thread."""
+    """The same thread serves the other end of a twin's control socket."""
 
     def __init__(self, control: Control) -> None:
         near, far = socket.socketpair()
@@ -49,7 +49,7 @@ class AskedAtOnce(TwinControl):
 
 
 class Administered:
-    """``ip`` of a made-up host that has the settings of VFs, as the kernel shows them."""
+    """The made-up host's ``ip`` shows the settings of VFs as the kernel does."""
 
     def __init__(self, machine: Machine) -> None:
         self._ip = machine.programs["ip"]
@@ -95,7 +95,7 @@ def host(machine: Machine) -> Host:
 
 @pytest.fixture
 def port_side(host: Host) -> Iterator[PortSide]:
-    """That of the second VF of a port: what is meant for it must not reach the first."""
+    """Yield the side of the second VF, since a setting for it must not reach the first."""
     with virtual_functions(find_port(host, "p0", ENTRY.ports["p0"]), 2) as (_, vf):
         vf.set_filter(OWN)
         yield vf.port_side
@@ -164,7 +164,7 @@ def test_only_the_vf_that_is_meant_is_changed(port_side: PortSide, machine: Mach
 def test_the_way_back_of_a_port_is_journalled_once_and_leads_to_its_first_state(
     port_side: PortSide, machine: Machine
 ) -> None:
-    """A host that saves itself must not go through each MTU of a test: each is a reset."""
+    """A host that puts itself back goes to the first MTU at once, since each MTU is a reset."""
     pending = len(machine.call("journal.pending"))
     for mtu in (9000, 1500, 9710):
         port_side.set_mtu(mtu)
@@ -179,8 +179,8 @@ def test_the_way_back_of_a_port_is_journalled_once_and_leads_to_its_first_state(
     assert (machine.shown[INTERFACE]["mtu"], machine.shown[INTERFACE]["operstate"]) == (1500, "UP")
 
 
-def test_what_is_so_already_is_not_done(port_side: PortSide, machine: Machine) -> None:
-    """Each of these resets the port, and cuts off every VF of it."""
+def test_a_setting_that_is_so_already_is_not_written(port_side: PortSide, machine: Machine) -> None:
+    """Each of these settings resets the port, and would cut off all its VFs."""
     machine.changes.clear()
     port_side.set_mtu(1500)
     port_side.set_up(True)

@@ -2,84 +2,20 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from descriptors import memory_file, open_descriptors
-from vfio_client import LENT, Asked, Client
+from lent_memory import BY_MESSAGE, PAGE, SHARED, Guest, refused
+from lent_memory import guest as guest
+from vfio_client import LENT, Asked
 
-from harness.twin.channel import Channel, ClientGone, Message
-from harness.twin.config_space import ConfigSpace
-from harness.twin.dma_log import HEAD, MISBEHAVED, RECORD, DmaLog, Kind
-from harness.twin.marking import mark
-from harness.twin.memory import DmaFault, GuestMemory
-from harness.twin.misbehaviour import Misbehaviour
-from harness.uapi.pci_regs import Register
+from harness.twin.channel import ClientGone
+from harness.twin.dma_log import MISBEHAVED, Kind
+from harness.twin.memory import DmaFault
 from harness.uapi.vfio_user import MAX_TRANSFER, Command, MapFlag
-
-PAGE = 4096
-SHARED, BY_MESSAGE = 4 * PAGE, 64 * PAGE
-"""Where four pages are lent with a descriptor, and where without."""
-
-
-@dataclass
-class Guest:
-    """The device's memory, the client that lends it, and what the client sees of it."""
-
-    memory: GuestMemory
-    misbehaviour: Misbehaviour
-    config: ConfigSpace
-    client: Client
-    shared: mmap.mmap
-    kept: bytearray
-    marked: bytearray
-    log: Path
-
-    def records(self) -> list[tuple[int, int, int, int]]:
-        """The log's file: address, length, kind and queue of each access."""
-        content = self.log.read_bytes()
-        assert self.memory.log is not None
-        end = HEAD.size + self.memory.log.count * RECORD.size
-        return [tuple(record[1:]) for record in RECORD.iter_unpack(content[HEAD.size : end])]
-
-    def set_master(self, on: bool) -> None:
-        self.config.write(Register.COMMAND, b"\4\0" if on else b"\0\0")
-
-
-@pytest.fixture
-def guest(tmp_path: Path) -> Iterator[Guest]:
-    """Bus Master Enable is set; the client answers in a thread."""
-    near, far = socket.socketpair()
-    client, channel = Client(near), Channel(far, _no_command)
-    config = ConfigSpace()
-    misbehaviour = Misbehaviour(config)
-    memory = GuestMemory(misbehaviour, DmaLog(str(path := tmp_path / "dma.log"), capacity=100))
-    memory.channel = channel
-    with ThreadPoolExecutor(1) as pool, memory_file(4 * PAGE) as file:
-        memory.map(SHARED, 4 * PAGE, LENT, 0, file)
-        memory.map(BY_MESSAGE, 4 * PAGE, LENT, 0, None)
-        answering = pool.submit(client.answer_dma)
-        with mmap.mmap(file, 4 * PAGE) as shared:
-            kept, marked = client.keep(BY_MESSAGE, 4 * PAGE), client.keep(SHARED, 4 * PAGE)
-            guest = Guest(memory, misbehaviour, config, client, shared, kept, marked, path)
-            guest.set_master(True)
-            yield guest
-        memory.unmap_all()
-        channel.close()
-        answering.result(5)
-    client.hang_up()
-
-
-def _no_command(_channel: Channel, message: Message) -> None:
-    raise AssertionError(f"{message} is none of the client's to send here")
-
 
 # --- two ways to it -------------------------------------------------------------------------
 
@@ -241,111 +177,9 @@ def test_we_look_at_memory_without_being_the_device(guest: Guest) -> None:
         guest.memory.peek(BY_MESSAGE, 3)
 
 
-# --- the log --------------------------------------------------------------------------------
-
-
-def test_the_log_is_a_file_of_records(tmp_path: Path) -> None:
-    """Read here as bytes at their offsets, as whoever analyses it does."""
-    log = DmaLog(str(tmp_path / "log"), capacity=3)
-    before_ns = time.monotonic_ns()
-    log.add(0x1122334455667788, 0x99AABBCC, Kind.RX_WRITEBACK, 1)
-    log.add(PAGE, 1, Kind.TX_DESCRIPTOR, 0)
-    log.settle()
-    content = (tmp_path / "log").read_bytes()
-    assert len(content) == 24 + 3 * 24
-    assert content[:24] == bytes([2, *bytes(7), 0, *bytes(7), 3, *bytes(7)])
-    times = [int.from_bytes(content[at : at + 8], "little") for at in (24, 48)]
-    assert before_ns <= times[0] <= times[1] <= time.monotonic_ns()
-    assert content[32:48] == bytes.fromhex("8877665544332211 ccbbaa99 0900 0100")
-    assert content[56:72] == bytes.fromhex("0010000000000000 01000000 0000 0000")
-    assert content[72:] == bytes(24)
-
-
-def test_a_full_log_counts_what_it_has_no_room_for(tmp_path: Path) -> None:
-    """What is lost without a word would be taken for what was never done."""
-    log = DmaLog(str(tmp_path / "log"), capacity=2)
-    for address in range(5):
-        log.add(address, 1, Kind.RX_DATA, 0)
-    assert HEAD.unpack_from((tmp_path / "log").read_bytes()) == (2, 3, 2)
-    assert log.written() == [(0, 1), (1, 1)]
-
-
-def test_a_new_log_begins_anew(tmp_path: Path) -> None:
-    """A twin that is started again must not show what the one before it did."""
-    DmaLog(str(tmp_path / "log"), capacity=2).add(1, 1, Kind.RX_DATA, 0)
-    DmaLog(str(tmp_path / "log"), capacity=1)
-    assert (tmp_path / "log").read_bytes() == HEAD.pack(0, 0, 1) + bytes(RECORD.size)
-
-
-@pytest.mark.parametrize("kind", Kind)
-def test_writes_are_told_from_reads(tmp_path: Path, kind: Kind) -> None:
-    """By a threshold: a new kind with the wrong number is never marked, or always."""
-    log = DmaLog(str(tmp_path / "log"), capacity=3)
-    for each in (Kind.RX_DATA, kind, kind):
-        log.add(each, 8, each, 0)
-    writes = kind not in {Kind.TX_DESCRIPTOR, Kind.TX_DATA, Kind.RX_DESCRIPTOR}
-    assert log.written(since=2) == ([(kind, 8)] if writes else [])
-
-
-# --- marking --------------------------------------------------------------------------------
-
-
-def test_each_page_is_marked_by_the_last_byte_that_was_written_there(guest: Guest) -> None:
-    """Two writes to one page, the later one in front; one write over three pages; and a read.
-
-    The byte must be the device's own: another might be the guest's, and be put back by that.
-    """
-    write = guest.memory.write
-    write(SHARED + 100, b"early", Kind.RX_DATA)
-    write(SHARED + 50, b"later", Kind.RX_DATA)
-    write(SHARED + 2 * PAGE - 1, b"a" + b"b" * PAGE + b"c", Kind.RX_DATA)
-    guest.memory.read(SHARED + 3 * PAGE, 8, Kind.TX_DATA)
-    assert mark(guest.memory, since=0) == 4
-    places = [SHARED + 54, SHARED + 2 * PAGE - 1, SHARED + 3 * PAGE - 1, SHARED + 3 * PAGE]
-    assert guest.client.asked == [Asked(Command.DMA_WRITE, place, 1) for place in places]
-    marked = [guest.marked[place - SHARED] for place in places]
-    assert bytes(marked) == b"rabc"
-
-
-def test_what_was_marked_before_is_not_marked_again(guest: Guest) -> None:
-    """The driver's last pass is within the guest's silence: it has to be short."""
-    guest.memory.write(SHARED, b"first", Kind.RX_DATA)
-    guest.memory.write(SHARED + PAGE, b"second", Kind.RX_DATA)
-    assert mark(guest.memory, since=1) == 1
-    assert guest.client.asked == [Asked(Command.DMA_WRITE, SHARED + PAGE + 5, 1)]
-    assert mark(guest.memory, since=2) == 0
-
-
-def test_marking_is_not_the_devices_dma(guest: Guest) -> None:
-    """With the gate shut it asks all the same, and QEMU decides; nor does it log, and mark that."""
-    guest.memory.write(SHARED, b"data", Kind.RX_DATA)
-    guest.set_master(False)
-    assert mark(guest.memory, since=0) == 1
-    assert len(guest.records()) == 1
-    guest.client.answers.append(_refused())
-    with pytest.raises(DmaFault, match="the client refused: Bad address"):
-        mark(guest.memory, since=0)
-
-
 def test_a_write_that_was_refused_is_not_in_the_log(guest: Guest) -> None:
     """It was not made: a page would be said to differ that the device never touched."""
-    guest.client.answers.append(_refused())
+    guest.client.answers.append(refused())
     with pytest.raises(DmaFault, match="Bad address"):
         guest.memory.write(BY_MESSAGE, b"data", Kind.RX_DATA)
     assert guest.records() == []
-
-
-def test_nothing_is_marked_where_the_log_does_not_tell_all(guest: Guest) -> None:
-    """Some pages marked look like all of them: what is lost would be blamed on the order."""
-    for number in range(101):
-        guest.memory.write(SHARED + number, b"x", Kind.RX_DATA)
-    with pytest.raises(ValueError, match="the DMA log is full"):
-        mark(guest.memory, since=0)
-    guest.memory.log = None
-    with pytest.raises(ValueError, match="there is no DMA log"):
-        mark(guest.memory, since=0)
-
-
-def _refused() -> bytes:
-    """What QEMU answers for a device without Bus Master Enable: size, flags, EFAULT."""
-    return b"".join(number.to_bytes(4, "little") for number in (16, 0x21, 14))

@@ -1,25 +1,21 @@
-"""Memory lent page by page, as a guest with a vIOMMU lends it: many regions, few files."""
+"""A guest with a vIOMMU lends memory page by page: many regions of few files."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from descriptors import memory_file, open_descriptors
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vf_driver import Guest, answering, guest_with_vf
-from vf_rings import MAC, MEMORY_BYTES, PEER, frame_of
-from vfio_client import LENT, Asked, Client, Refusal, Twin, first_client, mapping, served_twin
+from vfio_client import LENT, Client, Refusal, Twin, first_client, mapping, served_twin
 
 from harness.twin import regions
 from harness.twin.control import Control
-from harness.twin.dma_log import DmaLog, Kind
+from harness.twin.dma_log import Kind
 from harness.twin.memory import DmaFault
 from harness.twin.regions import PAGE, Refused, Regions
 from harness.uapi.pci_regs import Command as PciCommand
@@ -39,13 +35,13 @@ RANGES = st.lists(
 
 
 class Pages:
-    """The same as `Regions`, page by page: which region each page is of."""
+    """A model of `Regions` knows for each page which region has the page."""
 
     def __init__(self) -> None:
         self.owner: dict[int, tuple[int, int]] = {}
 
     def do(self, what: str, first: int, count: int) -> int:
-        """The errno that this comes to; 0 where it is done."""
+        """Lend or take back pages; return the errno, or 0."""
         pages = range(first, first + count)
         owners = {self.owner[page] for page in pages if page in self.owner}
         if what == "lend":
@@ -80,7 +76,7 @@ def outcome(lent: Regions, what: str, first: int, count: int) -> int:
 @settings(max_examples=300)
 @given(ranges=RANGES, block=st.sampled_from([1, 2, 1024]))
 def test_regions_are_what_their_pages_say(ranges: list[Range], block: int) -> None:
-    """Blocks of one and two are split, and run empty, at every turn."""
+    """Small blocks split, and run empty, at every turn."""
     lent, pages = Regions(), Pages()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(regions, "_BLOCK", block)
@@ -152,7 +148,7 @@ def test_each_client_hears_of_its_own_refusals(
 
 
 def mapped_files() -> int:
-    """How often this process has a file of a test's guest mapped."""
+    """Count how often this process has a file of a test's guest mapped."""
     maps = Path("/proc/self/maps").read_text().splitlines()
     return sum("memfd:guest" in line for line in maps)
 
@@ -172,7 +168,7 @@ def test_a_file_is_mapped_once_however_many_regions_lie_in_it(client: Client) ->
 
 
 def test_a_file_that_has_grown_is_mapped_anew(twin: Twin, client: Client) -> None:
-    """What was lent before stays what it is, and goes with its own regions."""
+    """The old map stays for the regions that were lent before, and goes with them."""
     before = mapped_files()
     with memory_file(PAGE) as file:
         client.ask(Command.DMA_MAP, mapping(0, PAGE), file)
@@ -190,7 +186,7 @@ def test_a_file_that_has_grown_is_mapped_anew(twin: Twin, client: Client) -> Non
 
 
 def test_files_are_told_apart(twin: Twin, client: Client) -> None:
-    """By what they are: a descriptor's number is the same for each that comes."""
+    """Two files may come with one descriptor number, one after the other."""
     with memory_file(PAGE) as first, memory_file(PAGE) as second:
         for page, file in enumerate((first, second)):
             os.pwrite(file, f"file {page}".encode(), 0)
@@ -220,167 +216,11 @@ def test_what_is_lent_for_reading_first_may_be_lent_for_writing_later(
     assert (tmp_path / "memory").read_bytes()[: PAGE + 8] == bytes(PAGE) + b"written\0"
 
 
-# --- accesses over several regions ----------------------------------------------------------
-
-
-@dataclass
-class Scattered:
-    """Three neighbours: for the device 10, 11 and 12; in the file pages 2, 0 and 1."""
-
-    twin: Twin
-    client: Client
-    file: int
-    log: DmaLog
-
-    def page(self, number: int) -> bytes:
-        return os.pread(self.file, PAGE, number * PAGE)
-
-    def records(self) -> list[tuple[int, int]]:
-        return self.log.written()
-
-
-@pytest.fixture
-def scattered(twin: Twin, client: Client, tmp_path: Path) -> Iterator[Scattered]:
-    log = twin.device.memory.log = DmaLog(str(tmp_path / "log"), capacity=100)
-    client.write(7, Register.COMMAND, PciCommand.MASTER, 2)
-    with memory_file(3 * PAGE) as file, closing(log):
-        for page, place in ((12, 1), (10, 2), (11, 0)):
-            client.ask(Command.DMA_MAP, mapping(page * PAGE, PAGE, offset=place * PAGE), file)
-        yield Scattered(twin, client, file, log)
-
-
-def test_a_write_may_go_over_several_regions(scattered: Scattered) -> None:
-    """A buffer of 9 KiB lies in three pages at least, and is one access all the same."""
-    data = bytes(at % 251 for at in range(PAGE + 200))
-    scattered.twin.device.memory.write(11 * PAGE - 100, data, Kind.RX_DATA)
-    assert scattered.page(2) == bytes(PAGE - 100) + data[:100]
-    assert scattered.page(0) == data[100 : 100 + PAGE]
-    assert scattered.page(1) == data[100 + PAGE :] + bytes(PAGE - 100)
-    assert scattered.records() == [(11 * PAGE - 100, len(data))]
-
-
-@pytest.mark.parametrize("way", ["read", "peek"])
-def test_a_read_may_go_over_several_regions(scattered: Scattered, way: str) -> None:
-    """What is joined is a copy; what lies in one region is a view of the memory, as ever."""
-    memory = scattered.twin.device.memory
-    for page in range(3):
-        os.pwrite(scattered.file, bytes([page + 1]) * PAGE, page * PAGE)
-
-    def look(address: int, length: int) -> bytes:
-        if way == "peek":
-            return bytes(memory.peek(address, length))
-        return bytes(memory.read(address, length, Kind.TX_DATA))
-
-    assert look(10 * PAGE, 3 * PAGE) == b"\3" * PAGE + b"\1" * PAGE + b"\2" * PAGE
-    assert look(11 * PAGE - 1, 2) == b"\3\1"
-    assert look(11 * PAGE, PAGE) == b"\1" * PAGE
-    assert scattered.log.count == (3 if way == "read" else 0)
-
-
-@pytest.mark.parametrize(("address", "length"), [(10, 4), (9, 2), (12, 2)])
-def test_all_of_an_access_must_be_lent(scattered: Scattered, address: int, length: int) -> None:
-    """Nothing is written where a part is missing, and one fault is counted."""
-    memory = scattered.twin.device.memory
-    with pytest.raises(DmaFault):
-        memory.write(address * PAGE, b"x" * length * PAGE, Kind.RX_DATA)
-    with pytest.raises(DmaFault):
-        memory.read(address * PAGE, length * PAGE, Kind.TX_DATA)
-    with pytest.raises(DmaFault):
-        memory.peek(address * PAGE, length * PAGE)
-    assert (memory.faults, scattered.log.count) == (2, 0)
-    assert b"".join(map(scattered.page, range(3))) == bytes(3 * PAGE)
-
-
-def test_all_of_an_access_must_be_lent_for_it(scattered: Scattered) -> None:
-    """A page that is lent for reading is no part of a buffer."""
-    memory = scattered.twin.device.memory
-    scattered.client.unmap(11 * PAGE, PAGE)
-    scattered.client.lend(11 * PAGE, PAGE, MapFlag.READABLE)
-    with pytest.raises(DmaFault):
-        memory.write(10 * PAGE, bytes(3 * PAGE), Kind.RX_DATA)
-    with pytest.raises(DmaFault, match="not lent as shared memory"):
-        memory.peek(10 * PAGE, 3 * PAGE)
-    assert scattered.log.count == 0
-
-
-@pytest.fixture
-def mixed(tmp_path: Path) -> Iterator[tuple[Guest, Client, bytearray]]:
-    """Three neighbours, of which the one in the middle is lent without a descriptor."""
-    with guest_with_vf(tmp_path / "log") as guest, answering(guest) as client:
-        with memory_file(2 * PAGE) as file:
-            for page, place in ((0, 0), (2, PAGE)):
-                guest.device.memory.map(page * PAGE, PAGE, LENT, place, file)
-        guest.device.memory.map(PAGE, PAGE, LENT, 0, None)
-        guest.set_master(True)
-        yield guest, client, client.keep(PAGE, PAGE)
-
-
-def test_an_access_may_go_over_regions_of_both_kinds(
-    mixed: tuple[Guest, Client, bytearray],
-) -> None:
-    """The client is asked for its part alone."""
-    guest, client, kept = mixed
-    data = b"a" * 10 + b"b" * PAGE + b"c" * 10
-    guest.device.memory.write(PAGE - 10, data, Kind.RX_DATA)
-    assert kept == b"b" * PAGE
-    assert bytes(guest.device.memory.peek(2 * PAGE, 11)) == b"c" * 10 + b"\0"
-    assert guest.device.memory.read(PAGE - 10, len(data), Kind.TX_DATA) == data
-    assert client.asked == [
-        Asked(Command.DMA_WRITE, PAGE, PAGE), Asked(Command.DMA_READ, PAGE, PAGE)
-    ]  # fmt: skip
-    assert [(each.address, each.length) for each in guest.records()] == [(PAGE - 10, len(data))] * 2
-
-
-@pytest.mark.parametrize("again", [False, True], ids=["taken back", "lent for reading"])
-def test_the_next_region_may_be_taken_back_while_the_client_is_asked(
-    mixed: tuple[Guest, Client, bytearray], again: bool
-) -> None:
-    """What was written until then is in the log: that page was changed by the device."""
-    guest, client, _ = mixed
-    memory = guest.device.memory
-
-    def take_back() -> None:
-        memory.unmap(2 * PAGE, PAGE)
-        if again:
-            memory.map(2 * PAGE, PAGE, MapFlag.READABLE, 0, None)
-
-    client.meanwhile.append(take_back)
-    with pytest.raises(DmaFault):
-        memory.write(PAGE - 10, bytes(PAGE + 20), Kind.RX_DATA)
-    assert [(each.address, each.length) for each in guest.records()] == [(PAGE - 10, PAGE + 10)]
-
-
-def test_all_of_a_tracked_write_goes_by_message(mixed: tuple[Guest, Client, bytearray]) -> None:
-    """A page that is written straight is not marked."""
-    guest, client, _ = mixed
-    guest.device.memory.tracked = True
-    client.keep(0, PAGE)
-    client.keep(2 * PAGE, PAGE)
-    guest.device.memory.write(PAGE - 10, bytes(PAGE + 20), Kind.RX_DATA)
-    assert client.asked == [
-        Asked(Command.DMA_WRITE, PAGE - 10, 10), Asked(Command.DMA_WRITE, PAGE, PAGE),
-        Asked(Command.DMA_WRITE, 2 * PAGE, 10),
-    ]  # fmt: skip
-
-
-def test_a_vf_whose_memory_is_lent_page_by_page(tmp_path: Path) -> None:
-    """Rings, frames to be sent and received, and buffers of 10 KiB, as DPDK has them."""
-    with guest_with_vf(tmp_path / "log", port_mtu=9000, lent_bytes=PAGE) as guest:
-        assert guest.device.memory.maps == MEMORY_BYTES // PAGE
-        guest.start(mtu=9000, buffer_bytes=10 << 10)
-        frame = frame_of(9014)
-        guest.hear(frame)
-        assert guest.rx[0].took()[0].data == frame
-        guest.tx[0].send(frame := frame_of(9014, head=PEER + MAC))
-        assert guest.sent == [frame]
-        assert len({each.address for each in guest.records() if each.length == 9014}) == 2
-
-
 # --- what is told of them -------------------------------------------------------------------
 
 
 def test_what_is_lent_is_told_in_as_few_stretches_as_there_are(twin: Twin, client: Client) -> None:
-    """Neighbours in the guest, in the file, or of another file: one pair of them is one stretch."""
+    """Regions that are neighbours in the guest and in one file are told as one stretch."""
     with memory_file(8 * PAGE) as file, memory_file(8 * PAGE) as other:
         for page, place, lent in ((0, 4, file), (1, 5, file), (2, 0, file), (4, 1, file),
                                   (5, 2, other), (7, 3, None), (8, 4, file)):  # fmt: skip

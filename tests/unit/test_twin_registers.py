@@ -1,4 +1,4 @@
-"""``ethtool -t DEV offline`` of ixgbevf, played on the device: bits that a register has not.
+"""The device passes ixgbevf's ``ethtool -t DEV offline``, which tests the bits of registers.
 
 Ref: Linux 6.12, drivers/net/ethernet/intel/ixgbevf/ethtool.c; the names of its table, patterns and
 functions stand at ours.
@@ -32,7 +32,7 @@ PATTERNS = (0x5A5A5A5A, 0xA5A5A5A5, 0x00000000, 0xFFFFFFFF)
 
 @dataclass(frozen=True)
 class Row:
-    """A row of reg_test_vf, of which each queue has one; *write* alone without a *mask*."""
+    """A row of reg_test_vf tests one register of each queue; without *mask* it only writes."""
 
     first: int
     register: QueueRegister
@@ -58,7 +58,7 @@ TABLE = [
 
 
 def reg_test(device: Device) -> list[tuple[str, int, str]]:
-    """ixgbevf_reg_test, to the end of the table: what it would have failed on."""
+    """Run ixgbevf_reg_test to the end of its table; return all that it would have failed on."""
     failed = []
     for row in TABLE:
         for place in row.places():
@@ -83,14 +83,14 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
 
 
 def test_the_register_test_passes_for_every_row(guest: Guest) -> None:
-    """After ixgbevf_close: queues are off, as the test puts its patterns where rings are."""
+    """The driver closes the VF first, since the patterns go where the rings are."""
     for ring in (*guest.rx, *guest.tx):
         ring.write(QueueRegister.DCTL, 0)
     assert reg_test(guest.device) == []
 
 
 def test_the_vf_works_again_after_an_offline_test(guest: Guest) -> None:
-    """ixgbevf_diag_test: link, close, register test, reset, open."""
+    """The test does as ixgbevf_diag_test: link, close, register test, reset, open."""
     assert guest.device.read(Register.VFLINKS) & Link.UP
     reg_test(guest.device)
     guest.start()
@@ -101,7 +101,7 @@ def test_the_vf_works_again_after_an_offline_test(guest: Guest) -> None:
 
 
 def test_no_ring_is_larger_than_its_register(guest: Guest) -> None:
-    """1 MiB less 128 bytes: what is above that is reserved, and no part of the length."""
+    """A ring has 1 MiB less 128 bytes at most; the bits above are reserved."""
     ring = guest.rx[0]
     ring.write(QueueRegister.LEN, 0xFFFFFFFF)
     assert guest.device.receiver.queues[0].count == (0x000FFF80 // 16)
@@ -117,7 +117,7 @@ READ_ONLY = [
 
 @pytest.mark.parametrize("register", READ_ONLY)
 def test_what_can_only_be_read_keeps_its_value(guest: Guest, register: Register) -> None:
-    """A counter that takes a write starts anew from there; ixgbevf_update_stats goes by the past.
+    """A counter takes no write, since ixgbevf_update_stats adds what is new since the last look.
 
     Ref: 82599 datasheet, VF statistics and status registers (RO).
     """
@@ -145,7 +145,7 @@ def test_interrupt_registers_have_the_bits_of_three_vectors(
 
 
 def test_the_mailboxs_own_bits_cannot_be_written(guest: Guest) -> None:
-    """The port says by them that it has read, or written, or been reset: no VF can say that."""
+    """The port alone says by these bits that it has read, written, or been reset."""
     before = guest.device.read(Register.VFMAILBOX)
     guest.device.write(Register.VFMAILBOX, 0xFFFFFFF0)
     assert guest.device.read(Register.VFMAILBOX) == before

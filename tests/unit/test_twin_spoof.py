@@ -1,4 +1,4 @@
-"""What the VF may send: from which addresses, and in which VLANs.
+"""A VF may send from its own addresses, and in its own VLANs.
 
 What is right is what Linux's driver of the port sets up, 6.12, drivers/net/ethernet/intel/ixgbe,
 ixgbe_sriov.c; the names of its functions stand at the tests.
@@ -45,7 +45,7 @@ def tagged(tag: int, frame: bytes = PLAIN) -> bytes:
 
 
 def asks(guest: Guest, message: Message, *words: int, info: int = 0) -> bool:
-    """Whether the port grants that."""
+    """Say whether the port grants a request."""
     first = message | info << 16
     return guest.ask(first, *words) == first | SUCCESS | CLEAR_TO_SEND
 
@@ -56,7 +56,7 @@ def further_address(guest: Guest, mac: bytes = OTHER, *, index: int = 1) -> bool
 
 
 def leaves(guest: Guest, *parts: bytes, tag: int | None = None) -> bool:
-    """Whether a frame leaves, the *tag* put in by its descriptor; if not, it counts as spoofed."""
+    """Say whether a frame leaves with the descriptor's *tag*; else it counts as spoofed."""
     already, spoofed = len(guest.sent), guest.device.statistics.spoofed
     if tag is not None:
         guest.tx[0].put_context(vlan=tag)
@@ -72,7 +72,7 @@ def leaves(guest: Guest, *parts: bytes, tag: int | None = None) -> bool:
 
 
 def test_a_tag_leaves_while_the_vf_has_a_filter_for_it(guest: Guest) -> None:
-    """ixgbe_ndo_set_vf_spoofchk sets VLAN anti-spoofing together with that of addresses."""
+    """The port checks VLANs together with addresses (ixgbe_ndo_set_vf_spoofchk)."""
     assert not leaves(guest, PLAIN, tag=100)
     assert asks(guest, Message.SET_VLAN, 100, info=1)
     assert (leaves(guest, PLAIN, tag=100), leaves(guest, PLAIN, tag=101)) == (True, False)
@@ -102,7 +102,7 @@ def test_a_priority_tag_and_no_tag_are_no_vlan(guest: Guest, tag: int) -> None:
 
 
 def test_a_short_frame_with_the_type_of_a_tag_is_one_of_vlan_0(guest: Guest) -> None:
-    """It leaves padded with zeros."""
+    """The VF pads such a frame with zeros, which make VLAN 0."""
     guest.tx[0].send(tagged(0)[:14])
     assert guest.sent == [tagged(0)[:14].ljust(60, b"\0")]
 
@@ -117,7 +117,7 @@ def test_each_segment_of_another_vlan_is_dropped_and_counted(guest: Guest) -> No
 
 
 def test_a_reset_takes_the_vlans_away(guest: Guest) -> None:
-    """ixgbe_vf_reset_event: the driver asks for each anew (ixgbevf_restore_vlan)."""
+    """A VF's reset clears its VLANs (ixgbe_vf_reset_event); ixgbevf_restore_vlan asks anew."""
     asks(guest, Message.SET_VLAN, 100, info=1)
     guest.start()
     assert not leaves(guest, PLAIN, tag=100)
@@ -147,7 +147,7 @@ def test_without_the_port_vlan_again_its_tag_is_another_vlans(guest: Guest) -> N
 
 
 def test_there_is_room_for_so_many_vlans(guest: Guest) -> None:
-    """IXGBE_VLVF_ENTRIES less the one of VLAN 0; one that is there may be asked for again."""
+    """VLAN 0 has one of IXGBE_VLVF_ENTRIES; a VF may ask again for a VLAN that it has."""
     assert all(asks(guest, Message.SET_VLAN, vlan, info=1) for vlan in range(1, 64))
     assert [asks(guest, Message.SET_VLAN, 64, info=add) for add in (1, 0)] == [False, False]
     assert (leaves(guest, PLAIN, tag=63), leaves(guest, PLAIN, tag=64)) == (True, False)
@@ -161,7 +161,7 @@ def test_there_is_room_for_so_many_vlans(guest: Guest) -> None:
 
 
 def checks(guest: Guest) -> tuple[bool, bool]:
-    """Whether a false address is held back, and whether a VLAN without a filter is."""
+    """Say whether the port holds back a false address, and a VLAN without a filter."""
     return not leaves(guest, SPOOFED), not leaves(guest, PLAIN, tag=100)
 
 
@@ -177,7 +177,7 @@ def test_an_administrator_turns_both_checks_off_and_on(guest: Guest) -> None:
 
 
 def test_a_further_address_turns_both_checks_off(guest: Guest) -> None:
-    """ixgbe_set_vf_macvlan_msg, "to avoid false positives": not for one that is refused."""
+    """ixgbe_set_vf_macvlan_msg does so "to avoid false positives", if it grants the address."""
     assert not further_address(guest, b"\1\0\0\0\0\3")
     assert further_address(guest, index=0)
     assert checks(guest) == (True, True)
@@ -203,7 +203,7 @@ EVENTS: dict[str, tuple[Callable[[Guest], object], bool]] = {
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_what_turns_the_checks_on_again(guest: Guest, event: str) -> None:
-    """ixgbe_configure_virtualization does; ixgbe_vf_reset_event only where there is a port VLAN."""
+    """The port's start turns the checks on; a VF's reset does only where there is a port VLAN."""
     further_address(guest)
     happen, on = EVENTS[event]
     happen(guest)
@@ -218,7 +218,7 @@ def test_what_turns_the_checks_on_again(guest: Guest, event: str) -> None:
 
 
 def test_a_reset_turns_the_checks_on_where_there_is_a_port_vlan(guest: Guest) -> None:
-    """ixgbe_vf_reset_event; not if an administrator has turned them off."""
+    """ixgbe_vf_reset_event leaves the checks off that an administrator turned off."""
     for wanted in (True, False):
         guest.device.port.set_vlan(9)
         guest.device.port.set_spoof_check(wanted)
@@ -229,7 +229,7 @@ def test_a_reset_turns_the_checks_on_where_there_is_a_port_vlan(guest: Guest) ->
 
 
 def test_with_the_checks_on_again_further_addresses_are_the_vfs_own(guest: Guest) -> None:
-    """The check is against the filters of the VF's pool, and they are among these."""
+    """The port checks against all filters of the VF's pool, the further addresses included."""
     further_address(guest)
     guest.device.port.set_spoof_check(True)
     third = frame_of(60, head=PEER + bytes.fromhex("020000000004"))
@@ -237,7 +237,7 @@ def test_with_the_checks_on_again_further_addresses_are_the_vfs_own(guest: Guest
 
 
 def test_a_vf_without_an_address_sends_nothing(guest: Guest) -> None:
-    """A filter of zeros is none: not for frames to that address, and not for those from it."""
+    """A filter of zeros lets no frame in or out."""
     guest.device.port.set_mac(bytes(6))
     assert not leaves(guest, PLAIN)
     assert not leaves(guest, frame_of(60, head=PEER + bytes(6)))

@@ -1,4 +1,4 @@
-"""Segments and checksums in tunnels: what the driver leaves open is what scapy makes of the whole.
+"""Scapy computes every segment in a tunnel as the twin has to send it.
 
 The frame is made here as Linux makes it: its headers are those of the first segment, which scapy
 computed in full, and then changed as ixgbevf_tso changes them (Linux 6.12, ixgbevf_main.c).  What
@@ -33,7 +33,7 @@ BOTH = POPTS_IXSM | POPTS_TXSM
 
 
 def ones_sum(data: bytes) -> int:
-    """The ones' complement sum, folded, as csum_partial and csum_fold come to it."""
+    """Return the folded ones' complement sum, as csum_partial and csum_fold do."""
     return ~scapy_checksum(data) & 0xFFFF
 
 
@@ -79,7 +79,7 @@ class Sent:
         return bytes(packet / self.payload(index))
 
     def places(self) -> tuple[int, int, int]:
-        """Where the outer IP header, the inner transport and the payload begin."""
+        """Return where the outer IP header, the inner transport and the payload begin."""
         whole = Ether(self.segment(0))
         end = len(whole) - self.lengths[0]
         transport_at = len(whole) - len(whole[TCP])
@@ -87,7 +87,7 @@ class Sent:
         return network_at, transport_at, end
 
     def left_open(self) -> bytes:
-        """The packet as ixgbevf_tso hands it over."""
+        """Return the packet as ixgbevf_tso hands it over."""
         network_at, transport_at, end = self.places()
         head = bytearray(self.segment(0)[:end])
         head[transport_at + 13] = int(self.tcp.flags)
@@ -108,7 +108,7 @@ class Sent:
         return bytes(head) + b"".join(map(self.payload, range(len(self.lengths))))
 
     def context(self) -> dict[str, int]:
-        """What ixgbevf_tso writes into the context descriptor."""
+        """Return what ixgbevf_tso writes into the context descriptor."""
         network_at, transport_at, end = self.places()
         network = self.outer if self.outer is not None else self.inner
         return {
@@ -164,7 +164,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
 @pytest.mark.parametrize("vlan", [0, 7])
 @pytest.mark.parametrize("name", PACKETS)
 def test_each_segment_is_as_scapy_makes_it(guest: Guest, name: str, vlan: int) -> None:
-    """Without a tag, and with the descriptor's, which comes in front of all that was computed."""
+    """The frame has no tag, or the descriptor's, which comes before all that was computed."""
     packet = PACKETS[name]
     if vlan:
         guest.device.port.filters.vlans.add(vlan)
@@ -200,7 +200,7 @@ ADDRESS = st.integers(0, (1 << 128) - 1)
 
 @st.composite
 def packets(draw: st.DrawFn) -> Sent:
-    """Any addresses, identification, numbers, sizes and tunnel."""
+    """Draw addresses, identification, numbers, sizes and tunnel."""
 
     def network() -> Packet:
         source, target = draw(ADDRESS), draw(ADDRESS)

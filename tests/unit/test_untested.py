@@ -1,9 +1,9 @@
-"""The line at the end of a run on what its lab could not test."""
+"""A line at the end of a run says what its lab could not test."""
 
 from __future__ import annotations
 
 import pytest
-from test_plugin import MADE_UP_LAB, OF_THE_LAB, Project, project
+from plugin_project import MADE_UP_LAB, OF_THE_LAB, Project, project
 
 __all__ = ["project"]
 
@@ -34,7 +34,7 @@ def told(project: Project, *arguments: str) -> list[str]:
 
 
 def test_what_a_lab_cannot_test_is_told_in_one_line_with_the_need(project: Project) -> None:
-    """Green and complete are two things; a subject of which a test did run is not in the line."""
+    """A green run may be incomplete; the line leaves out a subject of which a test did run."""
     project.write("test_port_things.py", OF_PORTS)
     assert told(project) == [
         "not tested on lab 'emulated': older mailbox APIs (needs twin); "
@@ -48,8 +48,8 @@ def test_a_subject_is_named_after_its_file_where_nothing_else_is_said(project: P
     assert told(project) == ["not tested on lab 'emulated': port things (needs twin)"]
 
 
-def test_it_stands_below_the_migrations_of_a_run_too(project: Project) -> None:
-    """There a reader looks for what came of the run."""
+def test_the_line_stands_below_the_migrations_of_a_run(project: Project) -> None:
+    """A reader looks below the migrations for what came of the run."""
     project.write("conftest.py", MADE_UP_LAB)
     project.write("test_it.py", OF_THE_LAB)
     project.write("test_port_things.py", OF_PORTS)
@@ -59,7 +59,9 @@ def test_it_stands_below_the_migrations_of_a_run_too(project: Project) -> None:
 
 
 @pytest.mark.parametrize("option", [("--collect-only",), ("-k", "met")])
-def test_who_did_not_ask_for_them_is_not_told(project: Project, option: tuple[str, ...]) -> None:
-    """What was left out on purpose is no finding about the lab."""
+def test_whoever_left_tests_out_is_not_told_of_them(
+    project: Project, option: tuple[str, ...]
+) -> None:
+    """Whoever left tests out on purpose needs no word about the lab."""
     project.write("test_port_things.py", OF_PORTS)
     assert told(project, *option) == []

@@ -1,4 +1,4 @@
-"""A VF's end of the mailbox as the agent uses it, against the model of the port's driver."""
+"""The agent uses a VF's end of the mailbox; the model of the port's driver answers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vf_driver import Guest, guest_with_vf
 from harness.agent import vf_mailbox
 from harness.agent.errors import AgentError
 from harness.agent.vf_mailbox import VfMailbox
-from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, MAILBOX_WORDS, SUCCESS, Mailbox, Message
+from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Mailbox, Message
 
 YES = SUCCESS | CLEAR_TO_SEND
 
 
 class Opened:
-    """The registers of a guest's VF, as a VFIO descriptor gives them."""
+    """The registers of a guest's VF stand here in place of a VFIO descriptor."""
 
     address = "0000:01:10.0"
 
@@ -33,7 +33,7 @@ class Opened:
 
 @pytest.fixture
 def guest(tmp_path: Path) -> Iterator[Guest]:
-    """A VF whose driver has not said anything yet."""
+    """Yield a VF whose driver has not said anything yet."""
     with guest_with_vf(tmp_path / "dma.log") as guest:
         yield guest
 
@@ -47,7 +47,7 @@ def mailbox(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> VfMailbox:
 
 
 def test_a_reply_has_all_words_and_nothing_follows_it(mailbox: VfMailbox) -> None:
-    """What the mailbox held before is not in it: each message is written with zeros behind."""
+    """The agent writes zeros behind each message, so that a reply has no older words."""
     assert mailbox.say([Message.RESET])["reply"] == [Message.RESET | FAILURE, *[0] * 15]
     said = mailbox.say([Message.API_NEGOTIATE, 3])
     assert said == {"reply": [Message.API_NEGOTIATE | YES, 3, *[0] * 14], "after": None}
@@ -55,7 +55,7 @@ def test_a_reply_has_all_words_and_nothing_follows_it(mailbox: VfMailbox) -> Non
 
 
 def test_a_vf_that_may_not_send_is_told_once_more(mailbox: VfMailbox) -> None:
-    """ixgbe_rcv_ack_from_vf: that word is not acknowledged, or there would be no end of it."""
+    """The agent does not acknowledge that word: ixgbe_rcv_ack_from_vf answers each ACK with it."""
     said = mailbox.say([Message.SET_LPE, 1518])
     assert said["after"] == FAILURE
     assert mailbox.heard() is None
@@ -78,7 +78,7 @@ def test_the_last_word_of_a_port_is_heard_once_it_is_silent(
 
 
 def test_a_port_that_never_falls_silent_is_an_error(guest: Guest, mailbox: VfMailbox) -> None:
-    """A link that flaps has the port tell its VFs so for ever."""
+    """A port whose link flaps tells its VFs so for ever."""
 
     def heard() -> int:
         guest.device.port.set_link(False, 10_000)
@@ -91,7 +91,7 @@ def test_a_port_that_never_falls_silent_is_an_error(guest: Guest, mailbox: VfMai
 
 
 def test_a_message_that_the_port_overwrote_is_an_error(guest: Guest, mailbox: VfMailbox) -> None:
-    """Its reply would be taken for that to another message."""
+    """The agent would take the reply for that to another message."""
     guest.device.port.set_link(False, 10_000)
     with pytest.raises(AgentError, match="the port said something else meanwhile"):
         mailbox.say([Message.RESET])
@@ -113,18 +113,12 @@ def test_a_mailbox_that_the_port_holds_is_an_error(
 
 
 def test_a_reply_that_is_sent_back_gets_none(mailbox: VfMailbox) -> None:
-    """ixgbe_rcv_msg_from_vf takes it, and says nothing."""
+    """The port takes such a reply and says nothing (ixgbe_rcv_msg_from_vf)."""
     assert mailbox.say([Message.RESET | SUCCESS]) == {"reply": None, "after": None}
 
 
-def test_a_mailbox_has_sixteen_words(mailbox: VfMailbox) -> None:
-    said = mailbox.say([Message.RESET])
-    assert isinstance(said["reply"], list)
-    assert len(said["reply"]) == MAILBOX_WORDS
-
-
-def test_a_mailbox_that_is_idle_was_told_nothing(guest: Guest, mailbox: VfMailbox) -> None:
-    """The message that asks whether the port has done its work asks for nothing else."""
+def test_waiting_for_an_idle_mailbox_says_nothing_else(guest: Guest, mailbox: VfMailbox) -> None:
+    """The agent asks an idle mailbox only whether the port has done its work."""
     mailbox.say([Message.RESET])
     mailbox.wait_until_idle()
     assert mailbox.heard() is None

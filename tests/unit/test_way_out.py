@@ -1,4 +1,4 @@
-"""The peer's way out, cut and mended on a real wire, and an interface that is put back."""
+"""The harness cuts the peer's way out on a real wire, mends it, and puts the interface back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
 
 @pytest.fixture
 def peer(wire: Wire, tmp_path: Path) -> Iterator[Host]:
-    """The near end of the wire as a host, lent to us."""
+    """Yield the near end of the wire as a host that is lent to us."""
     with local_host(tmp_path / "peer", namespace=wire.near.name) as host:
         host.lease.take("a test", 60)
         yield host
@@ -64,7 +64,7 @@ def test_a_cut_drops_what_is_sent_and_its_sender_is_told_nothing(wire: Wire, pee
 
 
 def test_an_interface_has_the_kernels_own_queue_before_and_after(wire: Wire, peer: Host) -> None:
-    """Also after an error, and where the way is still cut then."""
+    """The harness puts the queue back after an error too, and where the way is still cut."""
     before = root_queue(wire)
 
     def fail_while_it_is_cut() -> None:
@@ -89,7 +89,7 @@ def test_what_is_put_back_twice_does_no_harm(wire: Wire, peer: Host) -> None:
 
 
 def test_a_queue_that_somebody_set_up_is_not_touched(wire: Wire, peer: Host) -> None:
-    """Shaped for another experiment on that machine: it could not be put back as it was."""
+    """The harness could not put back a queue that somebody shaped for another experiment."""
     wire.near.run("tc", "qdisc", "add", "dev", "near", "root", "pfifo", "limit", "7")
     with (
         pytest.raises(LabError, match="near has a queue that somebody set up, pfifo"),
@@ -100,7 +100,7 @@ def test_a_queue_that_somebody_set_up_is_not_touched(wire: Wire, peer: Host) -> 
 
 
 def test_a_way_that_was_never_cut_is_open(wire: Wire, peer: Host) -> None:
-    """The queue that stands ready is none that frames are lost in."""
+    """The harness prepares a queue in which no frame is lost until the way is cut."""
     flow = Flow("open", "round-trip", 9014, 500, 8)
     with way_out(peer, "near") as way, start(flow, wire.peer, wire.guest) as running:
         assert isinstance(way, WayOut)
