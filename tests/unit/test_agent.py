@@ -169,10 +169,10 @@ def test_a_command_that_hangs_is_killed_with_all_it_started(
     began = time.monotonic()
     with pytest.raises(RemoteError, match=r"did not end within 0\.5 s") as late:
         agent.call("run", argv=["sh", "-c", f"cd {tmp_path}; {script}"], seconds=0.5)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert "last words" in late.value.because
     child = int((tmp_path / "child").read_text())
-    wait_for("the grandchild is gone", lambda: not alive(child), within=2)
+    wait_for("the grandchild is gone", lambda: not alive(child), within=10)
 
 
 def test_what_a_command_leaves_behind_does_not_hold_it_up(
@@ -183,7 +183,7 @@ def test_what_a_command_leaves_behind_does_not_hold_it_up(
     began = time.monotonic()
     result = agent.call("run", argv=["sh", "-c", script], seconds=20)
     assert (result["status"], result["stdout"]) == (0, "said\n")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
@@ -250,7 +250,7 @@ def test_a_stubborn_process_is_killed_with_its_group(agent: AgentClient, tmp_pat
     how = agent.call("end", pid=made["pid"], started=made["started"], seconds=0.2)
     assert how == "SIGKILL"
     child = int((tmp_path / "child").read_text())
-    wait_for("its helper is gone", lambda: not alive(child), within=2)
+    wait_for("its helper is gone", lambda: not alive(child), within=10)
 
 
 def test_spawn_keeps_its_output_for_its_owner_alone(agent: AgentClient, tmp_path: Path) -> None:

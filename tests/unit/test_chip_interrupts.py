@@ -6,14 +6,15 @@ Ref: 82599 datasheet, "Interrupts"; Linux, ixgbe_msix_other, ixgbe_poll, ixgbe_i
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Iterator
 
 import pytest
 from descriptors import eventfds, signals
+from hand_clock import HandClock
 from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
 from vf_rings import frame_of
 
+from harness.chip import interrupts
 from harness.uapi.ixgbe_pf import GPIE_EIAME, Eicr, Register, Row
 
 OTHER = 2
@@ -207,28 +208,35 @@ def test_masks_are_read_as_they_are(port: Port) -> None:
 # --- when a message may go ------------------------------------------------------------------
 
 
-def test_a_message_waits_for_its_interval(port: Port, lines: Lines) -> None:
+def test_a_message_waits_for_its_interval(
+    port: Port, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """EITR is 1022 microseconds here; the loop learns how long to wait, and looks again then."""
+    clock = HandClock.of(monkeypatch, interrupts)
     port.write(Row.EITR.at(0), 0xFF8)
     port.hear(TO_PORT)
     unmask(port, 0)
     port.hear(TO_PORT)
     assert lines.rung() == [1, 0, 0]
-    wait = port.turn()
-    assert 0 < wait <= 1.1e-3
-    while wait := port.turn():
-        select.select([], [], [], wait)
+    clock.go_on(0.001)
+    assert port.turn() == pytest.approx(22e-6, rel=0.01)
+    assert lines.rung() == [0, 0, 0]
+    clock.go_on(22e-6)
+    assert port.turn() == 0
     assert lines.rung() == [1, 0, 0]
 
 
-def test_vectors_from_24_on_have_their_intervals_elsewhere(port: Port) -> None:
+def test_vectors_from_24_on_have_their_intervals_elsewhere(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    HandClock.of(monkeypatch, interrupts)
     port.set_ivar(0, vector=30)
     unmask(port, 30)
     port.write(Row.EITR_HIGH.at(30 - 24), 0xFF8)
     port.hear(TO_PORT)
     unmask(port, 30)
     port.hear(TO_PORT)
-    assert port.chip.interrupts.deliver() > 0
+    assert port.chip.interrupts.deliver() == pytest.approx(1022e-6)
 
 
 def test_nothing_is_sent_while_the_bus_is_not_the_ports(port: Port, lines: Lines) -> None:

@@ -5,13 +5,13 @@ Ref: Linux, ixgbe_sriov.c, ixgbe_set_vf_rate_limit.
 
 from __future__ import annotations
 
-import select
-import time
-
+import pytest
+from hand_clock import HandClock
 from port_driver import PEER_MAC, PORT_MAC, Port
 from vf_of_port import PortVf, mac_of, vf_of
 from vf_rings import frame_of
 
+from harness.chip import link, rate
 from harness.uapi.ixgbe_pf import Register
 
 FRAMES, BYTES = 12, 1500
@@ -31,20 +31,26 @@ def send(vf: PortVf, count: int = FRAMES) -> None:
     vf.tx.go()
 
 
-def time_to_send(port: Port, vf: PortVf) -> float:
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> HandClock:
+    return HandClock.of(monkeypatch, rate, link)
+
+
+def time_to_send(port: Port, vf: PortVf, clock: HandClock) -> float:
     """Have the frames sent, and let the program's loop turn until they are on the wire."""
-    begin = time.monotonic()
+    begin = clock.monotonic()
     send(vf)
     while len(port.sent) < FRAMES:
-        select.select([], [], [], port.turn())
-        assert time.monotonic() - begin < 5
-    return time.monotonic() - begin
+        wait = port.turn()
+        assert wait or len(port.sent) == FRAMES
+        clock.go_on(wait)
+    return clock.monotonic() - begin
 
 
-def test_frames_of_a_limited_vf_take_their_time(port: Port, vf: PortVf) -> None:
-    """The frames are never faster, whatever this machine does; each is sent and reported once."""
+def test_frames_of_a_limited_vf_take_their_time(port: Port, vf: PortVf, clock: HandClock) -> None:
+    """Each frame is sent and reported once, and all take the time that their bytes take."""
     vf.set_rate(MBIT_S)
-    assert time_to_send(port, vf) > LEAST_S
+    assert time_to_send(port, vf, clock) == pytest.approx(LEAST_S, rel=1e-3)
     assert port.sent == [own()] * FRAMES
     assert vf.tx.done() == list(range(FRAMES))
 
@@ -98,11 +104,13 @@ def test_the_loop_is_told_when_the_next_frame_may_leave(port: Port, vf: PortVf) 
     assert 0 < port.chip.rates.resume() <= (BYTES + 4) * 8 / MBIT_S / 1e6
 
 
-def test_a_slower_link_makes_the_same_factor_slower(port: Port, vf: PortVf) -> None:
+def test_a_slower_link_makes_the_same_factor_slower(
+    port: Port, vf: PortVf, clock: HandClock
+) -> None:
     """The factor is a fraction of the link's rate; ixgbe takes limits away when that changes."""
     vf.set_rate(10 * MBIT_S)
     port.chip.link.plug(True, 1000, trained=True)
-    assert time_to_send(port, vf) > LEAST_S
+    assert time_to_send(port, vf, clock) == pytest.approx(LEAST_S, rel=1e-3)
 
 
 def test_rttdqsel_takes_seven_bits_of_a_queues_number(port: Port) -> None:

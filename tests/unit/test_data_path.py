@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hand_clock import HandClock
 from wire import Measured, Wire, datagram, laid, packet_socket_in, receiver_spec, sender_spec
 
 from harness.agent import packet_socket, payload
@@ -307,15 +308,13 @@ def test_a_missing_interface_is_an_error_that_names_it() -> None:
 
 def test_a_wall_clock_that_is_set_shows_in_the_summary(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel stamps by the wall clock: one that jumped makes times of arrival wrong."""
+    moment = HandClock.of(monkeypatch, packet_socket)
     clock = packet_socket.StampClock()
-    real = time.time_ns
-
-    monkeypatch.setattr(time, "time_ns", lambda: real() + 5_000_000)
+    moment.go_on(1)
+    moment.wall_ahead_ns += 5_000_000
     clock.sample()
-
-    assert clock.moved_ns == pytest.approx(5_000_000, abs=1_000_000)
-    now_ns = clock.to_monotonic(time.time_ns())
-    assert now_ns == pytest.approx(time.monotonic_ns(), abs=1_000_000)
+    assert clock.moved_ns == 5_000_000
+    assert clock.to_monotonic(moment.time_ns()) == moment.monotonic_ns()
 
 
 def assert_goes_on(measured: Measured, since_ns: int) -> None:

@@ -152,7 +152,7 @@ def test_waiting_ends_at_once_when_qemu_ends(qmp: Qmp, monitor: Monitor) -> None
     monitor.emit("STOP")
     with pytest.raises(MigrationError, match="QEMU closed its connection; events seen: STOP"):
         qmp.wait_for("the guest to run on", named("RESUME"), within=30)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     later.join()
 
 
@@ -183,7 +183,7 @@ def test_a_command_under_way_when_qemu_ends_is_an_error(qmp: Qmp, monitor: Monit
     began = time.monotonic()
     with pytest.raises(module.QemuGoneError, match="the QMP connection failed"):
         qmp.execute("migrate")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     later.join()
 
 

@@ -129,7 +129,7 @@ def test_a_source_that_ends_is_an_outcome_at_once(ends: tuple[End, End]) -> None
     assert outcome.reason is not None
     assert outcome.reason.startswith("alder: the guest has ended at its source; ")
     assert "QEMU closed its connection" in outcome.notes[0].text
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_expiry_ends_the_change_that_is_under_way(first: Host, tmp_path: Path) -
     began = time.monotonic()
     ran = first.run("sh", "-c", f"sleep 20; touch {tmp_path}/late", changes=True, check=False)
     assert ran.status == -signal.SIGKILL
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
 
 
 def test_renewing_moves_the_deadline(first: Host, second: Host) -> None:

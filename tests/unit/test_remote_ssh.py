@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_unreachable_host_is_named_within_the_deadline(sshd: Sshd) -> None:
         began = time.monotonic()
         with pytest.raises(DeadlineError, match="connecting to"):
             _connect(replace(sshd.connection, port=port), seconds=0.5)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
     with pytest.raises(RemoteError, match="cannot be reached"):
         _connect(replace(sshd.connection, port=port))
 
@@ -149,18 +150,18 @@ def test_hanging_command_keeps_its_deadline_and_is_killed(
     began = time.monotonic()
     with pytest.raises(DeadlineError, match=r"its process group was killed") as late:
         alder.run(["sh", "-c", script], seconds=0.5)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert "last words" in late.value.because
     child = int((tmp_path / "child").read_text())
-    wait_for("the grandchild is gone", lambda: not alive(child), within=2)
+    wait_for("the grandchild is gone", lambda: not alive(child), within=10)
 
 
 def test_background_process_does_not_hold_a_command_up(alder: SshTransport, tmp_path: Path) -> None:
     """The server keeps the channel open while anybody has stdout; the status is long here."""
     began = time.monotonic()
-    ran = alder.run(["sh", "-c", f"sleep 9 & echo $! > {tmp_path}/child; echo done"], seconds=5)
+    ran = alder.run(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/child; echo done"], seconds=30)
     assert (ran.status, ran.stdout) == (0, "done\n")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     os.kill(int((tmp_path / "child").read_text()), 9)
 
 
@@ -178,21 +179,15 @@ def test_flood_is_ended_at_the_limit(alder: SshTransport) -> None:
     began = time.monotonic()
     with pytest.raises(RemoteError, match="said more than 8388608 bytes on one stream"):
         alder.run(["sh", "-c", FLOOD], seconds=60)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
 
 
-def test_commands_run_side_by_side(alder: SshTransport) -> None:
-    """One connection, a channel each: four sleeps of 0.5 s are over together."""
-    began = time.monotonic()
-    threads = [
-        threading.Thread(target=alder.run, args=(["sleep", "0.5"],), kwargs={"seconds": 5})
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert time.monotonic() - began < 1.5
+def test_commands_run_side_by_side(alder: SshTransport, tmp_path: Path) -> None:
+    """One connection, a channel each: each of four commands waits for the three others."""
+    waits = f'cd {tmp_path}; touch "$1"; until [ -e 1 -a -e 2 -a -e 3 -a -e 4 ]; do sleep 0.1; done'
+    with ThreadPoolExecutor(4) as pool:
+        ran = pool.map(lambda name: alder.run(["sh", "-c", waits, "sh", name], seconds=20), "1234")
+        assert [each.status for each in ran] == [0] * 4
 
 
 def test_files_go_and_come_by_sftp(alder: SshTransport, tmp_path: Path) -> None:
@@ -224,7 +219,7 @@ def test_fetching_keeps_its_deadline(alder: SshTransport, tmp_path: Path) -> Non
     began = time.monotonic()
     with pytest.raises(DeadlineError, match="fetching"):
         alder.fetch_file(str(fifo), seconds=0.5)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     os.close(os.open(fifo, os.O_RDWR))  # lets the server's side go
     assert alder.run(["true"], seconds=5).status == 0, "the connection is as good as before"
 
@@ -296,7 +291,7 @@ def test_host_that_goes_away_is_an_error_at_once(tmp_path: Path) -> None:
             with pytest.raises(HostGoneError) as gone:
                 action()
         assert "vf-harness restore --lab LAB`" in gone.value.fix
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
 
 
 def test_guest_is_reached_through_its_host(sshd: Sshd) -> None:

@@ -66,7 +66,7 @@ def test_emulated_lab_is_as_its_file_says() -> None:
     assert lab.connection("peer").namespace == "vfh-emulated-peer"
     assert str(lab.guest.address) == "198.18.0.2/24"
     assert lab.place("guest", "mac").endswith(f"emulated.toml:{line_of('mac = ')}")
-    assert (lab.limits.longest_outage_ms, lab.limits.rate_pps) == (3000, 200)
+    assert (lab.limits.longest_outage_ms, lab.limits.rate_pps) == (5000, 100)
 
 
 def test_values_are_written_as_sysfs_writes_them(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ SLIPS = [
     ("hosts.alder", 'hosts."a b"', '."a b"]', 'hosts."a b"', "such as alder"),
     ("[limits]", "[hosts]\ncedar = 5\n[limits]", "cedar", "hosts.cedar", "table of the keys"),
     ("hosts.alder", "hosts.peer", "hosts.peer", "hosts.peer", "another name"),
-    ("longest_outage_ms = 3000", "longest_outage_ms = 0", "_ms = 0", "limits.longest_outage_ms",
+    ("longest_outage_ms = 5000", "longest_outage_ms = 0", "_ms = 0", "limits.longest_outage_ms",
      "more than 0"),
     ("cpus = 1", "cpus = true", "cpus = true", "guest.cpus", "1 or more"),
     ("[guest]", "[[guest]]", "[[guest]]", "guest", "such as [guest]"),
