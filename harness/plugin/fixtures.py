@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import GuestError, HarnessError, LabError, RestoreError, UsageError
-from harness.plugin.ending import at_fault, keep_lab, never_undo
+from harness.plugin.ending import at_fault, keep_lab
+from harness.plugin.guests import Guests
 from harness.plugin.hooks import FAILED, RECORD, WORKER
 from harness.plugin.options import SETTINGS
 
@@ -80,83 +81,53 @@ def port_pair(request: pytest.FixtureRequest, lab: Lab) -> Mapping[str, str]:
     return pair
 
 
+@pytest.fixture(scope="session")
+def guests(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Guests]:
+    """The guests of the run, one at a time."""
+    guests = Guests(request.config, lab)
+    yield guests
+    guests.end()
+
+
 @pytest.fixture(scope="module")
-def guest(
-    request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
-) -> Iterator[MovingGuest]:
-    """A guest with a VF, booted once for a module; wherever its last migration left it."""
-    with _booted(request, lab, port_pair, standby=True) as guest:
+def guest(guests: Guests, port_pair: Mapping[str, str]) -> Iterator[MovingGuest]:
+    """A guest with a VF, shared by modules; wherever its last migration left it."""
+    with guests.shared(port_pair, standby=True) as guest:
         yield guest
 
 
 @pytest.fixture
-def bare_guest(
-    request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
-) -> Iterator[MovingGuest]:
+def bare_guest(guests: Guests, port_pair: Mapping[str, str]) -> Iterator[MovingGuest]:
     """A guest with a VF and no standby, booted for each test, which not every guest survives."""
-    with _booted(request, lab, port_pair, standby=False) as guest:
+    with guests.own(port_pair, standby=False) as guest:
         yield guest
 
 
 @pytest.fixture(scope="module")
 def staying_guest(
-    request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
+    request: pytest.FixtureRequest, guests: Guests, port_pair: Mapping[str, str]
 ) -> Iterator[MovingGuest]:
-    """A guest with a VF and no standby, booted once for a module whose tests do not move the guest.
+    """A guest with a VF and no standby, shared by modules whose tests do not move the guest.
 
     Its parameter, if it has one, is the `Trigger` that its machine is built with.
     """
     kind = {"trigger": request.param} if hasattr(request, "param") else {}
-    with _booted(request, lab, port_pair, standby=False, **kind) as guest:
+    with guests.shared(port_pair, standby=False, **kind) as guest:
         yield guest
 
 
 @pytest.fixture(scope="module")
-def two_vf_guest(
-    request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
-) -> Iterator[MovingGuest]:
+def two_vf_guest(guests: Guests, port_pair: Mapping[str, str]) -> Iterator[MovingGuest]:
     """A guest with a VF and no standby, which can take a second VF of the same port."""
-    with _booted(request, lab, port_pair, vfs=2, standby=False) as guest:
+    with guests.own(port_pair, vfs=2, standby=False) as guest:
         yield guest
 
 
 @pytest.fixture
-def port_guest(
-    request: pytest.FixtureRequest, lab: Lab, port_pair: Mapping[str, str]
-) -> Iterator[MovingGuest]:
+def port_guest(guests: Guests, port_pair: Mapping[str, str]) -> Iterator[MovingGuest]:
     """A guest with a port that QEMU emulates, and a VF that it made there, booted for each test."""
-    kind = {"standby": False, "emulated_port": True}
-    with _booted(request, lab, port_pair, vfs=0, **kind) as guest:
+    with guests.own(port_pair, vfs=0, standby=False, emulated_port=True) as guest:
         yield guest
-
-
-@contextmanager
-def _booted(
-    request: pytest.FixtureRequest,
-    lab: Lab,
-    ports: Mapping[str, str],
-    *,
-    vfs: int = 1,
-    **kind: Any,
-) -> Iterator[MovingGuest]:
-    """A guest of that *kind* (see ``GuestSpec.of``), lent so many VFs of *ports* on either host."""
-    from harness.guest.spec import GuestSpec
-    from harness.run.moving import moving_guest
-    from harness.run.provenance import guest_provenance
-
-    config = request.config
-    logs = config.stash[RECORD].folder / "guests" / request.module.__name__.rpartition(".")[2]
-    logs.mkdir(parents=True, exist_ok=True)
-    with at_fault(config, None), ExitStack() as preparing:
-        spec = GuestSpec.of(lab.topology.guest, **kind)
-        guest = preparing.enter_context(moving_guest(lab, spec, logs, vfs=vfs, ports=ports))
-        config.stash[RECORD].note_guest(guest_provenance(guest.machine))
-        put_back = preparing.pop_all()
-    yield guest
-    if config.stash[SETTINGS].keep_on_failure and config.stash[FAILED]:
-        never_undo(put_back.pop_all())
-    with at_fault(config, RestoreError):
-        put_back.close()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from harness.errors import HarnessError, LabError, UsageError, disk_full
 from harness.plugin.options import MARKERS, SETTINGS, add_options, read_settings
+from harness.plugin.ordering import put_together
 from harness.plugin.plan import plan
 from harness.plugin.untested import UNMET, untested
 
@@ -78,6 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             except UsageError as error:
                 raise pytest.UsageError(f"{item.nodeid}: {error}") from None
             item.stash.setdefault(UNMET, []).extend(unmet)
+    put_together(items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -1,0 +1,74 @@
+"""Modules share a guest where they can: guests that are booted here are names in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from plugin_project import MADE_UP_LAB, Project
+
+GUESTS = """
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import harness.run.moving, harness.run.provenance
+from harness.report.results import GuestProvenance
+
+def note(text):
+    with open("said", "a") as file:
+        print(text, file=file)
+
+@contextmanager
+def moving_guest(lab, spec, logs, *, vfs, ports):
+    kind = "standby" if spec.standby else "bare"
+    note(f"{kind} up")
+    yield SimpleNamespace(machine=None)
+    note(f"{kind} down")
+
+harness.run.moving.moving_guest = moving_guest
+harness.run.provenance.guest_provenance = lambda machine: GuestProvenance(
+    kernel="none", vf_driver=None
+)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(tmp_path)
+    project = Project(tmp_path)
+    project.write("conftest.py", MADE_UP_LAB + GUESTS)
+    project.write("test_it.py", "")
+    return project
+
+
+def said(project: Project) -> list[str]:
+    return (project.folder / "said").read_text().splitlines()
+
+
+def test_modules_share_a_guest_and_are_run_one_after_the_other(project: Project) -> None:
+    """A module with another kind of guest, or with none, does not come in between."""
+    project.write("test_a.py", "def test_it(guest): pass\n")
+    project.write("test_b.py", "def test_it(staying_guest): pass\n")
+    project.write("test_c.py", "def test_it(guest): pass\n")
+    project.write("test_d.py", "def test_it(bare_guest): pass\n")
+    project.write("test_e.py", "def test_it(staying_guest): pass\n")
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == 0, ran.text
+    bare, standby = ["bare up", "bare down"], ["standby up", "standby down"]
+    assert said(project) == [*bare, *standby, *bare]
+
+
+def test_a_guest_of_a_test_alone_is_booted_for_each(project: Project) -> None:
+    """Not every guest comes back from such a test."""
+    project.write("test_a.py", "def test_a(bare_guest): pass\ndef test_b(bare_guest): pass\n")
+    assert project.pytest("--artifacts", "runs").status == 0
+    assert said(project) == ["bare up", "bare down"] * 2
+
+
+def test_two_guests_at_once_are_refused(project: Project) -> None:
+    """They have one address; what the first one's tests then found would be of the second."""
+    project.write("test_a.py", "def test_a(guest): pass\ndef test_b(bare_guest): pass\n")
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == 1
+    assert "a test asks for a second guest" in ran.text
+    assert said(project) == ["standby up", "standby down"]
