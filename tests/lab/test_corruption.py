@@ -102,6 +102,7 @@ def test_a_byte_that_changes_on_the_wire_fails_a_migration(
     assert "frames arrived corrupted or short" in moved.why
 
 
+@pytest.mark.nightly
 @pytest.mark.faults
 @pytest.mark.failover
 def test_frames_that_our_own_receiver_drops_make_no_result(

@@ -80,14 +80,12 @@ def test_a_guest_that_moves_keeps_its_memory(
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.failover
 @pytest.mark.faults
 @pytest.mark.parametrize(
     ("ends", "state"),
-    [
-        pytest.param(False, "running", id="hangs", marks=pytest.mark.nightly),
-        pytest.param(True, "gone", id="ends"),
-    ],
+    [pytest.param(False, "running", id="hangs"), pytest.param(True, "gone", id="ends")],
 )
 def test_a_guest_that_panics_at_its_destination_is_measured_and_replaced(
     guest: MovingGuest,
@@ -159,6 +157,7 @@ def test_a_guest_that_ends_with_its_record_is_measured_by_another(
     assert list(case.folder.glob("*-broken-1.*"))
 
 
+@pytest.mark.nightly
 @pytest.mark.failover
 @pytest.mark.jumbo
 @pytest.mark.about("huge pages")
