@@ -12,11 +12,12 @@ INSTEAD := { [ $$? = 13 ] && .ci/as-root $(PYTHON) -m pytest $(DEMO) --lab emula
 # What of the suite CI runs on twins: what the emulated lab has no device for, and what needs a guest
 # or a migration more, which take a third of the time there.
 TWINS  := --lab twin -m 'not nightly' $(addprefix tests/lab/test_,$(addsuffix .py, inplace \
-          jumbo_rule port_side invented_capability capability replaced_guest emulated_vf queues))
+          jumbo_rule port_side invented_capability capability emulated_vf queues two_vfs)) \
+          -k 'not port_side or cables_speed or older_port'
 # What of it CI runs on the emulated lab, where ixgbe itself answers: of the table of MTUs two cases,
 # one that ixgbe takes and one that it refuses.  On twins its model answers for the whole table.
 EMULATED := -m 'not nightly' tests/lab -k '(not port_and_vf_agree or 9000-9000 or 1500-9000) and not \
-          (replaced_guest or emulated_vf or test_queues or test_capability or round-trip-64)'
+          (emulated_vf or test_queues or test_two_vfs or test_capability or round-trip-64)'
 # A guest with the newest kernel, whose driver is another one, shows that it has its VF back too:
 NEWEST := --lab twin --guest-kernel backports tests/lab/test_inplace.py -m smoke
 # The newest kernel's driver of a port answers a VF as our model of it does:

@@ -39,8 +39,8 @@ KEEPING = {
 }
 
 
-NIGHTLY = ("marked-as-written", "stopped-and-marked-as-written")
-"""Hardware that tracks its own writes: no driver can choose it."""
+NIGHTLY = ("never-marked", "asleep", "marked-as-written", "stopped-and-marked-as-written")
+"""Orders that another one here resembles, and hardware that tracks its own writes."""
 
 
 def cases_of(plans: Mapping[str, Plan]) -> list[object]:

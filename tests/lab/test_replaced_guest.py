@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.run.moving import MovingGuest
     from harness.traffic.flow import Flow
 
-pytestmark = pytest.mark.needs("two-hosts", "vf", "peer")
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("two-hosts", "vf", "peer")]
 
 
 @pytest.mark.faults

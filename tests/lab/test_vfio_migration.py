@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from harness.traffic.flow import Flow
 
 pytestmark = [
-    *(pytest.mark.inplace, pytest.mark.about("migration by VFIO")),
+    *(pytest.mark.nightly, pytest.mark.inplace, pytest.mark.about("migration by VFIO")),
     pytest.mark.needs("two-hosts", "sriov", "peer", "jumbo"),
 ]
 
