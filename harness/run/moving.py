@@ -161,6 +161,11 @@ class MovingGuest:
         self._boot_another()
 
     @property
+    def boot_tries(self) -> int:
+        """How often the lab has a guest booted that does not come up."""
+        return self._lab.topology.guest.boot_tries
+
+    @property
     def spare(self) -> Vf:
         """The second VF that the guest's host lends.  Raises UsageError if it lends one VF."""
         vf = self._berths[self.instance.host.name].spare

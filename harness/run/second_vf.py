@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.guest.vf import GuestVf
+from harness.remote import DeadlineError
 from harness.run.moving import MovingGuest
 from harness.topology import MacAddress
 from harness.traffic.flow import Endpoint
@@ -15,8 +16,21 @@ def take_second(guest: MovingGuest, mac: MacAddress, address: str) -> Endpoint:
     """Plug the spare VF of its berth into *guest*, and give the guest's end of a flow through it.
 
     The port has *mac* on record for the VF before the guest finds it.  The VF stays in the guest.
-    Raises WaitError if the guest finds no VF with that address, or if it gets no link.
+    A guest that hangs as the VF comes is replaced as often as its lab says; nothing is measured
+    yet.  Raises WaitError if the guest finds no VF with that address, or if it gets no link.
     """
+    left = guest.boot_tries
+    while True:
+        try:
+            return _plug_second(guest, mac, address)
+        except DeadlineError as silent:
+            left -= 1
+            if not left:
+                raise
+            guest.replace(silent.what)
+
+
+def _plug_second(guest: MovingGuest, mac: MacAddress, address: str) -> Endpoint:
     guest.spare.set_filter(mac)
     guest.instance.plug_spare(guest.spare)
     inside = GuestVf.find(guest.machine, mac)

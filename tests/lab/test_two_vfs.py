@@ -25,8 +25,8 @@ SECOND_MAC, SECOND_ADDRESS = MacAddress("52:54:00:12:34:57"), "198.18.0.200"
 @pytest.fixture(scope="module")
 def ends(two_vf_guest: MovingGuest) -> tuple[Endpoint, Endpoint]:
     """The guest's ends of flows through its own VF, and through a second VF of the same port."""
-    own = two_vf_guest.ends().guest_end
-    return own, take_second(two_vf_guest, SECOND_MAC, SECOND_ADDRESS)
+    second = take_second(two_vf_guest, SECOND_MAC, SECOND_ADDRESS)
+    return two_vf_guest.ends().guest_end, second
 
 
 def test_two_vfs_of_a_port_are_served_at_once(
