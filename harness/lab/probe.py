@@ -76,14 +76,18 @@ def _shows_sriov(host: Host, port: PortEntry) -> bool:
 
 
 def _maps_vf(host: Host, port: PortEntry) -> bool:
-    """Whether the registers of a VF answer; the VF is made for that, and taken back."""
+    """Whether the registers of a VF answer; the VF is made for that, and taken back.
+
+    The mailbox of a VF that was just made tells of its port's reset (RSTI, or RSTD after that), so
+    it does not read 0, as memory that nothing is mapped at does here.
+    """
     device = f"/sys/bus/pci/devices/{port.pci}"
     host.write_text(f"{device}/sriov_drivers_autoprobe", "0")
     host.write_text(f"{device}/sriov_numvfs", "1")
     try:
         registers = f"{device}/virtfn0/resource0"
-        argv = ["python3", "-c", _READ_REGISTER, registers, str(int(Register.VFLINKS))]
-        return int(host.run(*argv).stdout) != NO_ANSWER_32
+        argv = ["python3", "-c", _READ_REGISTER, registers, str(int(Register.VFMAILBOX))]
+        return int(host.run(*argv).stdout) not in (0, NO_ANSWER_32)
     finally:
         host.write_text(f"{device}/sriov_numvfs", "0")
         host.write_text(f"{device}/sriov_drivers_autoprobe", "1")

@@ -89,6 +89,12 @@ def guests(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Guests]:
     guests.end()
 
 
+@pytest.fixture
+def no_guest(guests: Guests) -> None:
+    """No guest is there, so that a test has the ports for itself."""
+    guests.end()
+
+
 @pytest.fixture(scope="module")
 def guest(guests: Guests, port_pair: Mapping[str, str]) -> Iterator[MovingGuest]:
     """A guest with a VF, shared by modules; wherever its last migration left it."""

@@ -62,7 +62,17 @@ class Guests:
             self.end()
 
     def end(self) -> None:
-        """End the guest that is there, if any, and put its VFs back."""
+        """End the guest that is there, if any, and put its VFs back.
+
+        Raises UsageError for a guest that a body still has.
+        """
+        if self._used:
+            raise UsageError(
+                f"lab {self._lab.topology.name!r}: a fixture still has a guest",
+                because="a test asks for another guest, or for ports without one, and all guests "
+                "have one address",
+                fix="use one of the fixtures for guests in a module, or move the test to another",
+            )
         self._left = None
         ending = self._ending.pop_all()
         if self._config.stash[SETTINGS].keep_on_failure and self._config.stash[FAILED]:
@@ -76,12 +86,6 @@ class Guests:
         from harness.run.moving import moving_guest
         from harness.run.provenance import guest_provenance
 
-        if self._used:
-            raise UsageError(
-                f"lab {self._lab.topology.name!r}: a test asks for a second guest",
-                because="all guests have one address, and another fixture has one there already",
-                fix="use one of the fixtures for guests in a module, or move the test to another",
-            )
         self.end()
         record = self._config.stash[RECORD]
         logs = record.folder / "guests"

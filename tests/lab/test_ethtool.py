@@ -28,6 +28,7 @@ def port(lab: Lab, hosts: list[Host]) -> Iterator[Port]:
         yield found
 
 
+@pytest.mark.usefixtures("no_guest")
 @pytest.mark.about("the module of a port")
 def test_the_module_in_the_cage_tells_its_vendor(port: Port) -> None:
     """The driver reads every bit of that over I2C.  Ref: ixgbe_get_module_eeprom."""
@@ -35,6 +36,7 @@ def test_the_module_in_the_cage_tells_its_vendor(port: Port) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.usefixtures("no_guest")
 @pytest.mark.about("self-test of a port")
 def test_a_port_passes_its_drivers_tests(port: Port) -> None:
     """The driver tests registers, EEPROM, interrupts, loopback and link.  Ref: ixgbe_diag_test."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.run.lab import Lab
     from harness.run.record import Case
 
-pytestmark = pytest.mark.needs("sriov", "iommu", "82599")
+pytestmark = [pytest.mark.usefixtures("no_guest"), pytest.mark.needs("sriov", "iommu", "82599")]
 
 FILE = "port-driver.json"
 """The transcript among a test's artifacts; tests/recorded keeps one of each driver."""

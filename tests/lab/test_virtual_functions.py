@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from harness.remote import Host
     from harness.run.lab import Lab
 
-pytestmark = [pytest.mark.about("VFs lent by a port"), pytest.mark.needs("sriov", "iommu")]
+pytestmark = [
+    pytest.mark.usefixtures("no_guest"),
+    pytest.mark.about("VFs lent by a port"),
+    pytest.mark.needs("sriov", "iommu"),
+]
 
 
 @pytest.fixture

@@ -70,5 +70,23 @@ def test_two_guests_at_once_are_refused(project: Project) -> None:
     project.write("test_a.py", "def test_a(guest): pass\ndef test_b(bare_guest): pass\n")
     ran = project.pytest("--artifacts", "runs")
     assert ran.status == 1
-    assert "a test asks for a second guest" in ran.text
+    assert "a fixture still has a guest" in ran.text
     assert said(project) == ["standby up", "standby down"]
+
+
+ALONE_AND_THEN = """
+def test_a(no_guest):
+    with open("said", "a") as file:
+        print("alone", file=file)
+
+def test_b(staying_guest): pass
+"""
+
+
+def test_ports_are_had_without_the_guest_that_was_left_over(project: Project) -> None:
+    """A driver whose VFs are in use refuses much."""
+    project.write("test_a.py", "def test_it(guest): pass\n")
+    project.write("test_b.py", ALONE_AND_THEN)
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == 0, ran.text
+    assert said(project) == ["standby up", "standby down", "alone", "bare up", "bare down"]
