@@ -56,6 +56,7 @@ nightly: ## what takes two hours more: every order, fault and way to stop a VF, 
 	.ci/as-root $(PYTHON) -m pytest -m nightly tests/lab
 	.ci/as-root $(PYTHON) -m pytest --lab emulated-82576 tests/lab
 	.ci/as-root $(PYTHON) -m pytest --lab emulated-x520-da2 $(PORTS)
+	.ci/as-root $(PYTHON) -m pytest --lab emulated-63-vfs tests/lab/test_virtual_functions.py
 	.ci/as-root $(PYTHON) -m pytest -q tests/kernel
 	.ci/as-root $(PYTHON) -m pytest tests/laptop
 	.ci/as-root $(PYTHON) -m pytest tests/clients

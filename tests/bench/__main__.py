@@ -66,6 +66,11 @@ def _chip(kept: Path, say: Say) -> list[Row]:
     return [*rows, most_vfs(load(find("emulated")), say), *as_second_opinion(kept, say)]
 
 
+def _hand_off(kept: Path, say: Say) -> list[Row]:
+    with _guest_of("emulated", kept, say) as (lab, guest):
+        return handing_over(lab, guest, kept, say)
+
+
 def _outages(kept: Path, say: Say) -> list[Row]:
     with _guest_of("emulated", kept, say) as (lab, guest):
         return known_outages(lab.topology, guest, say)
@@ -88,6 +93,7 @@ def _twin(kept: Path, say: Say) -> list[Row]:
 PARTS: dict[str, tuple[str, Callable[[Path, Say], list[Row]]]] = {
     "starting": ("Starting", _starting),
     "chip": ("The software 82599", _chip),
+    "hand-off": ("The order of the hand-off", _hand_off),
     "outage": ("A known outage", _outages),
     "observer": ("The observer", _observer),
     "memory": ("Memory and clocks", _looking),

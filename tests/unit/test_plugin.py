@@ -35,7 +35,11 @@ def test_a_wrong_topology_is_a_usage_error(project: Project, slip: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),
     [
-        (["--lab", "nowhere"], {}, "emulated-82576, emulated-x520-da2, emulated, twin, x520-pair"),
+        (
+            ["--lab", "nowhere"],
+            {},
+            "emulated-63-vfs, emulated-82576, emulated-x520-da2, emulated, twin, x520-pair",
+        ),
         ([], {"VF_HARNESS_LAB": "nowhere"}, "no lab called 'nowhere'"),
         (["--iterations", "none"], {}, "--iterations none"),
         ([], {"VF_HARNESS_ITERATIONS": "0"}, "VF_HARNESS_ITERATIONS"),

@@ -257,7 +257,10 @@ def test_a_lab_is_found_by_name_and_by_path(tmp_path: Path) -> None:
 def test_an_unknown_lab_is_answered_with_the_labs_there_are() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'emulated'\?") as caught:
         find("emulatd")
-    assert "emulated-82576, emulated-x520-da2, emulated, twin, x520-pair" in caught.value.fix
+    assert (
+        "emulated-63-vfs, emulated-82576, emulated-x520-da2, emulated, twin, x520-pair"
+        in caught.value.fix
+    )
 
 
 def test_a_topology_cannot_be_changed_after_it_was_checked() -> None:
