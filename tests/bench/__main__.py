@@ -60,9 +60,8 @@ def _starting(_: Path, say: Say) -> list[Row]:
 
 
 def _chip(kept: Path, say: Say) -> list[Row]:
-    with _guest_of("emulated", kept, say) as (lab, guest):
+    with _guest_of("emulated", kept, say) as (_, guest):
         rows = [read_of_port(), *carrying(guest, "emulated", say)]
-        rows += handing_over(lab, guest, kept, say)
     return [*rows, most_vfs(load(find("emulated")), say), *as_second_opinion(kept, say)]
 
 
