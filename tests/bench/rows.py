@@ -22,8 +22,8 @@ line names. Times are that machine's; ratios and the errors of measuring can be 
 too.
 """
 MACHINE = """\
-{cores} cores, {memory_gib} GiB of memory, {accelerator}, Linux {kernel}, Python {python}, harness
-{version}, {day}.
+{cores} cores, {memory_gib} GiB of memory, {accelerator}, Linux {kernel}, Python {python},
+harness {version}, {day}.
 """
 COLUMNS = "| what | figure | to reach | how it was measured |\n|---|---|---|---|\n"
 
