@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
+from harness.migration.scheme import state_of
 from harness.waiting import Deadline, wait_for
 
 DOWNTIME_MS = 300
@@ -84,7 +85,7 @@ def kept_going(source: Instance, guest: GuestMachine) -> Iterator[None]:
         with _copying_at(source, SLOW_BYTES_PER_S):
             yield
     finally:
-        if source.state == "running":  # else it would not answer, and hide why it was stopped
+        if state_of(source) == "running":  # else it would not answer, and hide why it was stopped
             guest.host.unlink(busy)
 
 

@@ -90,8 +90,13 @@ def guests(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Guests]:
 
 
 @pytest.fixture
-def no_guest(guests: Guests) -> None:
-    """No guest is there, so that a test has the ports for itself."""
+def no_guest(guests: Guests, port_pair: Mapping[str, str]) -> None:
+    """No guest is there, so that a test has the ports for itself.
+
+    It has to do with *port_pair*: where tests run for each pair of ports, pytest would put those
+    that do not behind a guest of their own module.
+    """
+    del port_pair
     guests.end()
 
 
@@ -182,7 +187,7 @@ def flow(lab: Lab) -> Callable[..., Flow]:
 def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..., Moved]:
     """Move a guest to the other host under flows; the result is judged, kept and reported.
 
-    With a *plan*, or without a standby, it keep its VF (scheme ``inplace``).  With
+    With a *plan*, or without a standby, it keeps its VF (scheme ``inplace``).  With
     *compare_memory* both memories are compared, which lengthens the stop.
 
     A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's,

@@ -38,12 +38,15 @@ class Guests:
     ) -> Iterator[MovingGuest]:
         """A guest of that *kind* (``GuestSpec.of``), left over by the body before or booted anew.
 
-        On either host so many VFs of *ports* are lent to it.  The body leaves it as it was, for
-        the next.
+        A guest that the body before has lost is replaced.  On either host so many VFs of *ports*
+        are lent to it.  The body leaves it as it was, for the next.
         """
         wanted = (tuple(ports.items()), vfs, tuple(kind.items()))
         if self._left is None or wanted != self._kind:
             self._left, self._kind = self._boot(ports, vfs, kind), wanted
+        else:
+            with at_fault(self._config, None):
+                self._left.find_with_vf()
         self._used = True
         try:
             yield self._left

@@ -80,7 +80,7 @@ class MovingGuest:
         if plan:
             plan.check()
             self.twin.check_logged()
-        self._find_with_vf()
+        self.find_with_vf()
         source = self.instance
         berth = next(each for each in self._berths.values() if each.host != source.host.name)
         comparison = self._comparison(source) if compare_memory else None
@@ -149,7 +149,7 @@ class MovingGuest:
         One that does not answer any more, or has lost its VF before, is replaced first.
         """
         self._lab.renew()
-        self._find_with_vf()
+        self.find_with_vf()
         return audit(
             way, self.instance, self.ends(), flow, raw=raw, log=self._lab.log_of(self.instance.vf),
             bme_per_s=self._lab.topology.limits.bme_per_s, progress=self._lab.progress,
@@ -215,7 +215,7 @@ class MovingGuest:
             self._lab.progress(f"{lost}; the guest is lost, ending it")
             self._boot_another()
 
-    def _find_with_vf(self) -> None:
+    def find_with_vf(self) -> None:
         """Reach a guest that has its VF; without a VF another thing would be measured."""
         self._find()
         try:

@@ -21,8 +21,10 @@ def take_second(guest: MovingGuest, mac: MacAddress, address: str) -> Endpoint:
     """
     left = guest.boot_tries
     while True:
+        guest.spare.set_filter(mac)
+        guest.instance.plug_spare(guest.spare)
         try:
-            return _plug_second(guest, mac, address)
+            return _taken_up(guest, mac, address)
         except DeadlineError as silent:
             left -= 1
             if not left:
@@ -30,9 +32,7 @@ def take_second(guest: MovingGuest, mac: MacAddress, address: str) -> Endpoint:
             guest.replace(silent.what)
 
 
-def _plug_second(guest: MovingGuest, mac: MacAddress, address: str) -> Endpoint:
-    guest.spare.set_filter(mac)
-    guest.instance.plug_spare(guest.spare)
+def _taken_up(guest: MovingGuest, mac: MacAddress, address: str) -> Endpoint:
     inside = GuestVf.find(guest.machine, mac)
     inside.take_up(f"{address}/{guest.spec.address.network.prefixlen}", guest.spec.mtu)
     wait_for(

@@ -1,7 +1,7 @@
 """Run the benchmarks, or the parts of them that are named, and write docs/benchmarks.md.
 
 Each part starts the lab that it needs and ends it, so none may be up.  Its table is written as soon
-as it is there: a part that fails takes no other along.
+as it is there: a part that fails ends the run, and the tables before it stay.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.rows import Row
 from harness.analysis.measured import MEMORY_COMPARED
+from harness.errors import GuestError
 from harness.guest.spec import GuestSpec
 from harness.lab.use import ready
 from harness.migration.raw import Raw
@@ -70,11 +71,18 @@ def _row(name: str, trial: str, migrations: int, kept: Path, say: Callable[[str]
 def _move(guest: MovingGuest, topology: Topology, number: int, tally: _Tally, kept: Path) -> None:
     flow = Flow(f"lost-{number}", "round-trip", FRAME_BYTES, PPS, 1000 + number)
     raw = Raw()
-    conducted = guest.migrate([flow], raw, compare_memory=True)
+    try:
+        conducted = guest.migrate([flow], raw, compare_memory=True)
+    except GuestError:  # it serves its flows, and nobody can log in to it
+        if not guest.machine.lost:
+            raise
+        tally.lost += 1
+        raw.write(kept, suffix=f"-lost-{time.monotonic_ns()}")
+        return
     entry = migration_result(conducted.measured, limits_of(topology)).migration
     tally.differed += sum(
         each.data["differ"] for each in conducted.measured.events if each.name == MEMORY_COMPARED
     )
     if entry.flows[0].longest_outage_ms is None:
         tally.lost += 1
-        raw.write(kept)
+        raw.write(kept, suffix=f"-lost-{time.monotonic_ns()}")

@@ -14,6 +14,7 @@ from harness.run.moving import MovingGuest, moving_guest
 from harness.traffic.flow import Flow
 
 pytestmark = [
+    pytest.mark.usefixtures("no_guest"),
     pytest.mark.jumbo,
     pytest.mark.about("receive queues"),
     pytest.mark.needs("two-hosts", "ixgbevf", "peer", "jumbo"),
