@@ -44,7 +44,7 @@ def play(
     """Carry out *steps* with the VF at PCI *address*, number *index* of the *port*'s.
 
     `play` opens the VF, which resets the VF, and closes the VF afterwards, which resets the VF
-    again.  It first waits until the file *carrier* reads 1, as it does once the port's link is up.
+    again.  Before the first step it waits for the port's link: until the file *carrier* reads 1.
     A look reads *rows* of registers and runs the command *show*; a row is the offset of its first
     register, how many there are, and the bytes from one to the next.  Returns a result for each
     step.  Raises AgentError, as when somebody else has the VF open.

@@ -29,7 +29,7 @@ else:
     print(os.pread(config, count, offset).hex())
 """
 _IN_BACKGROUND = '("$@" >/dev/kmsg 2>&1 <&- &)'
-"""What goes wrong is said in the guest's kernel log, and so on its console."""
+"""The command runs in the background and writes its errors to the guest's kernel log."""
 
 
 def read_config(guest: GuestMachine, offset: int, count: int) -> bytes:

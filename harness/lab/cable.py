@@ -19,7 +19,7 @@ def cables(ports: int, taps: Sequence[str], stack: ExitStack) -> list[int]:
 
     *taps* names a tap for each port.  Without taps two ports are cabled to each other, which needs
     no privileges.  The cable of a single port then leads nowhere: the port has a link, and what the
-    port sends is lost.  Raises UsageError, or LabError for a tap that
+    port sends is lost.  Raises UsageError for a wrong number of *taps*, and LabError for a tap that
     cannot be had.
     """
     if taps:

@@ -78,8 +78,8 @@ def _shows_sriov(host: Host, port: PortEntry) -> bool:
 def _maps_vf(host: Host, port: PortEntry) -> bool:
     """Whether the registers of a VF answer; the VF is made for that, and taken back.
 
-    The mailbox of a VF that was just made tells of its port's reset (RSTI, or RSTD after that), so
-    it does not read 0, as memory that nothing is mapped at does here.
+    VFMAILBOX of a new VF has RSTI or RSTD set, which tell of the port's reset.  Where QEMU maps no
+    registers these machines read 0.
     """
     device = f"/sys/bus/pci/devices/{port.pci}"
     host.write_text(f"{device}/sriov_drivers_autoprobe", "0")

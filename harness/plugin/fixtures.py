@@ -93,8 +93,8 @@ def guests(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Guests]:
 def no_guest(guests: Guests, port_pair: Mapping[str, str]) -> None:
     """No guest is there, so that a test has the ports for itself.
 
-    It has to do with *port_pair*: where tests run for each pair of ports, pytest would put those
-    that do not behind a guest of their own module.
+    The fixture asks for *port_pair* because of pytest's order: where tests run for each pair of
+    ports, pytest runs a module's tests without a pair last, while its guest is still there.
     """
     del port_pair
     guests.end()

@@ -32,7 +32,7 @@ class Severable(Protocol):
 class Cut:
     """The way was cut for *known_ms*, give or take *doubt_ms*.
 
-    Results.json would say the rest: *longest_ms* of the longest outage, and how many *outages*.
+    *longest_ms* is the longest outage and *outages* their number, as results.json would say.
     """
 
     known_ms: float

@@ -18,7 +18,7 @@ Part = Union[bytes, bytearray, memoryview]
 
 
 class Tap:
-    """A tap by a *descriptor* of ours; closing the descriptor ends nothing else."""
+    """A tap is reached by *descriptor*, which is ours; closing the descriptor leaves the tap."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)

@@ -24,7 +24,7 @@ class Vectors:
         self._masked = [False] * count  # by the client
         self._pending = [False] * count  # held back by that, or since it leads nowhere
         self.lost = 0
-        """So many of the next interrupts get lost, in a twin or a chip that misbehaves."""
+        """The number of interrupts that get lost next, as a test of misbehaviour sets it."""
 
     @property
     def count(self) -> int:

@@ -19,7 +19,7 @@ class I2c(IntEnum):
 
 
 class Eec(IntEnum):
-    """Bits of EEC: the four wires of the EEPROM, who may use them, and what it is."""
+    """EEC has bits for the EEPROM's four wires, for the right to use them, and for its kind."""
 
     SK = 0x00000001
     CS = 0x00000002

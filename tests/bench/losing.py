@@ -33,7 +33,7 @@ TRIALS = {
     "kvm-amd npt=0": f"{_UNLOAD} && modprobe kvm-amd npt=0",
     "no huge pages": "echo never > /sys/kernel/mm/transparent_hugepage/enabled",
 }
-"""What is tried: a name, and the command that each host runs before it gets a guest."""
+"""Each trial has a name, and a command that every host runs before it gets a guest."""
 
 
 @dataclass(slots=True)

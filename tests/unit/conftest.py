@@ -1,17 +1,33 @@
-"""All unit tests share these settings, and many tests of the chip begin with these fixtures."""
+"""All unit tests share these settings; tests of hosts and of the chip share these fixtures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from made_up_host import Machine, made_up_host
 from port_driver import Port, port_of_chip
 from vf_of_port import PortVf, vf_of
+
+from harness.remote import Host
 
 # Other programs may keep the machine busy, so that no example and no drawing of one is timed:
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Return a made-up machine, whose state is in a folder of the test."""
+    return Machine(tmp_path / "state")
+
+
+@pytest.fixture
+def host(machine: Machine) -> Host:
+    """Return the made-up host that runs on the machine."""
+    return made_up_host(machine)
 
 
 @pytest.fixture

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from made_up_host import ENTRY, INTERFACE, PF, PORT, Machine, made_up_host
+from made_up_host import ENTRY, INTERFACE, PF, PORT, Machine
 
 from harness.errors import LabError
 from harness.host.port import Port, find_port, port_up
 from harness.host.snapshot import snapshot
 from harness.remote import Host
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "state")
-
-
-@pytest.fixture
-def host(machine: Machine) -> Host:
-    return made_up_host(machine)
 
 
 @pytest.fixture

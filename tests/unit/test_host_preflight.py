@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +20,6 @@ from made_up_host import (
 from harness.errors import HarnessError, LabError
 from harness.host.preflight import check, preflight, preflight_peer
 from harness.topology import PeerEntry, TwinEntry
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "state")
 
 
 def faults(machine: Machine) -> list[str]:

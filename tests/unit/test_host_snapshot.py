@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from made_up_host import (
@@ -16,11 +15,6 @@ from made_up_host import (
 
 from harness.errors import RestoreError
 from harness.host.snapshot import Snapshot, snapshot
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "state")
 
 
 def test_a_snapshot_of_what_has_not_changed_is_the_same(machine: Machine) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from made_up_host import ENTRY, INTERFACE, PF, PORT, VFIO_DRIVER, Machine, made_up_host, vf_address
+from made_up_host import ENTRY, INTERFACE, PF, PORT, VFIO_DRIVER, Machine, vf_address
 
 from harness.errors import LabError, RemoteError, RestoreError
 from harness.host import port as port_module
@@ -22,16 +21,6 @@ from harness.topology import CapabilityEntry, FieldEntry, MacAddress
 from harness.waiting import WaitError
 
 MAC = MacAddress("52:54:00:12:34:56")
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "state")
-
-
-@pytest.fixture
-def host(machine: Machine) -> Host:
-    return made_up_host(machine)
 
 
 @pytest.fixture

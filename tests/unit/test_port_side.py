@@ -89,11 +89,6 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.fixture
-def host(machine: Machine) -> Host:
-    return made_up_host(machine)
-
-
-@pytest.fixture
 def port_side(host: Host) -> Iterator[PortSide]:
     """Yield the side of the second VF, since a setting for it must not reach the first."""
     with virtual_functions(find_port(host, "p0", ENTRY.ports["p0"]), 2) as (_, vf):

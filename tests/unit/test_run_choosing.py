@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from made_up_host import ENTRY, Machine, made_up_host, vf_address
+from made_up_host import ENTRY, vf_address
 
 from harness.errors import UsageError
 from harness.host.port import find_port
@@ -17,11 +17,6 @@ from harness.host.twin_control import TwinControl
 from harness.remote import Host
 from harness.run.choosing import as_function_of_port, as_twin
 from harness.topology import PciAddress
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return made_up_host(Machine(tmp_path / "state"))
 
 
 def test_a_ports_vf_is_no_twin(host: Host) -> None:

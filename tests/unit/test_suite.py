@@ -27,7 +27,7 @@ def functions(lab: str) -> dict[str, bool]:
 
 
 def test_every_lab_that_is_described_is_counted() -> None:
-    """Whoever adds a lab says here how many tests the lab runs."""
+    """LEAST says of each lab in topologies/ how many tests the lab runs."""
     assert LEAST.keys() == {file.stem for file in TOPOLOGIES.glob("*.toml")}
 
 

@@ -62,6 +62,6 @@ def test_the_line_stands_below_the_migrations_of_a_run(project: Project) -> None
 def test_whoever_left_tests_out_is_not_told_of_them(
     project: Project, option: tuple[str, ...]
 ) -> None:
-    """Whoever left tests out on purpose needs no word about the lab."""
+    """The line is about the lab, so it names no subject that a user left out by -k or -m."""
     project.write("test_port_things.py", OF_PORTS)
     assert told(project, *option) == []
