@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.migrating import moved
 from bench.register_read import register_read
 from bench.rows import Row
 from bench.twin import carried
@@ -15,7 +16,6 @@ from harness.guest.spec import GuestSpec
 from harness.host.port import find_port, port_up
 from harness.lab.use import ready
 from harness.migration.handoff import Order
-from harness.migration.raw import Raw
 from harness.report.entry import migration_result
 from harness.run.lab import Lab, taken
 from harness.run.moving import MovingGuest, moving_guest
@@ -111,14 +111,14 @@ def handing_over(lab: Lab, guest: MovingGuest, kept: Path, say: Callable[[str], 
         number += 1
         say(f"hand-off {order.value}, {len(felt[order]) + 1} of {MIGRATIONS}")
         flow = Flow(f"hand-off-{number}", "round-trip", 9014, 100, 970 + number % 20)
-        raw = Raw()
-        conducted = guest.migrate([flow], raw, order=order)
-        raw.write(kept)
-        entry = migration_result(conducted.measured, limits_of(lab.topology)).migration
-        if entry.flows[0].longest_outage_ms is None:
-            lost += 1
+        conducted, is_lost = moved(guest, flow, kept, order=order)
+        lost += is_lost
+        if is_lost or conducted is None:
             continue
-        felt[order].append(entry.flows[0].total_outage_ms or 0.0)
+        entry = migration_result(conducted.measured, limits_of(lab.topology)).migration
+        if entry.flows[0].total_outage_ms is None:
+            continue  # its end was not seen
+        felt[order].append(entry.flows[0].total_outage_ms)
         for name in PHASES:
             in_phase = [each for each in entry.flows[0].outages if each.phase == name]
             length = sum((each.end_ms or 0.0) - each.start_ms for each in in_phase)

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.migrating import moved
 from bench.rows import Row
 from harness.analysis.measured import MEMORY_COMPARED
 from harness.errors import GuestError
 from harness.guest.spec import GuestSpec
 from harness.lab.use import ready
-from harness.migration.raw import Raw
-from harness.report.entry import migration_result
 from harness.run.lab import taken
 from harness.run.moving import MovingGuest, moving_guest
-from harness.run.record import limits_of
-from harness.topology import Topology, find, load
+from harness.topology import find, load
 from harness.traffic.flow import Flow
 
 MIGRATIONS, TRIED = 100, 40
@@ -51,38 +50,37 @@ def losing(kept: Path, say: Callable[[str], None]) -> list[Row]:
 
 def _row(name: str, trial: str, migrations: int, kept: Path, say: Callable[[str], None]) -> Row:
     topology, tally, began = load(find(name)), _Tally(), time.monotonic()
-    with ready(topology, say) as (reached, image), taken(reached, image, say) as lab:
+    what = f"guests lost in {migrations} migrations, lab {name}, {trial}"
+    with (
+        ready(topology, say) as (reached, image),
+        taken(reached, image, say) as lab,
+        ExitStack() as stack,
+    ):
         if trial in TRIALS:
             for host in lab.hosts.values():
                 host.run("sh", "-c", TRIALS[trial])
-        with moving_guest(lab, GuestSpec.of(topology.guest), kept, vfs=1) as guest:
-            for number in range(migrations):
-                say(f"{name}, {trial}: {number + 1} of {migrations}, {tally.lost} lost")
-                _move(guest, topology, number, tally, kept)
+        try:
+            spec = GuestSpec.of(topology.guest)
+            guest = stack.enter_context(moving_guest(lab, spec, kept, vfs=1))
+        except GuestError as silent:
+            return Row(
+                what, "no guest comes up", "none", f"{silent.what}, as often as the lab tries"
+            )
+        for number in range(migrations):
+            say(f"{name}, {trial}: {number + 1} of {migrations}, {tally.lost} lost")
+            _move(guest, number, tally, kept)
     minutes = (time.monotonic() - began) / 60
     return Row(
-        f"guests lost in {migrations} migrations, lab {name}, {trial}",
+        what,
         f"{tally.lost}; {tally.differed} pages differed",
         "none",
         f"failover under {FRAME_BYTES}-byte round trips, memory compared; {minutes:.0f} minutes",
     )
 
 
-def _move(guest: MovingGuest, topology: Topology, number: int, tally: _Tally, kept: Path) -> None:
-    flow = Flow(f"lost-{number}", "round-trip", FRAME_BYTES, PPS, 1000 + number)
-    raw = Raw()
-    try:
-        conducted = guest.migrate([flow], raw, compare_memory=True)
-    except GuestError:  # it serves its flows, and nobody can log in to it
-        if not guest.machine.lost:
-            raise
-        tally.lost += 1
-        raw.write(kept, suffix=f"-lost-{time.monotonic_ns()}")
-        return
-    entry = migration_result(conducted.measured, limits_of(topology)).migration
-    tally.differed += sum(
-        each.data["differ"] for each in conducted.measured.events if each.name == MEMORY_COMPARED
-    )
-    if entry.flows[0].longest_outage_ms is None:
-        tally.lost += 1
-        raw.write(kept, suffix=f"-lost-{time.monotonic_ns()}")
+def _move(guest: MovingGuest, number: int, tally: _Tally, kept: Path) -> None:
+    flow = Flow(f"losing-{number}", "round-trip", FRAME_BYTES, PPS, 1000 + number)
+    conducted, is_lost = moved(guest, flow, kept, compare_memory=True)
+    tally.lost += is_lost
+    events = conducted.measured.events if conducted else ()
+    tally.differed += sum(each.data["differ"] for each in events if each.name == MEMORY_COMPARED)

@@ -1,0 +1,44 @@
+"""A benchmark migrates a guest again and again, and goes on where a guest is lost."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.errors import GuestError
+from harness.migration.conductor import Conducted
+from harness.migration.handoff import Order
+from harness.migration.raw import Raw
+from harness.run.moving import MovingGuest
+from harness.traffic.flow import Flow
+
+
+class Moved(NamedTuple):
+    """One migration; *conducted* is None where the guest's own record was lost with the guest."""
+
+    conducted: Conducted | None
+    is_lost: bool
+
+
+def moved(
+    guest: MovingGuest,
+    flow: Flow,
+    kept: Path,
+    *,
+    compare_memory: bool = False,
+    order: Order | None = None,
+) -> Moved:
+    """Migrate *guest* under *flow*; what was said of a guest that is lost stays in *kept*.
+
+    Arguments are as of ``MovingGuest.migrate``, which replaces a lost guest the next time.
+    """
+    raw, conducted = Raw(), None
+    try:
+        conducted = guest.migrate([flow], raw, compare_memory=compare_memory, order=order)
+    except GuestError:
+        if not guest.machine.lost:
+            raise
+    if guest.machine.lost:
+        raw.write(kept, suffix=f"-{flow.name}-{time.monotonic_ns()}")
+    return Moved(conducted, bool(guest.machine.lost))
