@@ -49,6 +49,7 @@ def mailbox(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> VfMailbox:
 def test_a_reply_has_all_words_and_nothing_follows_it(mailbox: VfMailbox) -> None:
     """The agent writes zeros behind each message, so that a reply has no older words."""
     assert mailbox.say([Message.RESET])["reply"] == [Message.RESET | FAILURE, *[0] * 15]
+    mailbox.say([Message.SET_MULTICAST, *range(1, 16)])
     said = mailbox.say([Message.API_NEGOTIATE, 3])
     assert said == {"reply": [Message.API_NEGOTIATE | YES, 3, *[0] * 14], "after": None}
     assert mailbox.heard() is None
