@@ -20,7 +20,7 @@ from harness.twin.function import Function
 from harness.twin.say import say
 from harness.twin.server import Server
 from harness.twin.sockets import accepted, listening
-from harness.twin.tap import Tap
+from harness.twin.tap import Tap, WireGoneError
 
 CONTROL = "control"
 """The chip's folder has a socket of this name, by which a lab asks and tells the chip things."""
@@ -178,6 +178,10 @@ class Chip:
         self._work[descriptor] = work
         self._poll.register(descriptor, select.EPOLLIN)
 
+    def _forget(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+        del self._work[descriptor]
+
     def _has_client(self, name: str) -> bool:
         return any(each.channel and each.path.name == name for each in self._served)
 
@@ -189,8 +193,7 @@ class Chip:
 
         def serve() -> None:
             if not caller.serve():
-                self._poll.unregister(caller.fileno())
-                del self._work[caller.fileno()]
+                self._forget(caller.fileno())
                 caller.close()
 
         self._register(caller.fileno(), serve)
@@ -208,20 +211,23 @@ class Chip:
                 channel.serve()
             except ClientGone as gone:
                 say(f"{served.path.name}: {gone}")
-                self._poll.unregister(channel.fileno())
-                del self._work[channel.fileno()]
+                self._forget(channel.fileno())
                 served.let_go()
 
         return answer
 
-    @staticmethod
-    def _receiving(port: PhysicalFunction, tap: Tap) -> Callable[[], None]:
+    def _receiving(self, port: PhysicalFunction, tap: Tap) -> Callable[[], None]:
         def receive() -> None:
-            for _ in range(_FRAMES_AT_ONCE):
-                frame = tap.read()
-                if frame is None:
-                    return
-                port.receive(frame)
+            try:
+                for _ in range(_FRAMES_AT_ONCE):
+                    frame = tap.read()
+                    if frame is None:
+                        return
+                    port.receive(frame)
+            except WireGoneError as gone:
+                say(f"port{port.number}: {gone}")
+                self._forget(tap.fileno())
+                port.link.plug(False, port.link.mbit)
 
         return receive
 

@@ -22,7 +22,7 @@ from harness.twin.port import Port
 from harness.twin.say import say
 from harness.twin.server import Server
 from harness.twin.sockets import accepted, listening
-from harness.twin.tap import Tap
+from harness.twin.tap import Tap, WireGoneError
 
 _FRAMES_AT_ONCE = 64
 _IDLE_SECONDS = 1.0
@@ -104,11 +104,16 @@ class EventLoop:
             self._controllers.pop(descriptor).close()
 
     def _receive(self) -> None:
-        for _ in range(_FRAMES_AT_ONCE):
-            frame = self._tap.read()
-            if frame is None:
-                return
-            self._device.receive(frame)
+        try:
+            for _ in range(_FRAMES_AT_ONCE):
+                frame = self._tap.read()
+                if frame is None:
+                    return
+                self._device.receive(frame)
+        except WireGoneError as gone:
+            say(f"the VF's port: {gone}")
+            self._poll.unregister(self._tap)
+            self._device.port.set_link(False, self._device.port.link_mbit)
 
     def _answer(self, channel: Channel) -> None:
         try:

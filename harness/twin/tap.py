@@ -11,10 +11,17 @@ from typing import Union
 
 from harness.uapi import if_tun, ixgbe_vf
 
-_LOSSES = {errno.EIO, errno.EAGAIN, errno.ENOBUFS, errno.ENETDOWN, errno.EBADFD}
+_GONE = {errno.EBADFD, errno.EPIPE, errno.ECONNRESET}
+"""The tap was deleted, or the other end of the pair of sockets that stands for it was closed."""
+
+_LOSSES = {errno.EIO, errno.EAGAIN, errno.ENOBUFS, errno.ENETDOWN, *_GONE}
 """The interface is down or gone, or its queue is full: a wire loses frames as well."""
 
 Part = Union[bytes, bytearray, memoryview]
+
+
+class WireGoneError(Exception):
+    """No frame can come any more."""
 
 
 class Tap:
@@ -50,11 +57,21 @@ class Tap:
         return self._descriptor
 
     def read(self) -> memoryview | None:
-        """The next frame, until the next call; None if there is none."""
+        """Return the next frame, which is good until the next call; None if there is none.
+
+        Raises WireGoneError if the tap was deleted, or nobody has its other end any more.
+        """
         try:
-            return self._view[: os.readv(self._descriptor, [self._buffer])]
+            length = os.readv(self._descriptor, [self._buffer])
         except BlockingIOError:
             return None
+        except OSError as gone:
+            if gone.errno not in _GONE:
+                raise
+            length = 0
+        if not length:
+            raise WireGoneError("its wire is gone; it has no link from now on")
+        return self._view[:length]
 
     def write(self, parts: list[Part]) -> bool:
         """Send one frame, given in parts; whether the host took it."""

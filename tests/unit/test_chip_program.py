@@ -24,7 +24,7 @@ from vfio_client import Client
 from wire import ROOT
 
 from harness.chip.configuration import SRIOV
-from harness.uapi.ixgbe_pf import Fctrl, Register
+from harness.uapi.ixgbe_pf import Fctrl, Links, Register
 from harness.uapi.pci_regs import Register as PciRegister
 from harness.uapi.pci_regs import Sriov
 from harness.uapi.vfio import PciRegion
@@ -97,7 +97,7 @@ def chip(tmp_path: Path) -> Iterator[Running]:
 @contextmanager
 def running(tmp_path: Path, *options: str) -> Iterator[Running]:
     """Run a chip whose tap is a pair of sockets; each message there is a frame."""
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     folder = Path(os.path.relpath(tmp_path))  # names of sockets are short
     near.settimeout(5)
     with far:
@@ -232,6 +232,18 @@ def test_a_client_that_sends_nonsense_ends_nobody_else(chip: Running) -> None:
         assert client.read(CONFIG, 0) == 0x10FB8086
         with chip.client("port0-vf0") as other:
             assert other.read(CONFIG, 0) == 0xFFFFFFFF
+
+
+def test_a_port_whose_wire_is_gone_has_no_link_and_its_chip_goes_on(chip: Running) -> None:
+    """Whoever has the other end of the cable closes it; the chip says so once."""
+    with chip.client("port0") as client:
+        assert Remote(client).read(Register.LINKS) & Links.UP
+        chip.wire.close()
+        wait_for(
+            "the link to be gone",
+            lambda: not Remote(client).read(Register.LINKS) & Links.UP, within=5,
+        )  # fmt: skip
+        assert ended(chip) == ["chip: port0: its wire is gone; it has no link from now on"]
 
 
 def test_without_room_for_another_descriptor_it_goes_on(chip: Running) -> None:

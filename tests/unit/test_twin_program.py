@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vfio_client import Client, packed
@@ -86,10 +87,10 @@ class Running:
         finally:
             client.hang_up()
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         return self._ask("status")
 
-    def now(self) -> dict[str, object]:
+    def now(self) -> dict[str, Any]:
         return self._ask("now")
 
     def set_mac(self, mac: str) -> None:
@@ -101,7 +102,7 @@ class Running:
         shown = json.loads(self.namespace.run("bridge", "-json", "fdb", "show", "dev", "vf0"))
         return [each["mac"] for each in shown if "sticky" in each.get("flags", ())]
 
-    def _ask(self, word: str) -> dict[str, object]:
+    def _ask(self, word: str) -> dict[str, Any]:
         with closing(TwinControl("vf0", connected(self.folder / "control"))) as control:
             return dict(control.ask(word))
 
@@ -157,6 +158,15 @@ def test_a_client_that_vanishes_in_the_middle_of_a_message_makes_room(running: R
     with running.client() as next_one:
         next_one.negotiate()
         assert vendor(next_one) == 0x8086
+
+
+@needs_namespaces
+def test_a_twin_whose_tap_is_deleted_has_no_link_and_goes_on(running: Running) -> None:
+    running.namespace.ip("link", "del", "vf0")
+    wait_for("the link to be gone", lambda: not running.status()["port"]["link_up"], within=5)
+    with running.client() as client:
+        client.negotiate()
+        assert vendor(client) == 0x8086
 
 
 @needs_namespaces
