@@ -80,9 +80,18 @@ _OF_EACH_KIND: dict[str, tuple[Step, ...]] = {
     "all multicast": _xcast(Xcast.ALLMULTI),
     "frame size": _lpe(1518),
     "questions": (Say(Message.GET_QUEUES), *_RSS, Say(Message.GET_LINK_STATE)),
+    "RSS query": _RSS,
+    "versions": (*map(agree, _SPOKEN), agree(Api.V14)),
+    "jumbo frame size": _lpe(9018),
     "unknown": (Say(0x13),),
 }
 """What a VF says when it starts, by kind; it is said again after each event."""
+
+_BEFORE_KIND: dict[str, tuple[Step, ...]] = {
+    "RSS query": (Administer.of(query_rss="on"),),
+    "jumbo frame size": (PortMtu(9000),),
+}
+"""What has to be set on the port before a VF is granted what it says, by kind."""
 
 
 def _short() -> Iterator[Sequence]:
@@ -213,17 +222,21 @@ def _vlans_and_groups() -> Iterator[Sequence]:
 
 def _after_events() -> Iterator[Sequence]:
     """Each kind of message before an event, after it, and after the reset that it asks for."""
-    events: dict[str, Step] = {
-        "trust is given": _TRUSTED,
-        "the link state is set": Administer.of(state="auto"),
-        "the link is disabled": Administer.of(state="disable"),
-        "a reset of the port": PortReset(),
+    disabled = Administer.of(state="disable")
+    events: dict[str, tuple[Step, ...]] = {
+        "trust is given": (_TRUSTED,),
+        "trust is withdrawn": (_TRUSTED, _UNTRUSTED),
+        "the link state is set": (Administer.of(state="auto"),),
+        "the link is disabled": (disabled,),
+        "the link is no more disabled": (disabled, Administer.of(state="auto")),
+        "a reset of the port": (PortReset(),),
     }
-    for event, happens in events.items():
+    for event, (*before, happens) in events.items():
         for kind, said in _OF_EACH_KIND.items():
             yield Sequence(
                 f"{kind}, and then {event}",
-                (*_started(*said), happens, *said, *_started(*said)), is_long=True,
+                (*_BEFORE_KIND.get(kind, ()), *before, *_started(*said), happens, *said,
+                 *_started(*said)), is_long=True,
             )  # fmt: skip
     given = Administer.of(mac=OWN, trust="on", vlan="7")
     multi = (multicast(0x123), *_xcast(Xcast.ALLMULTI))
