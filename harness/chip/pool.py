@@ -21,8 +21,6 @@ class Pool:
     """
 
     has_late_replies = False
-    hides_vlan = False
-    """An 82599 tells a VF each tag that it strips, its port's own too (QDE has no HIDE_VLAN)."""
 
     def __init__(self, port: PhysicalFunction, number: int) -> None:
         self._port = port
@@ -75,7 +73,6 @@ class OwnPool:
     """The port has a pool of its own, which moves behind those of the VFs when there are VFs."""
 
     has_late_replies = False
-    hides_vlan = False
     psrtype = 0
 
     def __init__(self, port: PhysicalFunction) -> None:

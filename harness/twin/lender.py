@@ -24,10 +24,6 @@ class Lender(Protocol):
     def has_late_replies(self) -> bool:
         """Whether a message to the VF waits for its time."""
 
-    @property
-    def hides_vlan(self) -> bool:
-        """Whether a received frame's tag is taken out and not told to the VF's driver."""
-
     def links(self) -> int:
         """Return what VFLINKS reads."""
 

@@ -105,11 +105,6 @@ class Port:
         return self._mtu + _HEADER_BYTES > LEGACY_FRAME_BYTES
 
     @property
-    def hides_vlan(self) -> bool:
-        """Whether the VF is in a VLAN that it does not see."""
-        return bool(self.administered.vlan)
-
-    @property
     def has_late_replies(self) -> bool:
         return self.mailbox.has_late_replies
 

@@ -83,10 +83,11 @@ class Receiver:
         queue = self.queues[number]
         tag = 0
         status = _checked(frame, parsed)
-        if self._strips(queue) and length >= 18 and frame[12] == 0x81 and frame[13] == 0x00:
+        strips = queue.read(QueueRegister.DCTL) & QueueControl.VME
+        if strips and length >= 18 and frame[12] == 0x81 and frame[13] == 0x00:
             tag = frame[14] << 8 | frame[15]
             frame = memoryview(bytes(frame[:12]) + bytes(frame[16:]))
-            status |= 0 if self._port.hides_vlan else RxStatus.VP
+            status |= RxStatus.VP  # a tag of the port's own VLAN too: QDE has no HIDE_VLAN
         first_word = _packet_type(parsed) | kind
         try:
             got_in = self._put(queue, frame, first_word, hashed, status, tag)
@@ -118,10 +119,6 @@ class Receiver:
                 for address, data, kind in writes:
                     self._memory.write(address, data, kind, queue.number)
                 self._touched.add(queue.number)
-
-    def _strips(self, queue: Queue) -> bool:
-        strip = queue.read(QueueRegister.DCTL) & QueueControl.VME
-        return bool(strip or self._port.hides_vlan)
 
     def _put(
         self, queue: Queue, frame: memoryview, first_word: int, hashed: int, status: int, tag: int

@@ -16,6 +16,7 @@ from vf_rings import MAC, MEMORY, MEMORY_BYTES, PEER, SLOT, frame_of
 from harness.twin.dma_log import Kind
 from harness.uapi.ixgbe_vf import (
     Message,
+    QueueControl,
     QueueRegister,
     Register,
     RxStatus,
@@ -203,13 +204,15 @@ def test_a_buffer_that_is_not_lent_costs_its_frame_alone(guest: Guest) -> None:
 # --- what a descriptor says -----------------------------------------------------------------
 
 
-def test_the_ports_own_vlan_is_not_to_be_seen(guest: Guest) -> None:
-    """ixgbe_ndo_set_vf_vlan: the tag is taken out, and the driver is not told of any."""
+def test_a_tag_of_the_ports_own_vlan_is_told_as_any_other(guest: Guest) -> None:
+    """The driver leaves out what it did not ask for (ixgbevf_process_skb_fields, active_vlans)."""
     guest.device.port.set_vlan(7)
     guest.start()
+    guest.rx[0].configure(QueueControl.ENABLE | QueueControl.VME)
+    guest.rx[0].give(4)
     guest.hear(MAC + PEER + TAG + frame_of(60)[12:])
     (got,) = guest.rx[0].took()
-    assert (got.data, got.status & RxStatus.VP) == (frame_of(60), 0)
+    assert (got.data, got.status & RxStatus.VP) == (frame_of(60), RxStatus.VP)
 
 
 def test_data_come_first_and_then_the_descriptors_from_the_first_to_the_last(guest: Guest) -> None:
