@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import signal
 import sys
 from contextlib import ExitStack
@@ -55,6 +56,8 @@ def _mac(text: str) -> bytes:
 def main() -> int:
     """Run one chip; return 1 if something that the chip needs is not there, else 0."""
     speak_as("chip")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 126 VFs have a thousand eventfds
     options = _options(sys.argv[1:])
     with ExitStack() as stack:
         try:

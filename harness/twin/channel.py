@@ -27,6 +27,11 @@ PATIENCE_SECONDS = 10.0
 DEEPEST = 16
 """Requests of ours that the client may leave open and go on asking; further commands wait."""
 
+DEEPEST_OF_ALL = 32
+"""Requests that all clients of a process may leave open, since one's command can have us ask
+another.  Who leaves one more open is let go: we would run out of stack.
+"""
+
 _READ_BYTES = 16 << 10
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4 * 253)  # SCM_MAX_FD: none may get lost, only refused
 
@@ -65,6 +70,8 @@ class Channel:
 
     *answer* deals with a command of the client's, and replies to it.
     """
+
+    _open = 0  # requests of all channels of this process
 
     def __init__(self, connection: socket.socket, answer: Callable[[Channel, Message], None]):
         connection.setblocking(False)
@@ -110,7 +117,10 @@ class Channel:
         number = self._next_number
         self._next_number = (number + 1) & 0xFFFF
         self._awaited.add(number)
+        Channel._open += 1
         try:
+            if Channel._open > DEEPEST_OF_ALL:
+                raise ClientGone(f"{DEEPEST_OF_ALL} requests to clients were open already")
             self._send(number, command, 0, 0, *payload)
             due = time.monotonic() + PATIENCE_SECONDS
             self._dispatch()
@@ -125,6 +135,7 @@ class Channel:
                 self._socket.shutdown(socket.SHUT_RDWR)
             raise
         finally:
+            Channel._open -= 1
             self._awaited.discard(number)
             self._replies.pop(number, None)
 

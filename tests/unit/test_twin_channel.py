@@ -12,7 +12,8 @@ import os
 import resource
 import socket
 import weakref
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from errno import EFAULT
 
 import pytest
@@ -33,7 +34,7 @@ from vfio_client import (
 )
 
 from harness.twin import channel as channel_module
-from harness.twin.channel import DEEPEST, Channel, ClientGone
+from harness.twin.channel import DEEPEST, DEEPEST_OF_ALL, Channel, ClientGone, Message
 from harness.uapi import ixgbe_vf, vfio_user
 from harness.uapi.ixgbe_vf import QueueControl, QueueRegister, TxCommand
 from harness.uapi.pci_regs import Command as PciCommand
@@ -270,6 +271,38 @@ def test_commands_that_each_make_the_twin_ask_do_not_pile_up(twin: Twin, driver:
     driver.reply_to(driver.send(Command.REGION_WRITE, tail(1)))
     assert driver.read(CONFIG, Register.VENDOR_ID, 2) == ixgbe_vf.VENDOR
     assert FRAME in twin.sent
+
+
+def test_clients_that_have_us_ask_one_another_do_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each client leaves a request open, and its command makes us ask the next client."""
+    monkeypatch.setattr("harness.twin.channel.PATIENCE_SECONDS", 0.01)
+    gone: dict[int, str] = {}
+    channels: list[Channel] = []
+
+    def ask(number: int) -> None:
+        try:
+            channels[number].request(Command.DMA_READ)
+        except ClientGone as why:
+            gone[number] = str(why)
+
+    def answering(number: int) -> Callable[[Channel, Message], None]:
+        return lambda _channel, _message: ask(number + 1)
+
+    with ExitStack() as stack:
+        for number in range(2 * DEEPEST_OF_ALL):
+            near, far = socket.socketpair()
+            stack.callback(near.close)
+            channels.append(Channel(far, answering(number)))
+            stack.callback(channels[-1].close)
+            near.sendall(packed(1, Command.REGION_READ, access(CONFIG, 0, 4)))
+        for channel in channels:
+            channel._receive()
+        ask(0)
+    assert next(iter(gone)) == DEEPEST_OF_ALL
+    assert gone[DEEPEST_OF_ALL] == f"{DEEPEST_OF_ALL} requests to clients were open already"
+    assert all(why == "the client did nothing for 0.01 s" for why in list(gone.values())[1:])
 
 
 @pytest.mark.parametrize(
