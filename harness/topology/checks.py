@@ -15,8 +15,16 @@ from pydantic import ValidationError
 from harness.topology import needs
 from harness.topology.capabilities import CapabilityEntry, faults_of_capabilities
 from harness.topology.connection import Entry
-from harness.topology.entries import GuestEntry, HostEntry, LinkEntry, PeerEntry, PortEntry
+from harness.topology.entries import (
+    Emulation,
+    GuestEntry,
+    HostEntry,
+    LinkEntry,
+    PeerEntry,
+    PortEntry,
+)
 from harness.topology.faults import Fault, Key
+from harness.topology.machines import faults_of_machines
 from harness.topology.models import PEER, TWIN, Topology
 from harness.topology.places import dotted
 
@@ -34,6 +42,7 @@ class Draft:
     guest: GuestEntry | None
     links: tuple[LinkEntry | None, ...]
     capabilities: dict[str, CapabilityEntry | None]
+    emulation: Emulation | None
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Draft:
@@ -54,6 +63,7 @@ class Draft:
                 name: _sound(CapabilityEntry, table)
                 for name, table in _table(raw, "capabilities").items()
             },
+            emulation=_sound(Emulation, raw.get("emulation")),
         )
 
     def machines(self) -> Iterator[tuple[Key, HostEntry | PeerEntry]]:
@@ -246,9 +256,13 @@ def _capabilities(draft: Draft) -> Iterator[Fault]:
     return faults_of_capabilities(draft.capabilities)
 
 
+def _machines(draft: Draft) -> Iterator[Fault]:
+    return faults_of_machines(draft.emulation, draft.hosts)
+
+
 CHECKS: tuple[Callable[[Draft], Iterator[Fault]], ...] = (
     *(_names, _connections, _ways_in, _migration),
-    *(_ports, _links, _mtus, _wire, _capabilities),
+    *(_ports, _links, _mtus, _wire, _capabilities, _machines),
 )
 
 

@@ -11,7 +11,7 @@ from harness.devices import ETH_DATA_LEN, I82599, PROFILES, DeviceProfile, Jumbo
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.topology.entries import PortEntry
+    from harness.topology.entries import HostEntry, PortEntry
     from harness.topology.models import Topology
 
 JUMBO_MTU = 9000
@@ -131,10 +131,20 @@ def _vf_is(fits: Callable[[DeviceProfile], bool]) -> Callable[[Topology], Findin
 
 def _dma_log(lab: Topology) -> Finding:
     for name, host in lab.hosts.items():
-        chip = lab.emulation and any(port.device == "82599" for port in host.ports.values())
-        if not chip and not (host.twin and host.twin.dma_log):
+        if not _has_chip(lab, host) and not (host.twin and host.twin.dma_log):
             return Finding(False, f"nothing that logs a VF's DMA on {name}", ("hosts", name))
     return Finding(True)
+
+
+def _software_vf(lab: Topology) -> Finding:
+    for name, host in lab.hosts.items():
+        if not (_has_chip(lab, host) or host.twin):
+            return Finding(False, f"no VF in software on {name}", ("hosts", name))
+    return Finding(True)
+
+
+def _has_chip(lab: Topology, host: HostEntry) -> bool:
+    return bool(lab.emulation) and any(port.device == "82599" for port in host.ports.values())
 
 
 def _describes(capability: str) -> Callable[[Topology], Finding]:
@@ -180,6 +190,7 @@ WORDS: dict[str, Word] = {
         for name in PROFILES
     },
     "dma-log": Word("on every host VFs that write down their own DMA: software ones", _dma_log),
+    "software-vf": Word("on every host VFs in software, which can misbehave", _software_vf),
     "msix": Word("a description of its VFs' capability msix", _describes("msix")),
     "migration-capability": Word(
         "a description of a capability migration, as patches of 2015 have it",

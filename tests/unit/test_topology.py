@@ -148,6 +148,32 @@ def test_a_fault_is_told_with_its_line_key_and_what_was_expected(
     assert "For further information" not in told
 
 
+CARD = '[hosts.alder.ports.p0]\npci = "0000:01:00.0"\ndevice = "82576"\n'
+THIRD = '[hosts.cedar]\naddress = "127.0.0.1"\nport = 22024\nmigration_port = 4445\n'
+ONE_MORE = CARD.replace("p0", "{}").replace("01:00.0", "0{}:00.0").format
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (CARD, "", "hosts.alder.ports has 0 ports; expected: one or two"),
+        (CARD, CARD + ONE_MORE("p1", 2) + ONE_MORE("p2", 3), "has 3 ports"),
+        (CARD, CARD.replace("82576", "82599"), "hosts has ports of the 82576 and the 82599"),
+        (CARD, CARD + THIRD, "hosts has 3 hosts; expected: two"),
+        ("[emulation]\n", "[emulation]\nports = 2\n", "emulation.ports is 2; expected: 1"),
+        ("alder", "alder-of-the-lab", "hosts.alder-of-the-lab cannot name an interface"),
+        ("birch", "wire", "hosts.wire cannot name an interface of the wire"),
+    ],
+)
+def test_machines_that_no_emulated_lab_can_have_are_refused(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    path = tmp_path / "lab.toml"
+    assert old in EMULATED
+    path.write_text(EMULATED.replace(old, new))
+    assert said in refusal(path)
+
+
 def test_all_faults_of_a_file_are_told_at_once_and_in_its_order(tmp_path: Path) -> None:
     """Faults of one table and faults between tables are found by different code."""
     told = refusal(

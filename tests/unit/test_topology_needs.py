@@ -65,7 +65,7 @@ def test_words_that_a_file_shows_need_not_be_stated() -> None:
     }
     by_ixgbe = {"82599", "jumbo-rule", "vf-link-state", "vf-spoof-check"}
     assert by_ixgbe <= load(find("x520-pair")).offered
-    assert by_ixgbe | {"dma-log"} <= load(find("emulated")).offered
+    assert by_ixgbe | {"dma-log", "software-vf"} <= load(find("emulated")).offered
 
 
 def test_a_lab_of_twins_lends_vfs_and_has_no_port() -> None:
@@ -73,6 +73,7 @@ def test_a_lab_of_twins_lends_vfs_and_has_no_port() -> None:
     twins = load(find("twin"))
     assert twins.offered == {
         *("two-hosts", "vf", "two-vfs", "twin", "ixgbevf", "peer", "jumbo", "wire", "dma-log"),
+        "software-vf",
         *("msix", "migration-capability", "jumbo-rule", "vf-link-state", "vf-spoof-check"),
     }
     assert [str(each)[:60] for each in twins.unmet(["sriov"])] == [
