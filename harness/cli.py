@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +33,14 @@ Measure what a live migration does to a guest that owns an 82599 virtual functio
 Have a software 82599 in a QEMU of your own: `vf-harness chip --help`.
 
 Exit codes: 0 done, 1 an error on a machine, 2 wrong use, 10 the lab is lent to someone else,
-11 the lab cannot be used as it is, 12 a host could not be put back.
+11 the lab cannot be used as it is, 12 a host could not be put back, 13 the lab's QEMU takes no
+software 82599; 128 and a signal's number where a signal ended the command.
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code."""
+    _have_streams()
     status = 0
     try:
         try:
@@ -48,6 +50,26 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # who read our output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
+
+
+def _have_streams() -> None:
+    """Open /dev/null in the place of each standard stream that whoever runs us has closed.
+
+    What is opened next would get the number of that stream, and be taken for it by our children.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _tell(text: str) -> None:
+    """Write a line to stderr; that nobody reads it any more changes no exit code."""
+    with suppress(BrokenPipeError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -60,17 +82,25 @@ def _run(arguments: list[str] | None) -> int:
             because="it belongs to another user, as what was made with sudo does",
             fix="run the same command with sudo",
         )
-    except OSError as full:
-        if full.errno != errno.ENOSPC:
-            raise
-        error = disk_full(full)
+    except BrokenPipeError:
+        raise
+    except OSError as refused:
+        error = disk_full(refused) if refused.errno == errno.ENOSPC else _refused(refused)
     except HarnessError as told:
         error = told
     except KeyboardInterrupt:
-        print("vf-harness: interrupted; what was begun was undone", file=sys.stderr)
+        _tell("vf-harness: interrupted; what was begun was undone")
         return 130
-    print(f"vf-harness: {error}", file=sys.stderr)
+    _tell(f"vf-harness: {error}")
     return error.exit_code
+
+
+def _refused(error: OSError) -> LabError:
+    return LabError(
+        f"this machine: {error.filename or 'a call of the operating system'}: {error.strerror}",
+        because="the command needs that file, folder or program as it should be",
+        fix="see the path above: whether it is there, is of the right kind, and can be written",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -218,7 +248,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _chip(options: argparse.Namespace) -> int:
-    return chip_command.run(options, partial(print, "vf-harness:", file=sys.stderr, flush=True))
+    return chip_command.run(options, lambda text: _tell(f"vf-harness: {text}"))
 
 
 def _schema(options: argparse.Namespace) -> None:
@@ -241,7 +271,7 @@ def _progress() -> Progress:
     began = time.monotonic()
 
     def say(text: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {text}", file=sys.stderr, flush=True)
+        _tell(f"{time.monotonic() - began:6.1f} s  {text}")
 
     return say
 

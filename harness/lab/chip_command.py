@@ -75,7 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--ports", type=int, choices=range(1, _MOST_PORTS + 1), default=1,
         help="of the chip (default: 1)")  # fmt: skip
-    add("--vfs", type=int, choices=range(1, _MOST_VFS + 1), default=8, metavar="N",
+    add("--vfs", type=_vfs, default=8, metavar="N",
         help=f"that each port can have, {_MOST_VFS} at most (default: 8)")  # fmt: skip
     add("--wire", type=lambda text: text.split(","), default=[], metavar="TAP[,TAP]",
         help="an existing tap for each port")  # fmt: skip
@@ -85,7 +85,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=f"{PORT_MAC}:00",
         help="address of the first port; the second has the next one (default: %(default)s)",
     )
-    add("--bus", type=int, metavar="N",
+    add("--bus", type=_bus, metavar="N",
         help="number of the chip's PCI bus in the guest, where it is not 1: another bridge has a "
         "lower place than --place on the machine's own bus")  # fmt: skip
     add("--place", type=_place, metavar="HEX",
@@ -204,12 +204,26 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _mac(text: str) -> str:
-    if not re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", text.lower()):
+    is_mac = re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", text.lower())
+    if not is_mac or int(text[:2], 16) & 1 or not int(text.replace(":", ""), 16):
         raise argparse.ArgumentTypeError(f"{text!r} is no MAC address such as {PORT_MAC}:00")
     return text
 
 
+def _bus(text: str) -> int:
+    return _number(text, "255", most=0xFF)
+
+
+def _vfs(text: str) -> int:
+    return _number(text, str(_MOST_VFS), most=_MOST_VFS)
+
+
 def _place(text: str) -> str:
-    if not 1 <= int(text, 16) <= 0x1E:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1e")
-    return text.removeprefix("0x")
+    return f"{_number(text.removeprefix('0x'), '1e', most=0x1E, base=16):x}"
+
+
+def _number(text: str, last: str, *, most: int, base: int = 10) -> int:
+    is_number = re.fullmatch("[0-9a-f]+" if base == 16 else "[0-9]+", text.lower())
+    if not is_number or not 1 <= int(text, base) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {last}")
+    return int(text, base)

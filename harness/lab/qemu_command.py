@@ -52,6 +52,7 @@ class QemuCommand:
         self._check_program()
         self._check_machine()
         self._check_firmware()
+        self._check_stays()
 
     def with_chip(
         self, chip: SoftwareChip, sockets: Path, *, place: str = "", bus_is_known: bool = False
@@ -84,8 +85,8 @@ class QemuCommand:
         argv = [*self.program, "-device", "help"]
         try:
             told = subprocess.run(
-                argv, capture_output=True, text=True, check=False, timeout=_SECONDS,
-                stdin=subprocess.DEVNULL,
+                argv, capture_output=True, text=True, errors="replace", check=False,
+                timeout=_SECONDS, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except OSError as refused:
             raise UsageError(
@@ -131,6 +132,15 @@ class QemuCommand:
                 because="the chip finds the registers of its VFs where SeaBIOS puts configuration "
                 "space, 0xb0000000; UEFI (OVMF) puts it elsewhere, and the VFs would be dead",
                 fix="leave that out: QEMU then boots by SeaBIOS, which it brings along",
+            )
+
+    def _check_stays(self) -> None:
+        if any(_name(word) == "daemonize" for word in self.arguments):
+            raise UsageError(
+                "this QEMU's command has -daemonize",
+                because="the chip ends with the process that is started, and QEMU would go on "
+                "without its ports",
+                fix="leave -daemonize out, and put `vf-harness chip` itself into the background",
             )
 
     def _memory(self) -> list[str]:

@@ -75,7 +75,7 @@ class SoftwareChip:
         """
         guard = ("setpriv", "--pdeathsig", "KILL") if dies_with_us else ()
         argv = [
-            *guard, sys.executable, "-m", "harness.chip", "--name", name,
+            *guard, sys.executable, "-P", "-m", "harness.chip", "--name", name,
             "--folder", str(folder), "--vfs", str(self.vfs), "--mac", self.mac,
             "--bus", str(self.bus), *(f"--tap={wire}" for wire in wires), *options,
         ]  # fmt: skip

@@ -77,7 +77,36 @@ def test_a_tap_that_is_not_there_is_told_how_to_make(
 
 
 def test_numbers_that_no_82599_has_are_wrong_use(qemu: FakeQemu) -> None:
-    for words in (["--ports", "3"], ["--vfs", "64"], ["--mac", "52:54"], ["--place", "1f"]):
+    for words in (
+        ["--ports", "3"], ["--vfs", "64"], ["--vfs", "0"], ["--place", "1f"], ["--place", "1_0"],
+        ["--bus", "0"], ["--bus", "256"], ["--bus=-5"],
+        ["--mac", "52:54"], ["--mac", "ff:ff:ff:ff:ff:ff"], ["--mac", "00:00:00:00:00:00"],
+    ):  # fmt: skip
         with pytest.raises(SystemExit) as ended:
             cli.main(["chip", *words, "--", qemu.becomes(), *MACHINE])
         assert ended.value.code == 2
+
+
+def test_a_qemu_that_would_leave_its_chip_is_refused(
+    capfd: pytest.CaptureFixture[str], qemu: FakeQemu
+) -> None:
+    said = refused(capfd, 2, "--", qemu.becomes(), *MACHINE, "-daemonize")
+    assert "-daemonize" in said
+    assert not (qemu.folder / "argv").exists()
+
+
+def test_a_program_that_does_not_speak_utf_8_is_quoted(
+    capfd: pytest.CaptureFixture[str], qemu: FakeQemu
+) -> None:
+    qemu.program.write_text("#!/bin/sh\nprintf 'g\\344be es nicht' >&2\nexit 1\n")
+    qemu.program.chmod(0o755)
+    assert "be es nicht" in refused(capfd, 11, "--", str(qemu.program), *MACHINE)
+
+
+def test_python_files_where_the_user_is_are_not_run(
+    qemu: FakeQemu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would look for modules of the chip in that folder first, and run them as the user."""
+    (tmp_path / "argparse.py").write_text("raise SystemExit('it was run')\n")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["chip", "--", qemu.becomes("exit 5"), *MACHINE]) == 5

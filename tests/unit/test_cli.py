@@ -122,6 +122,41 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_an_error_that_nobody_reads_has_its_exit_code_all_the_same() -> None:
+    """``vf-harness lab status --lab nosuch 2>&1 >/dev/null | true``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness.cli", "lab", "status", "--lab", "nosuch"],
+            stdout=subprocess.DEVNULL, stderr=pipe, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_changes_no_exit_code(closed: str) -> None:
+    """A service manager may start a program without any of the three."""
+    argv = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "harness.cli"]
+    for status, words in ((0, ["schema"]), (2, ["lab", "status", "--lab", "nosuch"])):
+        assert (
+            subprocess.run([*argv, *words], capture_output=True, check=False).returncode == status
+        )
+
+
+def test_what_the_operating_system_refuses_is_told_in_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason: a file system that cannot be written, a program that is not there."""
+
+    def refuse(_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/run/vf-harness")
+
+    monkeypatch.setattr(cli, "_report", refuse)
+    said = told(capsys, 11, "report", "runs/latest")
+    assert "this machine: /run/vf-harness: Read-only file system" in said
+
+
 def test_an_interruption_is_told_in_a_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
