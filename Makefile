@@ -66,7 +66,7 @@ lab: ## start the embedded lab and keep it up for work (`.venv/bin/vf-harness la
 	@.ci/setup demo
 	@.ci/as-root .venv/bin/vf-harness lab up
 
-bench: ## measure what the harness itself can do on this machine (three hours; PARTS="chip twin" is less)
+bench: ## measure what the harness itself can do on this machine (five hours; PARTS="chip twin" is less)
 	@.ci/setup demo
 	@.ci/as-root env PYTHONPATH=tests:tests/unit $(PYTHON) -m bench $(PARTS)
 

@@ -13,18 +13,24 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+from fuzz.chip_server import fuzz
 
 from bench.chip import as_second_opinion, carrying, handing_over, most_vfs, read_of_port
 from bench.daily import daily
+from bench.dma_log import log_cost
+from bench.fuzzed import fuzzed
 from bench.known_outage import known_outages
 from bench.looking import looking
-from bench.losing import losing
+from bench.losing import losing, trials
 from bench.observing import observing
 from bench.rows import PAGE, Row, write_table
 from bench.starting import demonstrating, starting
 from bench.twin import twin
 from harness.guest.spec import GuestSpec
+from harness.lab.chip_vf import chip_vf
 from harness.lab.use import ready
 from harness.run.lab import Lab, taken
 from harness.run.moving import MovingGuest, moving_guest
@@ -60,8 +66,10 @@ def _starting(_: Path, say: Say) -> list[Row]:
 
 
 def _chip(kept: Path, say: Say) -> list[Row]:
-    with _guest_of("emulated", kept, say) as (_, guest):
-        rows = [read_of_port(), *carrying(guest, "emulated", say)]
+    rows = [read_of_port(), fuzzed("port and VFs at once", "chip_server.py", fuzz, say)]
+    with _guest_of("emulated", kept, say) as (lab, guest):
+        rows += carrying(guest, "emulated", say)
+        rows.append(log_cost(guest, lab.device(guest.instance.vf), "chip", 200, say))
     return [*rows, most_vfs(load(find("emulated")), say), *as_second_opinion(kept, say)]
 
 
@@ -97,7 +105,9 @@ PARTS: dict[str, tuple[str, Callable[[Path, Say], list[Row]]]] = {
     "observer": ("The observer", _observer),
     "memory": ("Memory and clocks", _looking),
     "twin": ("The twin", _twin),
-    "losing": ("Guests that a migration loses", losing),
+    "losing": ("Guests lost, 82599", partial(losing, "emulated")),
+    "losing-82576": ("Guests lost, 82576", partial(losing, "emulated-82576")),
+    "losing-trials": ("Guests lost, and what KVM and TCG can be told", trials),
 }
 """Each part's name, the heading of its table, and what measures it."""
 
@@ -107,7 +117,7 @@ def _guest_of(name: str, kept: Path, say: Say) -> Iterator[tuple[Lab, MovingGues
     topology: Topology = load(find(name))
     with (
         ready(topology, say) as (reached, image),
-        taken(reached, image, say) as lab,
+        taken(reached, image, say, partial(chip_vf, topology)) as lab,
         moving_guest(lab, GuestSpec.of(topology.guest), kept, vfs=1) as guest,
     ):
         yield lab, guest

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.migrating import moved
@@ -17,20 +18,22 @@ from bench.rows import Row
 from harness.analysis.measured import MEMORY_COMPARED
 from harness.errors import GuestError
 from harness.guest.spec import GuestSpec
+from harness.lab.chip_vf import chip_vf
 from harness.lab.use import ready
 from harness.run.lab import taken
 from harness.run.moving import MovingGuest, moving_guest
-from harness.topology import find, load
+from harness.topology import Topology, find, load
 from harness.traffic.flow import Flow
 
 MIGRATIONS, TRIED = 100, 40
 FRAME_BYTES, PPS = 9014, 100
 _UNLOAD = "modprobe -r kvm-amd kvm"
-AS_IT_IS = "as the lab is"
+AS_IT_IS, ONE_THREAD = "as the lab is", "one processor, so TCG has one thread"
 TRIALS = {
     "kvm tdp_mmu=0": f"{_UNLOAD} && modprobe kvm tdp_mmu=0 && modprobe kvm-amd",
     "kvm-amd npt=0": f"{_UNLOAD} && modprobe kvm-amd npt=0",
     "no huge pages": "echo never > /sys/kernel/mm/transparent_hugepage/enabled",
+    ONE_THREAD: "true",
 }
 """Each trial has a name, and a command that every host runs before it gets a guest."""
 
@@ -42,18 +45,31 @@ class _Tally:
     """Pages that were not the same on both sides, of all migrations together."""
 
 
-def losing(kept: Path, say: Callable[[str], None]) -> list[Row]:
-    """Migrations there and back on both labs as they are, and with each trial."""
-    rows = [_row(lab, AS_IT_IS, MIGRATIONS, kept, say) for lab in ("emulated", "emulated-82576")]
-    return rows + [_row("emulated", trial, TRIED, kept, say) for trial in TRIALS]
+def losing(name: str, kept: Path, say: Callable[[str], None]) -> list[Row]:
+    """Migrations there and back on the lab of that name, as it is."""
+    return [_row(load(find(name)), AS_IT_IS, MIGRATIONS, kept, say)]
 
 
-def _row(name: str, trial: str, migrations: int, kept: Path, say: Callable[[str], None]) -> Row:
-    topology, tally, began = load(find(name)), _Tally(), time.monotonic()
+def trials(kept: Path, say: Callable[[str], None]) -> list[Row]:
+    """Migrations on the default lab with each trial."""
+    topology = load(find("emulated"))
+    assert topology.emulation is not None
+    one = topology.emulation.model_copy(update={"host_cpus": 1})
+    single = topology.model_copy(update={"emulation": one})
+    return [
+        _row(single if trial == ONE_THREAD else topology, trial, TRIED, kept, say)
+        for trial in TRIALS
+    ]
+
+
+def _row(
+    topology: Topology, trial: str, migrations: int, kept: Path, say: Callable[[str], None]
+) -> Row:
+    name, tally, began = topology.name, _Tally(), time.monotonic()
     what = f"guests lost in {migrations} migrations, lab {name}, {trial}"
     with (
         ready(topology, say) as (reached, image),
-        taken(reached, image, say) as lab,
+        taken(reached, image, say, partial(chip_vf, topology)) as lab,
         ExitStack() as stack,
     ):
         if trial in TRIALS:

@@ -9,6 +9,7 @@ from pathlib import Path
 from fuzz.twin_server import fuzz
 
 from bench.dma_log import log_cost
+from bench.fuzzed import fuzzed
 from bench.register_read import register_read
 from bench.rows import Row
 from harness.analysis.measured import DIGESTED, MEMORY_COMPARED
@@ -33,14 +34,16 @@ RATES = {
 }
 RATE_SECONDS, TRIES = 5.0, 2
 MIGRATIONS = 3
-HOSTILE, SEED = 1_000_000, 1
 
 
 def twin(topology: Topology, kept: Path, say: Callable[[str], None]) -> list[Row]:
     """Measure on a lab of twins, which is started and ended here."""
     device = Device(port=Port(), send=lambda _: True)
     what = "one register read, server and socket without a guest"
-    rows = [register_read(device, Register.VFLINKS, what), _fuzzed(say)]
+    rows = [
+        register_read(device, Register.VFLINKS, what),
+        fuzzed("the twin's server", "twin_server.py", fuzz, say),
+    ]
     with ready(topology, say) as (reached, image), taken(reached, image, say) as lab:
         with moving_guest(lab, _spec(topology, standby=False), kept, vfs=1) as guest:
             rows += [
@@ -48,7 +51,7 @@ def twin(topology: Topology, kept: Path, say: Callable[[str], None]) -> list[Row
                         should="5000 a second" if frame_bytes == 64 else "500 a second")
                 for frame_bytes, rates in RATES.items()
             ]  # fmt: skip
-            rows.append(log_cost(guest, say))
+            rows.append(log_cost(guest, guest.twin, "twin", 1500, say))
         rows += [_moved(lab, scheme, kept, say) for scheme in ("failover", "inplace")]
     return rows
 
@@ -86,22 +89,6 @@ def _all_came_back(guest: MovingGuest, frame_bytes: int, rate_pps: int) -> bool:
     flow = Flow(f"carried-{rate_pps}", "round-trip", frame_bytes, rate_pps, 900)
     records = guest.stay(flow, RATE_SECONDS)
     return records.receiver.received == records.sender.sent and not records.sender.unsent
-
-
-def _fuzzed(say: Callable[[str], None]) -> Row:
-    """Messages that are almost right: none may end the server."""
-    say(f"{HOSTILE} hostile messages")
-    counted = fuzz(messages=HOSTILE, seed=SEED)
-    refused = sum(count for error, count in counted.replies.items() if error)
-    return Row(
-        "hostile messages to the vfio-user server",
-        f"{counted.messages}, {refused} refused in words of the protocol, no dead server; "
-        f"{counted.messages / counted.seconds:.0f} a second",
-        "1000000, no dead server",
-        f"`tests/fuzz/twin_server.py`, seed {SEED}; {counted.connections} clients, "
-        f"{counted.dma_by_message} accesses by message, {counted.frames} frames and "
-        f"{counted.lines} control lines meanwhile",
-    )
 
 
 def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row:
