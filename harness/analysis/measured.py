@@ -40,9 +40,17 @@ those that differ and could not, how often the device wrote at all, how often af
 had begun, how often so close to that moment that it may have been before or after, how often what
 it had no right to, and how many accesses its log had no room for.
 
-Where a device keeps a log and QEMU no trace, {"page_frames", "unexplained", "device_writes",
-"misbehaved", "not_logged"}: of these "unexplained" are the guest's numbers of lost pages that the
-device never wrote.
+Where a device keeps a log and QEMU no trace, {"page_frames", "unexplained", "not_logged"}: of these
+"unexplained" are the guest's numbers of lost pages that the device did not write since the
+migration was asked for.
+"""
+
+DEVICE_WROTE = "device's last write"
+"""An event: the last write of the source's VF to the guest's memory, by the device's own log.
+
+{"writes", "bytes", "misbehaved", "not_logged"}: how often the device wrote since the migration was
+asked for, and how much, how often of these what it had no right to, and how many accesses its log
+had no room for.
 """
 
 NOT_COMPARED = "memory not compared"

@@ -9,7 +9,14 @@ from typing import Literal
 
 import pandas as pd
 
-from harness.analysis.measured import MEMORY_COMPARED, NOT_COMPARED, REFUSED, Direction, Measured
+from harness.analysis.measured import (
+    DEVICE_WROTE,
+    MEMORY_COMPARED,
+    NOT_COMPARED,
+    REFUSED,
+    Direction,
+    Measured,
+)
 from harness.analysis.order import dma_order, reasons
 from harness.analysis.phases import ATTACHED, stopped
 
@@ -253,14 +260,14 @@ def _mastery_faults(measured: Measured) -> Iterable[str]:
 def _memory_faults(measured: Measured) -> Iterable[str]:
     """Memory that did not arrive; where log and trace do not say why, that too."""
     for event in measured.events:
-        if event.name != MEMORY_COMPARED:
+        if event.name not in (MEMORY_COMPARED, DEVICE_WROTE):
             continue
         if writes := event.data.get("misbehaved"):
             yield (
                 f"the device wrote {writes} times without the right to: with Bus Master Enable "
                 "clear, or where its ring was no more"
             )
-        if lost := event.data["differ"]:
+        if lost := event.data.get("differ"):
             which = _named(event.data.get("page_frames", ()))
             yield f"{lost} of {event.data['pages']} pages of memory were lost{which}"
             if unexplained := event.data.get("unexplained"):

@@ -14,7 +14,8 @@ from harness.audit.ways import SUSPENDED_S, Subject, Way
 from harness.errors import HarnessError
 from harness.guest.instance import Instance
 from harness.guest.memory import GuestMemory
-from harness.host.vf import Logged, Observed
+from harness.host.software_vf import Logged
+from harness.host.vf import Observed
 from harness.migration.clocks import SharedClock, read_clocks
 from harness.migration.conductor import Ends, measured_flow
 from harness.migration.raw import Raw

@@ -20,7 +20,7 @@ from harness.twin.vf import Vf
 from harness.uapi.ixgbe_pf import Register, Row
 
 _PORT_FAULTS = frozenset(("silent_mailbox", "loses_resets", "loses", "dies"))
-_VF_FAULTS = frozenset(("ignores_bme", "late_ms", "corrupts", "loses", "hears_all"))
+VF_FAULTS = frozenset(("ignores_bme", "late_ms", "corrupts", "loses", "hears_all"))
 _MOST = 1e9
 
 
@@ -56,7 +56,7 @@ class Control:
         unknown.
         """
         chosen = self._port(port)
-        known = _PORT_FAULTS if vf < 0 else _VF_FAULTS
+        known = _PORT_FAULTS if vf < 0 else VF_FAULTS
         asked = dict.fromkeys(known, 0.0) | faults
         if unknown := asked.keys() - known:
             raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")

@@ -66,6 +66,11 @@ class Twin:
         return None if dma["records"] is None else int(dma["records"] + dma["dropped"])
 
     @property
+    def clock_of(self) -> str:
+        """The twin's log has the times of its host."""
+        return self.host.name
+
+    @property
     def log_position(self) -> int:
         """How many records its DMA log has.  Raises UsageError if it keeps none."""
         records = self.control.ask("status")["dma"]["records"]

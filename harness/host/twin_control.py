@@ -20,9 +20,9 @@ class TwinRefused(RemoteError):
 
     def __init__(self, name: str, word: str, answer: Mapping[str, Any]) -> None:
         super().__init__(
-            f"{name}: the twin refused {word!r}",
+            f"{name} refused {word!r}",
             because=f"it said: {answer['error']}",
-            fix="see `harness/twin/control.py` for what it takes",
+            fix="see `control.py` of `harness/twin` and `harness/chip` for what they take",
         )
         self.number = int(answer.get("errno", 0))
 
@@ -30,8 +30,9 @@ class TwinRefused(RemoteError):
 class TwinControl:
     """What a twin is asked and told, one thing at a time; see ``harness.twin.control``."""
 
-    def __init__(self, name: str, connection: socket.socket) -> None:
-        self._name = name
+    def __init__(self, name: str, connection: socket.socket, kind: str = "twin") -> None:
+        """*name* and *kind* are what errors call the program by."""
+        self._name = f"{name}: the {kind}"
         self._connection = connection
         self._connection.settimeout(ANSWER_SECONDS)
 
@@ -43,7 +44,7 @@ class TwinControl:
         except OSError as gone:
             self._connection.close()  # a late answer would be taken for that to the next question
             raise RemoteError(
-                f"{self._name}: the twin did not answer to {word!r}: {gone}",
+                f"{self._name} did not answer to {word!r}: {gone}",
                 because="its program has ended, or hangs",
                 fix="see its log on that host, beside its sockets",
             ) from None

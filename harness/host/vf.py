@@ -62,17 +62,6 @@ class Ring:
     tail: int
 
 
-class Logged(Protocol):
-    """A device that keeps a log of its own DMA."""
-
-    @property
-    def accesses(self) -> int | None:
-        """The number of accesses to the guest's memory so far; None if the device keeps no log."""
-
-    def dma_log(self) -> bytes:
-        """The file of the device's log, as ``harness.twin.dma_log`` lays it out."""
-
-
 class Observation(Protocol):
     """An observer of Bus Master Enable, at work until it is stopped."""
 

@@ -20,6 +20,7 @@ from harness.errors import GuestError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.own_vf import OwnVf
+from harness.host.software_vf import Logged
 from harness.migration.clocks import Clocks, SharedClock, read_clocks
 from harness.migration.comparison import Comparison
 from harness.migration.handoff import HandOff
@@ -57,7 +58,8 @@ class Ends:
 class Conducted:
     """A migration, measured, and the *records* of its flows that it was measured from.
 
-    *tables* are what a scheme has recorded itself, by name.
+    *tables* are what a scheme has recorded itself, by name, and ``dma``, the log of the source's VF
+    where its device keeps one.
     """
 
     outcome: Outcome
@@ -81,12 +83,14 @@ def conduct(
     comparison: Comparison | None = None,
     progress: Callable[[str], None],
     own_vf: OwnVf | None = None,
+    log: Logged | None = None,
 ) -> Conducted:
     """Migrate the guest from *source* to *successor* and measure what its users feel.
 
     *address* is where the source's QEMU reaches the successor's.  While the flows run nothing is
     sent to a host but what the migration itself needs.  *comparison* is the scheme's, if both
-    memories are to be compared.  *raw* gets what was said, also when this raises.
+    memories are to be compared.  *log* is what the device of the source's VF writes down itself,
+    if it does.  *raw* gets what was said, also when this raises.
     """
     since = len(source.qmp.events)
     try:
@@ -97,7 +101,7 @@ def conduct(
             comparison.prepare(source, successor, ends.guest)
         with ExitStack() as stack:
             for watching in (
-                watched(source, hand_off, bme_per_s, capabilities, own_vf),
+                watched(source, hand_off, bme_per_s, capabilities, own_vf, log),
                 watched(successor, None, bme_per_s, capabilities, own_vf),
                 links_watched(ends.guest),
             ):
@@ -117,6 +121,9 @@ def conduct(
     )
     measured = _measured(scheme, source, successor, outcome, timeline, records)
     tables = {**scheme.tables, **(comparison.tables if comparison else {})}
+    tables |= {
+        name: log for name, log in (("dma", each.dma) for each in raw.seen) if log is not None
+    }
     return Conducted(outcome, measured, records, tables)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.measured import CONFIG, ECHOES, BmeSample, Event
+from harness.analysis.measured import CONFIG, DEVICE_WROTE, ECHOES, BmeSample, Event
 from harness.analysis.phases import ASKED, ATTACHED, RELEASED, STOPPING
 from harness.guest.instance import Instance
 from harness.migration.clocks import SharedClock, Stamp
@@ -57,6 +57,7 @@ def build(
     events += _hand_off_events(clock, seen, hand_off)
     events += _vfio_states(clock, seen)
     events += _kernel_faults(clock, seen)
+    events += _device_writes(clock, seen, asked.t_ns)
     stopped = next((_stamp(event) for event in events if event.name == "STOP"), None)
     events += _link_events(clock, seen, guest, stopped)
     events += _released(bme, source.host.name, asked.t_ns)
@@ -153,6 +154,24 @@ def _kernel_faults(clock: SharedClock, seen: Sequence[Seen]) -> list[Event]:
         for each in seen
         for fault in each.kernel.get("faults", ())
     ]
+
+
+def _device_writes(clock: SharedClock, seen: Sequence[Seen], asked_ns: int) -> Iterator[Event]:
+    """Tell the last write of each device that keeps a log, and how many there were since asking."""
+    for each in seen:
+        if each.dma is None or not each.dma["writes"].any():
+            continue
+        writes = each.dma[each.dma["writes"]]
+        last_ns = int(writes["t_ns"].max())
+        stamp = clock.from_monotonic(each.dma_clock, last_ns)
+        since = writes[writes["t_ns"] - last_ns >= asked_ns - stamp.t_ns]
+        data = {
+            "writes": len(since),
+            "bytes": int(since["length"].sum()),
+            "misbehaved": int(since["misbehaved"].sum()),
+            "not_logged": each.dma.attrs["dropped"],
+        }
+        yield _event(stamp, f"dma:{each.machine}", DEVICE_WROTE, data)
 
 
 def _link_events(

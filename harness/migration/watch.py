@@ -9,9 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
+from harness.analysis.memory import read_log
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.own_vf import OwnVf
+from harness.host.software_vf import Logged
 from harness.host.vf import Observation
 from harness.migration.handoff import CLEARED, HandOff
 from harness.migration.registers import RegisterChange, changes
@@ -26,7 +30,8 @@ class Seen:
     *bme* and *links* are the lines of those recorders, *handoff* the events of the observer,
     *registers* what else it saw change and *states* the VF's migration states, *kernel_log* the
     text of the kernel's log with *faults*, the lines that mean trouble.  *echoes* is what the
-    guest's kernel counted meanwhile, *echoes_ns* our monotonic time when it was asked.
+    guest's kernel counted meanwhile, *echoes_ns* our monotonic time when it was asked.  *dma* is
+    the log of a device that keeps one (``harness.analysis.memory``), with the times of *dma_clock*.
     """
 
     machine: str
@@ -40,6 +45,8 @@ class Seen:
     kernel: dict[str, Any] = field(default_factory=dict)
     echoes: dict[str, int] = field(default_factory=dict)
     echoes_ns: int = 0
+    dma: pd.DataFrame | None = None
+    dma_clock: str = ""
 
 
 @contextmanager
@@ -49,12 +56,13 @@ def watched(
     bme_per_s: int,
     capabilities: Capabilities,
     own_vf: OwnVf | None = None,
+    log: Logged | None = None,
 ) -> Iterator[Seen]:
     """Record the kernel log of the instance's host and, *bme_per_s* times a second, BME of its VF.
 
     The registers of *capabilities* are read along with it.  With 0 nobody observes it.  With
     *hand_off* the observer also clears the filter when the VF is released.  BME of *own_vf* is read
-    before and after.
+    before and after.  *log* is what the VF's device writes down itself; it is read at the end.
     """
     host = instance.host
     seen = Seen(host.name)
@@ -68,6 +76,8 @@ def watched(
             seen.kernel_log = host.fetch(kernel_path).decode(errors="replace")
 
         stopping.callback(stop_kernel)
+        if log and log.accesses is not None:
+            stopping.callback(_read_dma, log, seen)
         if bme_per_s and instance.vf:
             observer = instance.vf.observe(
                 qemu_pid=instance.pid, rate_per_s=bme_per_s, path=bme_path,
@@ -77,6 +87,10 @@ def watched(
         elif bme_per_s and own_vf:
             stopping.callback(_stop_observer, own_vf.observe(instance), capabilities, seen)
         yield seen
+
+
+def _read_dma(log: Logged, seen: Seen) -> None:
+    seen.dma, seen.dma_clock = read_log(log.dma_log()), log.clock_of
 
 
 def _stop_observer(observer: Observation, capabilities: Capabilities, seen: Seen) -> None:

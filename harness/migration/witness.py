@@ -9,8 +9,10 @@ import pandas as pd
 
 from harness.analysis.copies import PAGE
 from harness.analysis.memory import read_log
+from harness.guest.instance import Instance
+from harness.guest.machine import GuestMachine
 from harness.guest.memory import GuestMemory
-from harness.host.vf import Logged
+from harness.host.software_vf import Logged
 from harness.migration.comparison import Comparison, Digests
 
 
@@ -18,25 +20,28 @@ class WitnessedComparison(Comparison):
     """A comparison of a guest whose VF writes its DMA down in *log*.
 
     The addresses in the log are the guest's own: VFIO maps its memory there one to one.  A page
-    that is lost and that the VF never wrote was lost by something else, and its page frame stands
-    in ``unexplained``.  *tables* has the log, too (``dma``).
+    that is lost and that the VF did not write since `prepare` was lost by something else, and its
+    page frame stands in ``unexplained``.
     """
 
     def __init__(self, log: Logged) -> None:
         super().__init__()
         self._log = log
+        self._before = 0
+
+    def prepare(self, source: Instance, successor: Instance, guest: GuestMachine) -> None:
+        super().prepare(source, successor, guest)
+        self._before = self._log.accesses or 0
 
     def _explained(
         self, memory: GuestMemory, both: Digests, differ: pd.DataFrame
     ) -> dict[str, Any]:
-        self.tables["dma"] = log = read_log(self._log.dma_log())
+        log = read_log(self._log.dma_log())
         lost = differ["page_frame"][differ["owner"] == ""]
-        written = frames_written(log)
+        written = frames_written(log[self._before :])
         return {
             **super()._explained(memory, both, differ),
             "unexplained": [int(frame) for frame in lost[~np.isin(lost, written)]],
-            "device_writes": int(log["writes"].sum()),
-            "misbehaved": int(log["misbehaved"].sum()),
             "not_logged": log.attrs["dropped"],
         }
 

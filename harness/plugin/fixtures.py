@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab, leased for this run; started first if it is an emulated one that is not up."""
-    from harness.lab.ground_truth import chip_log
+    from harness.lab.chip_vf import chip_vf
     from harness.lab.use import ready
     from harness.run.lab import taken
     from harness.run.provenance import provenance
@@ -52,8 +52,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with at_fault(config, LabError), ExitStack() as taking:
         taking.enter_context(_commands_logged(config.stash[RECORD].folder))
         topology, image = taking.enter_context(ready(settings.topology, say, keep=keep))
-        logs = partial(chip_log, topology)
-        lab = taking.enter_context(taken(topology, image, say, logs))
+        lab = taking.enter_context(taken(topology, image, say, partial(chip_vf, topology)))
         config.stash[RECORD].provenance = provenance(lab)
         given_back = taking.pop_all()
     yield lab

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.analysis.measured import CONFIG, MIGRATE_REFUSED, REFUSED
+from harness.analysis.measured import CONFIG, DEVICE_WROTE, MIGRATE_REFUSED, REFUSED
 from harness.report.results import Flow, Migration
 
 COLUMNS = 800  # of time, a stroke in each: about as many as a screen shows
@@ -26,6 +26,7 @@ KEY_EVENTS = (
     "UNPLUG_PRIMARY",
     "DEVICE_DELETED",
     "vf released",
+    DEVICE_WROTE,
     "STOP",
     "RESUME",
     "FAILOVER_NEGOTIATED",

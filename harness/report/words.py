@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from harness.analysis.measured import DIGESTED, ECHOES, MEMORY_COMPARED, MIGRATE_REFUSED
+from harness.analysis.measured import (
+    DEVICE_WROTE,
+    DIGESTED,
+    ECHOES,
+    MEMORY_COMPARED,
+    MIGRATE_REFUSED,
+)
+from harness.analysis.phases import RELEASED
 from harness.report.results import Flow, Migration, Outage
 
 DIRECTIONS = {
@@ -89,6 +96,25 @@ def memory(migration: Migration) -> str:
     others = f"; pages that the hypervisor writes by itself differ: {owned}" if owned else ""
     return (
         f"Memory was compared after the stop, which took {duration(took_ms)} of it: {lost}{others}."
+    )
+
+
+def device_log(migration: Migration) -> str:
+    """Say what the source's VF wrote by its device's own log; empty where none is kept."""
+    told = next((event for event in migration.events if event.name == DEVICE_WROTE), None)
+    if told is None:
+        return ""
+    written, megabytes = told.data["writes"], told.data["bytes"] / 1e6
+    released = next((event.t_ms for event in migration.events if event.name == RELEASED), None)
+    ended = f"last at {told.t_ms:.1f} ms"
+    if released is not None:
+        side = "before" if told.t_ms <= released else "after"
+        ended += f", {duration(abs(released - told.t_ms))} {side} the VF was seen released"
+    wrong = told.data["misbehaved"]
+    return (
+        f"By its own log the source's VF wrote to the guest's memory {written} times "
+        f"({megabytes:.1f} MB) from when the migration was asked for, {ended}; "
+        f"{wrong or 'none'} of these writes without the right to."
     )
 
 

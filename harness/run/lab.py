@@ -13,8 +13,9 @@ from harness.errors import UsageError
 from harness.guest.spec import GuestImage
 from harness.host.preflight import check, preflight, preflight_peer
 from harness.host.snapshot import snapshot
+from harness.host.software_vf import SoftwareVf
 from harness.host.twin import Twin
-from harness.host.vf import Logged, Vf
+from harness.host.vf import Vf
 from harness.remote import Host, connect
 from harness.topology import PEER, Topology
 
@@ -33,14 +34,25 @@ class Lab:
     peer: Host
     guest: GuestImage
     progress: Progress
-    logs: Callable[[Vf], Logged | None] = lambda _: None
-    """A function that finds the DMA log of a port's VF, where the lab keeps one; see `log_of`."""
+    chip_vf: Callable[[Vf], SoftwareVf | None] = lambda _: None
+    """A function that finds the VF of a software chip; None for a VF of another port."""
 
-    def log_of(self, vf: Vf | None) -> Logged | None:
-        """Return the log that the device of *vf* keeps of its own DMA; None if it keeps none."""
+    def software_of(self, vf: Vf | None) -> SoftwareVf | None:
+        """Return the device of *vf* where that is a program; None for hardware, or without a VF."""
         if vf is None:
             return None
-        return vf if isinstance(vf, Twin) else self.logs(vf)
+        return vf if isinstance(vf, Twin) else self.chip_vf(vf)
+
+    def device(self, vf: Vf | None) -> SoftwareVf:
+        """Return the device of *vf*, which is a program.  Raises UsageError if it is not."""
+        found = self.software_of(vf)
+        if found is None:
+            raise UsageError(
+                f"lab {self.topology.name!r}: the VF {vf.name if vf else ''} is not in software",
+                because="no program can be asked what it wrote, or told to misbehave",
+                fix='mark the test `needs("software-vf")`',
+            )
+        return found
 
     def renew(self, longer_s: float = 0) -> None:
         """Keep the leases for LEASE_SECONDS from now, and for what a large guest needs beyond.
@@ -67,7 +79,7 @@ def taken(
     topology: Topology,
     guest: GuestImage,
     progress: Progress,
-    logs: Callable[[Vf], Logged | None] = lambda _: None,
+    chip_vf: Callable[[Vf], SoftwareVf | None] = lambda _: None,
 ) -> Iterator[Lab]:
     """The lab for this process alone; all hosts and the peer, or none.
 
@@ -94,7 +106,7 @@ def taken(
         faults.append((PEER, preflight_peer(peer, topology.peer, mtu=topology.guest.mtu)))
         check(faults)
         before = [snapshot(host, used[name]) for name, host in hosts.items()]
-        yield Lab(topology, hosts, peer, guest, progress, logs)
+        yield Lab(topology, hosts, peer, guest, progress, chip_vf)
         for host, was in zip(hosts.values(), before, strict=True):
             was.check_same(snapshot(host, used[host.name]))
 

@@ -122,6 +122,7 @@ class MovingGuest:
                 bme_per_s=self._lab.topology.limits.bme_per_s if observe else 0,
                 capabilities=self._lab.topology.capabilities, comparison=comparison,
                 progress=self._lab.progress, own_vf=self.own_vf,
+                log=self._lab.software_of(source.vf),
             )  # fmt: skip
         finally:
             if _runs(successor):  # also when measuring broke off after that
@@ -129,16 +130,21 @@ class MovingGuest:
             loser.close()
 
     def stay(
-        self, flow: Flow, seconds: float = 1.0, *, guest_end: Endpoint | None = None
+        self,
+        flow: Flow,
+        seconds: float = 1.0,
+        *,
+        peer_end: Endpoint | None = None,
+        guest_end: Endpoint | None = None,
     ) -> FlowRecords:
         """Run *flow* for so long while the guest stays where it is; what is left of it.
 
-        It runs to the guest's own end, or to *guest_end*.  A guest that does not answer any more is
-        replaced by another one first.
+        It runs between the two ends of `ends`, or has *peer_end* or *guest_end* instead.  A guest
+        that does not answer any more is replaced by another one first.
         """
         self._find()
         ends = self.ends()
-        with start(flow, ends.peer_end, guest_end or ends.guest_end) as running:
+        with start(flow, peer_end or ends.peer_end, guest_end or ends.guest_end) as running:
             let_pass(seconds)
             return running.stop()
 
@@ -151,7 +157,8 @@ class MovingGuest:
         self._lab.renew()
         self.find_with_vf()
         return audit(
-            way, self.instance, self.ends(), flow, raw=raw, log=self._lab.log_of(self.instance.vf),
+            way, self.instance, self.ends(), flow, raw=raw,
+            log=self._lab.software_of(self.instance.vf),
             bme_per_s=self._lab.topology.limits.bme_per_s, progress=self._lab.progress,
         )  # fmt: skip
 
@@ -199,13 +206,18 @@ class MovingGuest:
         return as_twin(self.instance.vf)
 
     @property
+    def other_vf(self) -> Vf | None:
+        """The VF that waits for the guest on the other host."""
+        here = self.instance.host.name
+        return next(each.vf for each in self._berths.values() if each.host != here)
+
+    @property
     def other_twin(self) -> Twin:
         """The twin that waits for the guest on the other host."""
-        here = self.instance.host.name
-        return as_twin(next(each.vf for each in self._berths.values() if each.host != here))
+        return as_twin(self.other_vf)
 
     def _comparison(self, source: Instance) -> Comparison:
-        log = self._lab.log_of(source.vf)
+        log = self._lab.software_of(source.vf)
         return Comparison() if log is None else WitnessedComparison(log)
 
     def _find(self) -> None:

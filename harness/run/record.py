@@ -16,7 +16,14 @@ import pandas as pd
 
 from harness.analysis.audit import Audited, audited
 from harness.analysis.audit_records import AuditRecords
-from harness.analysis.measured import CONFIG, MEMORY_COMPARED, BmeSample, Event, MeasuredFlow
+from harness.analysis.measured import (
+    CONFIG,
+    DEVICE_WROTE,
+    MEMORY_COMPARED,
+    BmeSample,
+    Event,
+    MeasuredFlow,
+)
 from harness.analysis.packets import packets, write_packets
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.errors import MeasurementError
@@ -87,6 +94,12 @@ class Moved:
         """What came of comparing memory: see scheme ``inplace``; empty where nobody did."""
         events = self.conducted.measured.events
         return next((event.data for event in events if event.name == MEMORY_COMPARED), {})
+
+    @property
+    def device_log(self) -> Event | None:
+        """The last write of the source's VF, with what its log says; None where none is kept."""
+        events = self.conducted.measured.events
+        return next((event for event in events if event.name == DEVICE_WROTE), None)
 
     @property
     def lost_its_guest(self) -> bool:

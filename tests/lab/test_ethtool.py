@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -44,6 +45,20 @@ def test_a_port_passes_its_drivers_tests(port: Port) -> None:
     assert len(tested.results) == 5
     assert tested.passed, tested.failed
     assert port.self_test(offline=False).passed
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("no_guest")
+@pytest.mark.about("registers and EEPROM of a port")
+def test_a_port_shows_its_registers_and_its_eeprom(port: Port) -> None:
+    """Ref: ixgbe_get_regs, of which ethtool names each register; ixgbe_get_eeprom."""
+    registers = port.host.run("ethtool", "-d", port.interface).stdout
+    assert re.search(r"LINKS.*\n\s+Link Status:\s+up", registers), registers
+    argv = ["ethtool", "-e", port.interface, "offset", "0", "length", "64"]
+    eeprom = port.host.run(*argv).stdout
+    words = re.findall(r"(?:[0-9a-f]{2} ){15}[0-9a-f]{2}", eeprom)
+    assert len(words) == 4, eeprom
+    assert len(set(words)) > 1, "it is blank"
 
 
 @pytest.mark.nightly

@@ -9,6 +9,7 @@ import pytest
 
 from harness.analysis.order.copying import surely_before
 from harness.analysis.phases import ASKED
+from harness.host.software_vf import misbehaving
 from harness.migration.handoff import SET
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ FLOWS = [
     pytest.param("from-guest", 1514, marks=pytest.mark.nightly),
     pytest.param("from-guest", 9014, marks=JUMBO),
 ]
+SILENT = pytest.mark.about("a port that answers nothing")
+LATE = [pytest.mark.needs("twin"), pytest.mark.about("a port that answers late")]
 pytestmark = [pytest.mark.failover, pytest.mark.needs("two-hosts", "vf", "peer")]
 
 
@@ -64,3 +67,27 @@ def test_the_destinations_filter_is_set_when_its_family_needs_it(
         assert surely_before(moved.event("RESUME"), filter_set), filter_set
     else:
         assert surely_before(filter_set, moved.event(ASKED)), filter_set
+
+
+@pytest.mark.nightly
+@pytest.mark.faults
+@pytest.mark.needs("software-vf")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"silent_mailbox": True}, id="never", marks=SILENT),
+        pytest.param({"late_mailbox_ms": 3000}, id="late", marks=LATE),
+    ],
+)
+def test_a_port_that_does_not_answer_its_vf_leaves_it_dead(
+    lab: Lab,
+    guest: MovingGuest,
+    flow: Callable[..., Flow],
+    migrate: Callable[..., Moved],
+    fault: dict[str, object],
+) -> None:
+    """Its driver waits a second for each answer, and gives up; the standby serves the users."""
+    with misbehaving(lab.device(guest.other_vf), **fault):
+        moved = migrate(guest, flow(64))
+    assert moved.verdict.word == "fail", moved.why
+    assert "the guest has no VF with a lasting link at the destination" in moved.why

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.host.port import find_port, port_up
+from harness.host.software_vf import misbehaving
 from harness.host.sriov import virtual_functions
 from harness.mailbox.driver import DriverPlayer, driver_player
 from harness.mailbox.model import ModelPlayer
@@ -57,3 +58,18 @@ def test_the_model_answers_as_the_ports_driver(
         wrong[sequence.name] = list(differences(played[sequence.name], model.play(sequence)))
     Transcript(player.driver, played).write(case.folder / FILE)
     assert {name: lines for name, lines in wrong.items() if lines} == {}
+
+
+@pytest.mark.nightly
+@pytest.mark.faults
+@pytest.mark.about("a port that loses resets")
+@pytest.mark.needs("software-vf")
+def test_a_driver_that_never_hears_of_a_reset_answers_otherwise(
+    player: DriverPlayer, lab: Lab
+) -> None:
+    """The chip tells the driver nothing in VFLRE, and the comparison with the model shows that."""
+    (sequence,) = (each for each in sequences() if each.name == "reset by function")
+    expected = ModelPlayer(of_kernel(player.release)).play(sequence)
+    assert not list(differences(player.play(sequence), expected))
+    with misbehaving(lab.device(player.vf), loses_resets=True):
+        assert list(differences(player.play(sequence), expected))

@@ -7,6 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from harness.host.port_side import put_back
+from harness.host.software_vf import misbehaving
+from harness.run.lab import Lab
 from harness.run.moving import MovingGuest
 from harness.run.second_vf import take_second
 from harness.topology import MacAddress
@@ -54,7 +57,51 @@ def test_frames_for_one_vf_never_arrive_at_the_other(
     """Two guests of one port are told apart by nothing but this filter."""
     here, there = ends[meant], ends[1 - meant]
     assert two_vf_guest.stay(flow(64, "to-guest"), guest_end=here).receiver.received > 0
-    astray = replace(here, interface=there.interface)  # the same frames, looked for at the other
-    records = two_vf_guest.stay(flow(64, "to-guest"), guest_end=astray)
+    assert astray(two_vf_guest, flow(64, "to-guest"), here, there) == 0
+
+
+@pytest.mark.about("a VLAN of two VFs")
+def test_two_vfs_meet_where_the_port_has_both_in_one_vlan(
+    two_vf_guest: MovingGuest, ends: tuple[Endpoint, Endpoint], flow: Callable[..., Flow]
+) -> None:
+    """The port tags what a VF sends, and takes the tag out before the other VF receives it."""
+    assert two_vf_guest.instance.vf is not None
+    first, second = two_vf_guest.instance.vf.port_side, two_vf_guest.spare.port_side
+
+    def meet() -> bool:
+        return arrived(two_vf_guest, flow(64, "to-guest"), *ends) > 0
+
+    with put_back(first), put_back(second):
+        assert meet()
+        first.set_vlan(7)
+        assert not meet()
+        second.set_vlan(7)
+        assert meet()
+        first.set_vlan(8)
+        assert not meet()
+
+
+@pytest.mark.nightly
+@pytest.mark.faults
+@pytest.mark.about("a switch that leaks")
+@pytest.mark.needs("sriov", "software-vf")
+def test_frames_that_a_switch_leaks_to_another_vf_are_found_there(
+    lab: Lab, two_vf_guest: MovingGuest, ends: tuple[Endpoint, Endpoint], flow: Callable[..., Flow]
+) -> None:
+    """Looking for frames at the other VF would show nothing if that VF could not show them."""
+    with misbehaving(lab.device(two_vf_guest.spare), hears_all=True):
+        assert astray(two_vf_guest, flow(64, "to-guest"), *ends) > 0
+
+
+def arrived(guest: MovingGuest, flow: Flow, sender: Endpoint, receiver: Endpoint) -> int:
+    """Send frames from one VF of the guest to the other, and count those that arrive."""
+    records = guest.stay(flow, peer_end=sender, guest_end=receiver)
     assert records.sender.sent > 0
-    assert records.receiver.received == 0
+    return records.receiver.received
+
+
+def astray(guest: MovingGuest, flow: Flow, here: Endpoint, there: Endpoint) -> int:
+    """Send frames to *here*, and count how many of them are received at *there*."""
+    records = guest.stay(flow, guest_end=replace(here, interface=there.interface))
+    assert records.sender.sent > 0
+    return records.receiver.received

@@ -4,8 +4,9 @@ The order that loses nothing is: BME reads 0 or the VF is gone, then the last pa
 pages, then STOP; and it stays so until the last page is copied, which is after STOP.  QEMU
 announces each pass but the one that it makes with the guest stopped (the *stopped pass*), so what
 is held against the VF is the last pass announced before STOP.  Where the device tells when it
-wrote, that decides, against the stopped pass: a driver can stop its DMA and leave BME set.  So can
-the kernel, by VFIO's migration states, where QEMU drives it.
+wrote and QEMU which pages it copied, that decides, against the stopped pass: a driver can stop its
+DMA and leave BME set.  So can the kernel, by VFIO's migration states, where QEMU drives it.  Where
+the device tells when it wrote last, and no more is known, that is held against the pass as well.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Literal
 from harness.analysis.excerpt import excerpt
 from harness.analysis.measured import (
     CLOSE_WRITES,
+    DEVICE_WROTE,
     LATE_WRITES,
     MEMORY_COMPARED,
     WRITES,
@@ -25,7 +27,7 @@ from harness.analysis.measured import (
 )
 from harness.analysis.order.by_bme import told_by_bme
 from harness.analysis.order.by_vfio import told_by_vfio
-from harness.analysis.order.copying import copying
+from harness.analysis.order.copying import Copying, copying, in_ms, surely_before
 from harness.analysis.order.outcome import Order
 from harness.analysis.phases import stopped
 
@@ -58,6 +60,7 @@ def dma_order(measured: Measured) -> list[Order]:
         if vf not in by_vfio
     ]
     found += by_vfio.values()
+    found += _told_by_last_write(measured, how)
     return found or [Order("unknown", "nobody looked at BME of the source's VF")]
 
 
@@ -65,6 +68,16 @@ def reasons(orders: Iterable[Order], outcome: Literal["broken", "unknown"]) -> I
     """A sentence for each of *orders* that came out so; what is broken by its name."""
     named = f"{BROKEN}: " if outcome == "broken" else ""
     return (named + order.why for order in orders if order.outcome == outcome)
+
+
+def _told_by_last_write(measured: Measured, how: Copying) -> Iterable[Order]:
+    """What a device that keeps a log says, beside BME: a device can write with BME clear."""
+    for wrote in (event for event in measured.events if event.name == DEVICE_WROTE):
+        if measured.status == "completed" and surely_before(how.last_pass, wrote):
+            late = in_ms(wrote.t_ns - how.last_pass.t_ns)
+            why = f"the device still wrote {late} ms after {how.limit} had begun, by its own log"
+            shown = excerpt(measured, [how.last_pass.t_ns, how.stop.t_ns, wrote.t_ns])
+            yield Order("broken", why, shown)
 
 
 def _told_by_log(measured: Measured, compared: Event) -> Order:

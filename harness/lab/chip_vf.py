@@ -1,31 +1,41 @@
-"""The software chips of a lab write down what their VFs do; that record is the ground truth.
+"""A VF of a lab's software chip tells what it did, which is the ground truth, and can misbehave.
 
-The files are on this machine, and so is the peer of such a lab: their times are the peer's own
-monotonic clock, and need not be related to it.
+Its record is in files of this machine, where the peer of such a lab is as well: the times are of
+the peer's own monotonic clock.
 """
 
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.chip.configuration import FIRST_VF_OFFSET, VF_STRIDE
+from harness.chip.control import VF_FAULTS
+from harness.chip.loop import CONTROL
 from harness.chip.record import COMMANDS, LOG
 from harness.errors import MeasurementError
+from harness.host.twin_control import TwinControl
 from harness.host.vf import Vf
 from harness.lab.card import sockets
 from harness.lab.emulated import run_folder
-from harness.topology import Topology
+from harness.topology import PEER, Topology
 from harness.twin.dma_log import HEAD, RECORD
 from harness.uapi.pci_regs import Command
 
 
 @dataclass(frozen=True, slots=True)
-class ChipLog:
-    """The record of one VF, a ``Logged``; the names of its files begin with *stem*."""
+class ChipVf:
+    """VF number *vf* of port number *port* of the chip in *folder*; a ``SoftwareVf``."""
 
-    stem: Path
+    folder: Path
+    port: int
+    vf: int
+    clock_of = PEER
 
     @property
     def accesses(self) -> int:
@@ -51,8 +61,27 @@ class ChipLog:
                 changes.append((said["t_ns"], master))
         return changes
 
+    def misbehave(self, **faults: Any) -> None:
+        """Be at fault as ``harness.chip.control`` says, the port with what no VF can be."""
+        of_port = {name: faults.pop(name) for name in faults.keys() - VF_FAULTS}
+        with self._control() as control:
+            control.ask("misbehave", port=self.port, **of_port)
+            control.ask("misbehave", port=self.port, vf=self.vf, **faults)
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time that the whole chip has used."""
+        with self._control() as control:
+            return float(control.ask("status")["cpu_s"])
+
+    @contextmanager
+    def _control(self) -> Iterator[TwinControl]:
+        with closing(socket.socket(socket.AF_UNIX)) as connection:
+            connection.connect(str(self.folder / CONTROL))
+            yield TwinControl(self.folder.name, connection, "chip")
+
     def _file(self, kind: str) -> Path:
-        path = self.stem.with_name(f"{self.stem.name}.{kind}")
+        path = self.folder / f"port{self.port}-vf{self.vf}.{kind}"
         if not path.exists():
             raise MeasurementError(
                 f"this machine: there is no {path}",
@@ -62,13 +91,12 @@ class ChipLog:
         return path
 
 
-def chip_log(topology: Topology, vf: Vf) -> ChipLog | None:
-    """Return the record that a software chip keeps of *vf*; None where *vf* is of no such chip."""
+def chip_vf(topology: Topology, vf: Vf) -> ChipVf | None:
+    """Return *vf* as the software chip has it; None where *vf* is of no such chip."""
     entry = topology.hosts[vf.host.name]
     port = next((each for each in entry.ports.values() if each.device == "82599"), None)
     if topology.emulation is None or port is None:
         return None
     device, function = vf.name.rpartition(":")[2].split(".")
     index, port_number = divmod((int(device, 16) << 3 | int(function)) - FIRST_VF_OFFSET, VF_STRIDE)
-    folder = run_folder(topology) / sockets(vf.host.name)
-    return ChipLog(folder / f"port{port_number}-vf{index}")
+    return ChipVf(run_folder(topology) / sockets(vf.host.name), port_number, index)

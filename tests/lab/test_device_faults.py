@@ -1,0 +1,81 @@
+"""VFs in software that misbehave on purpose: each fault must turn one of our checks red."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.analysis.audit import Audited
+from harness.audit.ways import Way
+from harness.errors import MigrationError
+from harness.guest.faults import refuse_sleep
+from harness.host.software_vf import misbehaving
+from harness.migration import quiescing
+from harness.traffic.running import start
+from harness.waiting import WaitError, let_pass
+
+if TYPE_CHECKING:
+    from harness.run.lab import Lab
+    from harness.run.moving import MovingGuest
+    from harness.traffic.flow import Flow
+
+pytestmark = [
+    *(pytest.mark.faults, pytest.mark.about("VFs that misbehave")),
+    pytest.mark.needs("two-hosts", "software-vf", "peer", "jumbo"),
+]
+
+
+def test_a_frame_that_is_changed_in_memory_is_counted_as_corrupted(
+    lab: Lab, staying_guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """Nothing on the wire was wrong: only the payload's own checksum can tell."""
+    with misbehaving(lab.device(staying_guest.instance.vf), corrupts=3):
+        records = staying_guest.stay(flow(9014, "to-guest"))
+    assert records.receiver.corrupted == 3
+    assert staying_guest.stay(flow(9014, "to-guest")).receiver.corrupted == 0
+
+
+@pytest.mark.nightly
+def test_a_lost_interrupt_is_an_outage(
+    lab: Lab, staying_guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """The queue's vector stays masked until its driver has been there: one loss stops it."""
+    assert staying_guest.stay(flow(64)).receiver.received > 0
+    ends = staying_guest.ends()
+    with start(flow(64), ends.peer_end, ends.guest_end) as running:
+        running.wait_until_served(5)
+        lab.device(staying_guest.instance.vf).misbehave(loses=1)
+        let_pass(0.5)  # what arrived before that is written by then
+        with pytest.raises(WaitError, match="frames of flow round-trip-64 to arrive"):
+            running.wait_until_served(1)
+    staying_guest.replace("its VF has lost an interrupt")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("fault", [{"ignores_bme": True}, {"late_ms": 1000}], ids=["on", "late"])
+def test_a_device_that_is_not_silent_without_bme_fails_its_audit(
+    lab: Lab,
+    staying_guest: MovingGuest,
+    audit: Callable[..., Audited],
+    fault: dict[str, object],
+) -> None:
+    """Its register says that it must not write: the memory under its rings says that it does."""
+    with misbehaving(lab.device(staying_guest.instance.vf), **fault):
+        found = audit(staying_guest, Way.BME_CLEARED)
+    assert not found.is_master
+    assert found.evidence.accesses
+    assert len(found.faults) == 1, found
+
+
+@pytest.mark.nightly
+def test_a_guest_that_will_not_sleep_says_why(
+    staying_guest: MovingGuest, audit: Callable[..., Audited], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that is busy refuses, and QEMU is told nothing: only the guest knows."""
+    monkeypatch.setattr(quiescing, "ASLEEP_SECONDS", 3)
+    refuse_sleep(staying_guest.machine)
+    with pytest.raises(MigrationError, match="did not fall asleep within 3 s") as awake:
+        audit(staying_guest, Way.ACPI_SUSPEND)
+    assert "Read-only file system" in awake.value.because
