@@ -235,13 +235,30 @@ def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]
     with changed_back(port.host) as host:
         # Without a driver of the host's own on them: the guest is to be their first user.
         set_attribute(host, f"{port.device}/sriov_drivers_autoprobe", "0")
+        _undone_by(host, port, "up")
         try:
             set_attribute(host, f"{port.device}/sriov_numvfs", str(count))
         except RemoteError as refused:
             raise _no_vfs(port, count, refused) from None
+        _undone_by(host, port, "down")
         lent = [_bound(port, index) for index in range(count)]
         wait_for_link(port)
         yield lent
+
+
+def _undone_by(host: Host, port: Port, state: str) -> None:
+    """Have the port, which is up, be set to *state* where the journal is undone as far as this.
+
+    VFs are taken away from a port that is down.  Else ixgbe may count their frames meanwhile, by
+    records that it has just freed (ixgbe_update_stats and ixgbe_disable_sriov, Linux 6.12: a kernel
+    oops, after which the port gets no link any more).
+    """
+    link = ["ip", "link", "set", "dev", port.interface]
+    host.change(
+        f"{port.interface} {state}, around taking its VFs away",
+        do={"kind": "run", "argv": ["true"]},
+        undo={"kind": "run", "argv": [*link, state]},
+    )
 
 
 def _no_vfs(port: Port, count: int, refused: RemoteError) -> HarnessError:

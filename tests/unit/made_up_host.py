@@ -88,6 +88,7 @@ class Machine(AgentClient):
             }
         }  # fmt: skip
         self.programs: dict[str, Callable[[Sequence[str]], tuple[int, str]]] = {
+            "true": lambda _: (0, ""),
             "ip": self._ip,
             "printenv": lambda _: (1, ""),
             "sh": lambda argv: (0, f"/usr/bin/{argv[-1]}\n"),
