@@ -88,7 +88,7 @@ def _row(
     minutes = (time.monotonic() - began) / 60
     return Row(
         what,
-        f"{tally.lost}; {tally.differed} pages differed",
+        f"{tally.lost}; {tally.differed} pages of the others differed",
         "none",
         f"failover under {FRAME_BYTES}-byte round trips, memory compared; {minutes:.0f} minutes",
     )
