@@ -61,7 +61,7 @@ def _have_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free is number
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 

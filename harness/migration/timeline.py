@@ -157,9 +157,12 @@ def _kernel_faults(clock: SharedClock, seen: Sequence[Seen]) -> list[Event]:
 
 
 def _device_writes(clock: SharedClock, seen: Sequence[Seen], asked_ns: int) -> Iterator[Event]:
-    """Tell the last write of each device that keeps a log, and how many there were since asking."""
+    """Tell the last write of each device that keeps a log, and how many there were since asking.
+
+    Of a log that was full nobody knows the last write.
+    """
     for each in seen:
-        if each.dma is None or not each.dma["writes"].any():
+        if each.dma is None or each.dma.attrs["dropped"] or not each.dma["writes"].any():
             continue
         writes = each.dma[each.dma["writes"]]
         last_ns = int(writes["t_ns"].max())

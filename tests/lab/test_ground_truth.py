@@ -39,7 +39,7 @@ def test_a_vf_that_was_let_go_wrote_nothing_more(
     truth, log = chip_vf(lab.topology, left), moved.device_log
     assert truth is not None
     assert log is not None
-    assert log.data["writes"] > 100, "frames of 9014 bytes came in"
+    assert log.data["writes"] > 0, "frames came in until the VF was let go"
     assert log.data["misbehaved"] == 0, moved.why
     fell_ns, master = truth.mastered()[-1]
     assert master is False
