@@ -39,8 +39,8 @@ class SoftwareVf(Logged, Protocol):
 @contextmanager
 def misbehaving(device: SoftwareVf, **faults: Any) -> Iterator[None]:
     """Have *device* be at fault meanwhile."""
-    device.misbehave(**faults)
     try:
+        device.misbehave(**faults)
         yield
     finally:
         device.misbehave()
