@@ -34,23 +34,21 @@ hypervisor itself writes them, by the guest's own number in hex: what it has the
 {"page_frames"}, the guest's numbers of the pages that are lost.
 
 Where a device keeps a log, instead {"may_differ", "must_differ", "not_lost", "unexplained",
-"writes", "late_writes", "close_writes", "misbehaved", "not_logged"}: how many pages could differ by
-that log and QEMU's trace of its copies, how many had to, how many of these do not, the numbers of
-those that differ and could not, how often the device wrote at all, how often after the stopped pass
-had begun, how often so close to that moment that it may have been before or after, how often what
-it had no right to, and how many accesses its log had no room for.
+"writes", "late_writes", "close_writes"}: how many pages could differ by that log and by QEMU's
+trace of its copies, how many had to, how many of these do not, the numbers of those that differ and
+could not, how often the device wrote at all, how often after the stopped pass had begun, and how
+often so close to that moment that it may have been before or after.
 
-Where a device keeps a log and QEMU no trace, {"page_frames", "unexplained", "not_logged"}: of these
-"unexplained" are the guest's numbers of lost pages that the device did not write since the
-migration was asked for.
+Where a device keeps a log and QEMU no trace, {"page_frames", "unexplained"}: of these "unexplained"
+are the guest's numbers of lost pages that the device did not write since just before the migration.
 """
 
 DEVICE_WROTE = "device's last write"
 """An event: the last write of the source's VF to the guest's memory, by the device's own log.
 
 {"writes", "bytes", "misbehaved", "not_logged"}: how often the device wrote since the migration was
-asked for, and how much, how often of these what it had no right to, and how many accesses its log
-had no room for.
+asked for, and how much, how often what it had no right to since somebody looked, and how many
+accesses since then are not in the log.  Where these are any, the last write is not known.
 """
 
 NOT_COMPARED = "memory not compared"

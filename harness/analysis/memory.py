@@ -48,12 +48,14 @@ class Lent:
 
 
 def read_log(data: bytes) -> pd.DataFrame:
-    """The records of a DMA log's file; ``attrs["dropped"]`` is how many found it full.
+    """The records of a DMA log's file; ``attrs["dropped"]`` is how many accesses are not there.
+
+    ``attrs["first"]`` is the number of the access that the first record is of.
 
     *kind* is one of ``dma_log.Kind``, *writes* whether it is a write, *misbehaved* whether that was
     none of the device's to make.
     """
-    count, dropped, _ = HEAD.unpack_from(data)
+    count, dropped, _, first = HEAD.unpack_from(data)
     assert _RECORD.itemsize == RECORD.size
     count = min(count, (len(data) - HEAD.size) // RECORD.size)  # it grew while it was read
     records = np.frombuffer(data, _RECORD, count, HEAD.size)
@@ -62,8 +64,19 @@ def read_log(data: bytes) -> pd.DataFrame:
     log["misbehaved"] = (log["kind"] & MISBEHAVED) != 0
     log["kind"] &= ~MISBEHAVED & 0xFFFF
     log["writes"] = log["kind"] >= WRITES
-    log.attrs["dropped"] = dropped
+    log.attrs |= {"dropped": dropped, "first": first}
     return log
+
+
+def since(log: pd.DataFrame, number: int) -> pd.DataFrame:
+    """Those records of *log* that are of access *number* and later ones.
+
+    ``attrs["missed"]`` is how many of these accesses the log does not have.
+    """
+    total = len(log) + log.attrs["dropped"]
+    records = log.iloc[max(0, number - log.attrs["first"]) :]
+    records.attrs["missed"] = total - number - len(records)
+    return records
 
 
 def differing(here: bytes, there: bytes, digest: str, pages: int) -> np.ndarray:

@@ -118,7 +118,7 @@ def judge(
     faults += reasons(orders, "broken")
     faults += _attachment_faults(measured)
     faults += _mastery_faults(measured)
-    faults += _memory_faults(measured)
+    faults += [*_device_faults(measured), *_memory_faults(measured)]
     return Verdict("fail", tuple(faults), shown) if faults else Verdict("pass")
 
 
@@ -148,14 +148,13 @@ def _log_doubts(measured: Measured) -> Iterable[str]:
     for event in measured.events:
         if event.name == NOT_COMPARED:
             yield f"memory was to be compared, and was not: {event.data['text']}"
-        if event.name != MEMORY_COMPARED:
-            continue
-        if event.data.get("not_logged"):
+        if event.name == DEVICE_WROTE and event.data["not_logged"]:
             yield (
-                f"the device's log had no room for {event.data['not_logged']} accesses: no page can"
-                " be explained by it; boot another guest for each migration, or send less"
+                f"the device's log had no room for {event.data['not_logged']} accesses: neither "
+                "its last write nor any page can be told by it; boot another guest for each "
+                "migration, or send less"
             )
-        if event.data.get("not_lost"):
+        if event.name == MEMORY_COMPARED and event.data.get("not_lost"):
             yield (
                 f"{event.data['not_lost']} pages arrived that had to be lost by the device's log "
                 "and QEMU's trace of its copies: one of the two is wrong"
@@ -257,23 +256,27 @@ def _mastery_faults(measured: Measured) -> Iterable[str]:
             yield "the guest's VF never mastered the bus at the destination: it is dead there"
 
 
-def _memory_faults(measured: Measured) -> Iterable[str]:
-    """Memory that did not arrive; where log and trace do not say why, that too."""
+def _device_faults(measured: Measured) -> Iterable[str]:
     for event in measured.events:
-        if event.name not in (MEMORY_COMPARED, DEVICE_WROTE):
-            continue
-        if writes := event.data.get("misbehaved"):
+        if event.name == DEVICE_WROTE and (writes := event.data["misbehaved"]):
             yield (
                 f"the device wrote {writes} times without the right to: with Bus Master Enable "
                 "clear, or where its ring was no more"
             )
-        if lost := event.data.get("differ"):
+
+
+def _memory_faults(measured: Measured) -> Iterable[str]:
+    """Memory that did not arrive; where log and trace do not say why, that too."""
+    for event in measured.events:
+        if event.name != MEMORY_COMPARED:
+            continue
+        if lost := event.data["differ"]:
             which = _named(event.data.get("page_frames", ()))
             yield f"{lost} of {event.data['pages']} pages of memory were lost{which}"
             if unexplained := event.data.get("unexplained"):
-                never = "" if "may_differ" in event.data else " at all"
-                after = "" if never else " after their last copy"
-                yield f"{len(unexplained)} of them the device did not write{never or after}"
+                has_trace = "may_differ" in event.data
+                when = "after their last copy" if has_trace else "during the migration"
+                yield f"{len(unexplained)} of them the device did not write {when}"
 
 
 def _named(page_frames: Sequence[int]) -> str:

@@ -17,7 +17,8 @@ LOG, COMMANDS = "dma.log", "commands.jsonl"
 """The names of the two files end in these, after ``port<P>-vf<N>.``."""
 
 CAPACITY = 1_000_000
-"""A DMA log has so many records: 24 MB, or 3 minutes of 400 round trips a second of 9014 bytes."""
+"""A DMA log has so many records, the newest: 24 MB, or at most 3 minutes of 400 round trips a
+second of 9014 bytes."""
 
 
 class Record:
@@ -32,7 +33,7 @@ class Record:
     def begin(self) -> None:
         """Begin anew; what was recorded before is gone.  Raises OSError where there is no room."""
         self.close()
-        self.log = DmaLog(str(self._log_path), CAPACITY)
+        self.log = DmaLog(str(self._log_path), CAPACITY, wraps=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         self._commands = os.open(self._commands_path, flags, 0o600)
 

@@ -18,7 +18,7 @@ from harness.chip.configuration import FIRST_VF_OFFSET, VF_STRIDE
 from harness.chip.control import VF_FAULTS
 from harness.chip.loop import CONTROL
 from harness.chip.record import COMMANDS, LOG
-from harness.errors import MeasurementError
+from harness.errors import MeasurementError, RemoteError
 from harness.host.twin_control import TwinControl
 from harness.host.vf import Vf
 from harness.lab.card import sockets
@@ -41,13 +41,13 @@ class ChipVf:
     def accesses(self) -> int:
         """The number of accesses since the VF was enabled, logged or not."""
         with self._file(LOG).open("rb") as log:
-            count, dropped, _ = HEAD.unpack(log.read(HEAD.size))
+            count, dropped, *_ = HEAD.unpack(log.read(HEAD.size))
         return int(count + dropped)
 
     def dma_log(self) -> bytes:
         """Return the DMA log's head and records, as ``harness.twin.dma_log`` lays them out."""
         with self._file(LOG).open("rb") as log:
-            count, _, _ = HEAD.unpack(log.read(HEAD.size))
+            count, *_ = HEAD.unpack(log.read(HEAD.size))
             log.seek(0)
             return log.read(HEAD.size + count * RECORD.size)
 
@@ -77,7 +77,14 @@ class ChipVf:
     @contextmanager
     def _control(self) -> Iterator[TwinControl]:
         with closing(socket.socket(socket.AF_UNIX)) as connection:
-            connection.connect(str(self.folder / CONTROL))
+            try:
+                connection.connect(str(self.folder / CONTROL))
+            except OSError as refused:
+                raise RemoteError(
+                    f"{self.folder.name}: the chip cannot be asked: {refused.strerror}",
+                    because="its program has ended, or hangs",
+                    fix="see `vf-harness lab status`, and the chip's log beside its folder",
+                ) from None
             yield TwinControl(self.folder.name, connection, "chip")
 
     def _file(self, kind: str) -> Path:

@@ -89,8 +89,8 @@ def conduct(
 
     *address* is where the source's QEMU reaches the successor's.  While the flows run nothing is
     sent to a host but what the migration itself needs.  *comparison* is the scheme's, if both
-    memories are to be compared.  *log* is what the device of the source's VF writes down itself,
-    if it does.  *raw* gets what was said, also when this raises.
+    memories are to be compared.  *log* is the DMA log of the source's VF, if its device keeps one.
+    *raw* gets all that machines recorded and programs said, even if `conduct` raises.
     """
     since = len(source.qmp.events)
     try:
@@ -120,11 +120,15 @@ def conduct(
         clock, outcome, source, successor, raw.seen, hand_off, ends.guest.name, since=since
     )
     measured = _measured(scheme, source, successor, outcome, timeline, records)
+    return Conducted(outcome, measured, records, _tables(scheme, comparison, raw))
+
+
+def _tables(scheme: Scheme, comparison: Comparison | None, raw: Raw) -> dict[str, pd.DataFrame]:
     tables = {**scheme.tables, **(comparison.tables if comparison else {})}
-    tables |= {
-        name: log for name, log in (("dma", each.dma) for each in raw.seen) if log is not None
-    }
-    return Conducted(outcome, measured, records, tables)
+    for each in raw.seen:
+        if each.dma is not None:
+            tables.setdefault("dma", each.dma)
+    return tables
 
 
 def _under_traffic(

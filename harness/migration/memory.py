@@ -141,8 +141,6 @@ def summary(pages: pd.DataFrame, log: pd.DataFrame, stopped_pass_ns: int) -> dic
         "writes": len(after_ns),
         "late_writes": int((after_ns > DOUBT_NS).sum()),
         "close_writes": int((after_ns.abs() <= DOUBT_NS).sum()),
-        "misbehaved": int(log["misbehaved"].sum()),
-        "not_logged": log.attrs["dropped"],
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.measured import CONFIG, DEVICE_WROTE, ECHOES, BmeSample, Event
+from harness.analysis.memory import DOUBT_NS
 from harness.analysis.phases import ASKED, ATTACHED, RELEASED, STOPPING
 from harness.guest.instance import Instance
 from harness.migration.clocks import SharedClock, Stamp
@@ -57,7 +58,7 @@ def build(
     events += _hand_off_events(clock, seen, hand_off)
     events += _vfio_states(clock, seen)
     events += _kernel_faults(clock, seen)
-    events += _device_writes(clock, seen, asked.t_ns)
+    events += _device_writes(clock, seen, asked)
     stopped = next((_stamp(event) for event in events if event.name == "STOP"), None)
     events += _link_events(clock, seen, guest, stopped)
     events += _released(bme, source.host.name, asked.t_ns)
@@ -156,23 +157,25 @@ def _kernel_faults(clock: SharedClock, seen: Sequence[Seen]) -> list[Event]:
     ]
 
 
-def _device_writes(clock: SharedClock, seen: Sequence[Seen], asked_ns: int) -> Iterator[Event]:
-    """Tell the last write of each device that keeps a log, and how many there were since asking.
-
-    Of a log that was full nobody knows the last write.
-    """
+def _device_writes(clock: SharedClock, seen: Sequence[Seen], asked: Stamp) -> Iterator[Event]:
+    """The last write of each device that keeps a log, with what it wrote since *asked*."""
     for each in seen:
-        if each.dma is None or each.dma.attrs["dropped"] or not each.dma["writes"].any():
+        if each.dma is None:
             continue
-        writes = each.dma[each.dma["writes"]]
-        last_ns = int(writes["t_ns"].max())
-        stamp = clock.from_monotonic(each.dma_clock, last_ns)
-        since = writes[writes["t_ns"] - last_ns >= asked_ns - stamp.t_ns]
+        writes, stamp = each.dma[each.dma["writes"]], asked
+        misbehaved = int(writes["misbehaved"].sum())
+        if len(writes):
+            last_ns = int(writes["t_ns"].max())
+            last = clock.from_monotonic(each.dma_clock, last_ns)
+            stamp = Stamp(last.t_ns, last.uncertainty_ns + DOUBT_NS)
+            writes = writes[writes["t_ns"] - last_ns >= asked.t_ns - last.t_ns]
+        elif not each.dma.attrs["missed"]:
+            continue
         data = {
-            "writes": len(since),
-            "bytes": int(since["length"].sum()),
-            "misbehaved": int(since["misbehaved"].sum()),
-            "not_logged": each.dma.attrs["dropped"],
+            "writes": len(writes),
+            "bytes": int(writes["length"].sum()),
+            "misbehaved": misbehaved,
+            "not_logged": each.dma.attrs["missed"],
         }
         yield _event(stamp, f"dma:{each.machine}", DEVICE_WROTE, data)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.memory import read_log
+from harness.analysis.memory import read_log, since
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.own_vf import OwnVf
@@ -30,8 +30,9 @@ class Seen:
     *bme* and *links* are the lines of those recorders, *handoff* the events of the observer,
     *registers* what else it saw change and *states* the VF's migration states, *kernel_log* the
     text of the kernel's log with *faults*, the lines that mean trouble.  *echoes* is what the
-    guest's kernel counted meanwhile, *echoes_ns* our monotonic time when it was asked.  *dma* is
-    the log of a device that keeps one (``harness.analysis.memory``), with the times of *dma_clock*.
+    guest's kernel counted meanwhile, *echoes_ns* our monotonic time when it was asked.  *dma* has
+    the accesses of a device that keeps a log (``harness.analysis.memory``), in the clock of
+    *dma_clock*.
     """
 
     machine: str
@@ -76,8 +77,8 @@ def watched(
             seen.kernel_log = host.fetch(kernel_path).decode(errors="replace")
 
         stopping.callback(stop_kernel)
-        if log and log.accesses is not None:
-            stopping.callback(_read_dma, log, seen)
+        if log and (before := log.accesses) is not None:
+            stopping.callback(_read_dma, log, before, seen)
         if bme_per_s and instance.vf:
             observer = instance.vf.observe(
                 qemu_pid=instance.pid, rate_per_s=bme_per_s, path=bme_path,
@@ -89,8 +90,8 @@ def watched(
         yield seen
 
 
-def _read_dma(log: Logged, seen: Seen) -> None:
-    seen.dma, seen.dma_clock = read_log(log.dma_log()), log.clock_of
+def _read_dma(log: Logged, before: int, seen: Seen) -> None:
+    seen.dma, seen.dma_clock = since(read_log(log.dma_log()), before), log.clock_of
 
 
 def _stop_observer(observer: Observation, capabilities: Capabilities, seen: Seen) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.copies import PAGE
-from harness.analysis.memory import read_log
+from harness.analysis.memory import read_log, since
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.memory import GuestMemory
@@ -36,13 +36,11 @@ class WitnessedComparison(Comparison):
     def _explained(
         self, memory: GuestMemory, both: Digests, differ: pd.DataFrame
     ) -> dict[str, Any]:
-        log = read_log(self._log.dma_log())
+        written = frames_written(since(read_log(self._log.dma_log()), self._before))
         lost = differ["page_frame"][differ["owner"] == ""]
-        written = frames_written(log[self._before :])
         return {
             **super()._explained(memory, both, differ),
             "unexplained": [int(frame) for frame in lost[~np.isin(lost, written)]],
-            "not_logged": log.attrs["dropped"],
         }
 
 

@@ -105,6 +105,10 @@ def device_log(migration: Migration) -> str:
     if told is None:
         return ""
     written, megabytes = told.data["writes"], told.data["bytes"] / 1e6
+    if missed := told.data["not_logged"]:
+        return f"The log of the source's VF had no room for {missed} accesses."
+    if not written:
+        return "By its own log the source's VF wrote nothing once the migration was asked for."
     released = next((event.t_ms for event in migration.events if event.name == RELEASED), None)
     ended = f"last at {told.t_ms:.1f} ms"
     if released is not None:
@@ -114,7 +118,7 @@ def device_log(migration: Migration) -> str:
     return (
         f"By its own log the source's VF wrote to the guest's memory {written} times "
         f"({megabytes:.1f} MB) from when the migration was asked for, {ended}; "
-        f"{wrong or 'none'} of these writes without the right to."
+        f"{f'it wrote {wrong} times' if wrong else 'it never wrote'} without the right to."
     )
 
 

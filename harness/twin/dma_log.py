@@ -12,8 +12,9 @@ import struct
 import time
 from enum import IntEnum
 
-HEAD = struct.Struct("<QQQ")
-"""Records in the file; accesses that found it full; how many it has room for."""
+HEAD = struct.Struct("<QQQQ")
+"""Records in the file; accesses that are not in the file; how many records the file has room for;
+number of the access that the first record is of, counted from 0."""
 
 RECORD = struct.Struct("<QQIHH")
 """time (ns, CLOCK_MONOTONIC), address (the guest's physical), length (bytes), kind, queue."""
@@ -42,9 +43,13 @@ _BYTES, _put, _now_ns = RECORD.size, RECORD.pack_into, time.monotonic_ns  # look
 
 
 class DmaLog:
-    """Records of accesses, in the order in which they were made; the file is *path*."""
+    """Records of accesses, in the order in which they were made; the file is *path*.
 
-    def __init__(self, path: str, capacity: int = CAPACITY) -> None:
+    A log that is full takes no more records; one that *wraps* forgets all that it has, and begins
+    again at the front.
+    """
+
+    def __init__(self, path: str, capacity: int = CAPACITY, *, wraps: bool = False) -> None:
         """Make the file.  Raises OSError where there is no room for it."""
         self.path = path
         self._room = HEAD.size + capacity * _BYTES
@@ -55,8 +60,9 @@ class DmaLog:
         finally:
             os.close(descriptor)
         self._capacity = capacity
+        self._wraps = wraps
         self.dropped = 0
-        """Accesses that are not in it, since it is full."""
+        """Accesses that are not in the file, since it was full."""
         self._end = HEAD.size
         self._note()
 
@@ -69,9 +75,12 @@ class DmaLog:
         """Note one access, made now."""
         end = self._end
         if end == self._room:
-            self.dropped += 1
-            self._note()
-            return
+            if not self._wraps:
+                self.dropped += 1
+                self._note()
+                return
+            self.dropped += self._capacity
+            end = HEAD.size
         _put(self._map, end, _now_ns(), address, length, kind, queue)
         self._end = end + _BYTES
 
@@ -95,4 +104,5 @@ class DmaLog:
             ]
 
     def _note(self) -> None:
-        HEAD.pack_into(self._map, 0, self.count, self.dropped, self._capacity)
+        first = self.dropped if self._wraps else 0
+        HEAD.pack_into(self._map, 0, self.count, self.dropped, self._capacity, first)

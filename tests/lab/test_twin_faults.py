@@ -40,7 +40,8 @@ def test_a_device_that_writes_after_bme_was_cleared_is_found(
     """BME reads 0, the pages were marked, the order looks right: only the device's log can tell."""
     bare_guest.twin.misbehave(**fault)
     moved = migrate(bare_guest, flow(9014), plan=DUYCKS_ORDER)
-    assert (moved.memory["misbehaved"] > 0) is is_found, moved.why
+    assert moved.device_log is not None
+    assert (moved.device_log.data["misbehaved"] > 0) is is_found, moved.why
     assert ("times without the right to" in moved.why) is is_found, moved.why
 
 

@@ -5,8 +5,8 @@ pages, then STOP; and it stays so until the last page is copied, which is after 
 announces each pass but the one that it makes with the guest stopped (the *stopped pass*), so what
 is held against the VF is the last pass announced before STOP.  Where the device tells when it
 wrote and QEMU which pages it copied, that decides, against the stopped pass: a driver can stop its
-DMA and leave BME set.  So can the kernel, by VFIO's migration states, where QEMU drives it.  Where
-the device tells when it wrote last, and no more is known, that is held against the pass as well.
+DMA and leave BME set.  So can the kernel, by VFIO's migration states, where QEMU drives it.  A
+device's last write is held against the same moment, beside what BME or VFIO says.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.analysis.measured import (
 )
 from harness.analysis.order.by_bme import told_by_bme
 from harness.analysis.order.by_vfio import told_by_vfio
-from harness.analysis.order.copying import Copying, copying, in_ms, surely_before
+from harness.analysis.order.copying import copying, in_ms, surely_before
 from harness.analysis.order.outcome import Order
 from harness.analysis.phases import stopped
 
@@ -36,7 +36,9 @@ BROKEN = "DMA order broken"
 
 
 def dma_order(measured: Measured) -> list[Order]:
-    """One entry per VF watched on the source, or one where nobody watched.
+    """One entry per VF watched on the source, and one for a device that wrote too late.
+
+    One entry says so where nobody watched.
 
     None without a VF, nor of a migration that came to no STOP and did not complete.
     """
@@ -60,7 +62,7 @@ def dma_order(measured: Measured) -> list[Order]:
         if vf not in by_vfio
     ]
     found += by_vfio.values()
-    found += _told_by_last_write(measured, how)
+    found += _told_by_last_write(measured, how.stop if by_vfio else how.last_pass)
     return found or [Order("unknown", "nobody looked at BME of the source's VF")]
 
 
@@ -70,14 +72,16 @@ def reasons(orders: Iterable[Order], outcome: Literal["broken", "unknown"]) -> I
     return (named + order.why for order in orders if order.outcome == outcome)
 
 
-def _told_by_last_write(measured: Measured, how: Copying) -> Iterable[Order]:
-    """What a device that keeps a log says, beside BME: a device can write with BME clear."""
+def _told_by_last_write(measured: Measured, limit: Event) -> Iterable[Order]:
+    """Say of each device that keeps a log whether it wrote after *limit*, as it can with BME clear.
+
+    The VF of a guest that did not move writes on.
+    """
     for wrote in (event for event in measured.events if event.name == DEVICE_WROTE):
-        if measured.status == "completed" and surely_before(how.last_pass, wrote):
-            late = in_ms(wrote.t_ns - how.last_pass.t_ns)
-            why = f"the device still wrote {late} ms after {how.limit} had begun, by its own log"
-            shown = excerpt(measured, [how.last_pass.t_ns, how.stop.t_ns, wrote.t_ns])
-            yield Order("broken", why, shown)
+        if measured.status == "completed" and surely_before(limit, wrote):
+            late = in_ms(wrote.t_ns - limit.t_ns)
+            why = f"the device still wrote {late} ms after {limit.name}, by its own log"
+            yield Order("broken", why, excerpt(measured, [limit.t_ns, wrote.t_ns]))
 
 
 def _told_by_log(measured: Measured, compared: Event) -> Order:
