@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -47,21 +48,31 @@ def main(arguments: list[str] | None = None) -> int:
             status = _run(arguments)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # who read our output has seen enough, as `head` does
+    except BrokenPipeError:
+        if not _nobody_reads_us():
+            raise
+        # who read our output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
-def _have_streams() -> None:
-    """Open /dev/null in the place of each standard stream that whoever runs us has closed.
+def _nobody_reads_us() -> bool:
+    """Say whether the pipe that we write results to has no reader any more."""
+    looking = select.poll()
+    looking.register(sys.stdout, 0)
+    return bool(looking.poll(0))
 
-    What is opened next would get the number of that stream, and be taken for it by our children.
+
+def _have_streams() -> None:
+    """Open /dev/null, for us and our children, for each standard stream that was closed before us.
+
+    A socket that is opened later would get the number of such a stream, and be taken for it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free is number
+        except OSError:  # so *number* is the lowest that is free, which `open` takes
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
@@ -82,10 +93,13 @@ def _run(arguments: list[str] | None) -> int:
             because="it belongs to another user, as what was made with sudo does",
             fix="run the same command with sudo",
         )
-    except BrokenPipeError:
-        raise
     except OSError as refused:
-        error = disk_full(refused) if refused.errno == errno.ENOSPC else _refused(refused)
+        if refused.errno == errno.ENOSPC:
+            error = disk_full(refused)
+        elif refused.filename or refused.errno in (errno.ENOENT, errno.EROFS):
+            error = _refused(refused)
+        else:
+            raise
     except HarnessError as told:
         error = told
     except KeyboardInterrupt:
@@ -97,9 +111,10 @@ def _run(arguments: list[str] | None) -> int:
 
 def _refused(error: OSError) -> LabError:
     return LabError(
-        f"this machine: {error.filename or 'a call of the operating system'}: {error.strerror}",
-        because="the command needs that file, folder or program as it should be",
-        fix="see the path above: whether it is there, is of the right kind, and can be written",
+        f"this machine: {f'{error.filename}: ' if error.filename else ''}{error.strerror}",
+        because="the operating system refused what the command needs there",
+        fix="see whether that file, folder or program is there, is of the right kind, and can be "
+        "written",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -144,10 +145,33 @@ def test_a_stream_that_is_closed_changes_no_exit_code(closed: str) -> None:
         )
 
 
+def test_a_child_finds_no_stream_closed() -> None:
+    """What opens a file after us must not get the number of a stream: it would be written to."""
+    own = (
+        "import os; from harness import cli; cli._have_streams(); "
+        "os.execvp('ls', ['ls', '-l', '/proc/self/fd'])"
+    )
+    argv = ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", sys.executable, "-c", own]
+    shown = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert re.search(r" 0 -> /dev/null$", shown, re.MULTILINE), shown
+    assert re.search(r" 2 -> /dev/null$", shown, re.MULTILINE), shown
+
+
+def test_a_broken_pipe_elsewhere_is_no_reader_that_has_seen_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hang_up(_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(cli, "_report", hang_up)
+    with pytest.raises(BrokenPipeError):
+        cli.main(["report", "runs/latest"])
+
+
 def test_what_the_operating_system_refuses_is_told_in_words(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the reason: a file system that cannot be written, a program that is not there."""
+    """The operating system has many reasons, such as a file system that cannot be written."""
 
     def refuse(_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", "/run/vf-harness")
