@@ -1,4 +1,4 @@
-"""``ethtool`` has the driver of an interface test its device, and tells what the driver counts.
+"""``ethtool`` asks the driver of an interface: to test its device, to count, to set and to show.
 
 The interface is that of a port on its host, or of a VF inside a guest: both are asked as a `Host`.
 """
@@ -77,6 +77,56 @@ def module(host: Host, interface: str) -> dict[str, str]:
     Raises CommandError where there is no module, or it does not answer.
     """
     return _pairs(host.run("ethtool", "--module-info", interface).stdout)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A driver has this setting: ``ethtool`` *option* sets it by *name*, and shows it by *shown*.
+
+    *option* in lower case is the one that shows; the value is the first group of *shown*.
+    """
+
+    option: str
+    name: str
+    shown: re.Pattern[str]
+
+    def value(self, host: Host, interface: str) -> str:
+        """Read the value now.  Raises RemoteError where the driver has no such setting."""
+        told = host.run("ethtool", self.option.lower(), interface).stdout
+        found = self.shown.search(told)
+        if found is None:
+            raise RemoteError(
+                f"{host.name}: the driver of {interface} shows no {self.name}",
+                because=f"`ethtool {self.option.lower()}` said {told.strip()!r}",
+                fix="see which of ethtool's settings that driver has",
+            )
+        return found[1]
+
+    def set(self, host: Host, interface: str, value: str, *, leased: bool) -> None:
+        """Set it; *leased* as in `self_test`.  Raises CommandError where the driver refuses."""
+        host.run(*self.command(interface, value), changes=leased)
+
+    def command(self, interface: str, value: str) -> list[str]:
+        """Return the command that sets *value*."""
+        return ["ethtool", self.option, interface, self.name, value]
+
+
+RX_RING = Setting("-G", "rx", re.compile(r"Current hardware.*?RX:\s+(\d+)", re.DOTALL))
+TX_RING = Setting("-G", "tx", re.compile(r"Current hardware.*?TX:\s+(\d+)", re.DOTALL))
+RX_INTERVAL = Setting("-C", "rx-usecs", re.compile(r"rx-usecs:\s+(\d+)"))
+RX_CHECKSUMS = Setting("-K", "rx", re.compile(r"rx-checksumming: (\w+)"))
+
+
+def eeprom(host: Host, interface: str, length: int) -> bytes:
+    """Read the first *length* bytes of the device's EEPROM."""
+    asked = ["ethtool", "--eeprom-dump", interface, "offset", "0", "length", str(length)]
+    rows = re.findall(r"^0x\w+:\s+((?:[0-9a-f]{2} ?)+)", host.run(*asked).stdout, re.MULTILINE)
+    return bytes.fromhex("".join(rows))
+
+
+def registers(host: Host, interface: str) -> str:
+    """Read the device's registers, in the words of ``ethtool`` that names each."""
+    return host.run("ethtool", "--register-dump", interface).stdout
 
 
 def _pairs(text: str) -> dict[str, str]:

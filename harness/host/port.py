@@ -96,6 +96,19 @@ class Port:
         """The maker of the module in the port's cage.  Raises CommandError if no module answers."""
         return ethtool.module(self.host, self.interface)["Vendor name"]
 
+    def set(self, setting: ethtool.Setting, value: str) -> None:
+        """Set *setting*, with its value now as the way back; the port has its link again then.
+
+        Raises RemoteError where the driver refuses, and WaitError without a link.
+        """
+        before = setting.value(self.host, self.interface)
+        self.host.change(
+            f"{setting.name} of {self.interface}: {value}",
+            do={"kind": "run", "argv": setting.command(self.interface, value)},
+            undo={"kind": "run", "argv": setting.command(self.interface, before)},
+        )
+        wait_for_link(self)
+
     def self_test(self, *, offline: bool) -> ethtool.SelfTest:
         """Have the port's driver test it, and return once it has its link again.
 

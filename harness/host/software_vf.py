@@ -1,4 +1,4 @@
-"""What only a VF in software can do: write down its own DMA, and misbehave when it is told to."""
+"""A VF in software writes down its own DMA, and misbehaves when it is told to."""
 
 from __future__ import annotations
 

@@ -247,17 +247,17 @@ def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]
 
 
 def _undone_by(host: Host, port: Port, state: str) -> None:
-    """Have the port, which is up, be set to *state* where the journal is undone as far as this.
+    """Journal that undoing sets the port *state*, up or down, at this point; change nothing now.
 
-    VFs are taken away from a port that is down.  Else ixgbe may count their frames meanwhile, by
-    records that it has just freed (ixgbe_update_stats and ixgbe_disable_sriov, Linux 6.12: a kernel
-    oops, after which the port gets no link any more).
+    So VFs are taken away from a port that is down.  While ixgbe's port is up, the driver may count
+    VFs' frames in records that it has just freed (ixgbe_update_stats and ixgbe_disable_sriov, Linux
+    6.12: a kernel oops, after which the port gets no link any more).  It is done for every family,
+    since making and taking VFs cuts their link in any case.
     """
-    link = ["ip", "link", "set", "dev", port.interface]
     host.change(
-        f"{port.interface} {state}, around taking its VFs away",
+        f"{port.interface} {state}, when its VFs are taken away",
         do={"kind": "run", "argv": ["true"]},
-        undo={"kind": "run", "argv": [*link, state]},
+        undo={"kind": "run", "argv": ["ip", "link", "set", "dev", port.interface, state]},
     )
 
 

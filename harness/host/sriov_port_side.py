@@ -96,6 +96,13 @@ class VfPortSide:
     def set_link_state(self, state: LinkState) -> None:
         self._set_for_vf("state", state.value)
 
+    def set_rate(self, mbit: int) -> None:
+        """Let the VF send so many Mbit/s at most, 11 or more; 0 for no limit.
+
+        Ref: ixgbe_ndo_set_vf_bw, which takes a limit on a link of 10 Gbit/s alone.
+        """
+        self._set_for_vf("max_tx_rate", str(mbit))
+
     @property
     def _port(self) -> Port:
         return self.vf.port

@@ -206,24 +206,27 @@ def _ended_by_signals() -> Iterator[None]:
 def _mac(text: str) -> str:
     is_mac = re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", text.lower())
     if not is_mac or int(text[:2], 16) & 1 or not int(text.replace(":", ""), 16):
-        raise argparse.ArgumentTypeError(f"{text!r} is no MAC address such as {PORT_MAC}:00")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no address of one port, such as {PORT_MAC}:00"
+        )
     return text
 
 
 def _bus(text: str) -> int:
-    return _number(text, "255", most=0xFF)
+    return _number(text, 0xFF)
 
 
 def _vfs(text: str) -> int:
-    return _number(text, str(_MOST_VFS), most=_MOST_VFS)
+    return _number(text, _MOST_VFS)
 
 
 def _place(text: str) -> str:
-    return f"{_number(text.removeprefix('0x'), '1e', most=0x1E, base=16):x}"
+    return f"{_number(text.removeprefix('0x'), 0x1E, base=16):x}"
 
 
-def _number(text: str, last: str, *, most: int, base: int = 10) -> int:
+def _number(text: str, most: int, *, base: int = 10) -> int:
     is_number = re.fullmatch("[0-9a-f]+" if base == 16 else "[0-9]+", text.lower())
     if not is_number or not 1 <= int(text, base) <= most:
+        last = f"{most:x}" if base == 16 else most
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {last}")
     return int(text, base)

@@ -91,7 +91,7 @@ _BEFORE_KIND: dict[str, tuple[Step, ...]] = {
     "RSS query": (Administer.of(query_rss="on"),),
     "jumbo frame size": (PortMtu(9000),),
 }
-"""What has to be set on the port before a VF is granted what it says, by kind."""
+"""The port grants a kind of message only after these steps."""
 
 
 def _short() -> Iterator[Sequence]:

@@ -28,7 +28,8 @@ def plan(topology: Topology, tests: int) -> Iterator[str]:
                 yield f"{where}: nothing: no port of the others goes with it on the peer's link"
                 continue
             yield f"{where}: up with MTU {topology.guest.mtu}, into bridge vfh0"
-            yield f"{where}: sriov_numvfs 0 -> {port.vfs}, bound to vfio-pci"
+            yield f"{where}: sriov_numvfs 0 -> {port.vfs}, bound to vfio-pci;"
+            yield f"{where}: down while they are taken back, and up again"
         if host.twin:
             where = f"    {host.twin.interface}"
             yield f"{where}: up, into bridge vfh0, and a twin with a tap of its own beside it"

@@ -47,8 +47,9 @@ class Lab:
         """Return the device of *vf*, which is a program.  Raises UsageError if it is not."""
         found = self.software_of(vf)
         if found is None:
+            whose = f"VF {vf.name} of {vf.host.name} is not in software" if vf else "there is no VF"
             raise UsageError(
-                f"lab {self.topology.name!r}: the VF {vf.name if vf else ''} is not in software",
+                f"lab {self.topology.name!r}: {whose}",
                 because="no program can be asked what it wrote, or told to misbehave",
                 fix='mark the test `needs("software-vf")`',
             )

@@ -11,7 +11,7 @@ from harness.devices import ETH_DATA_LEN, I82599, PROFILES, DeviceProfile, Jumbo
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.topology.entries import HostEntry, PortEntry
+    from harness.topology.entries import PortEntry, TwinEntry
     from harness.topology.models import Topology
 
 JUMBO_MTU = 9000
@@ -129,22 +129,15 @@ def _vf_is(fits: Callable[[DeviceProfile], bool]) -> Callable[[Topology], Findin
     return _on_every_host(lambda port: fits(port.profile), twins_do=fits(I82599))
 
 
-def _dma_log(lab: Topology) -> Finding:
-    for name, host in lab.hosts.items():
-        if not _has_chip(lab, host) and not (host.twin and host.twin.dma_log):
-            return Finding(False, f"nothing that logs a VF's DMA on {name}", ("hosts", name))
-    return Finding(True)
+def _in_software(lacks: str, of_twin: Callable[[TwinEntry], bool]) -> Callable[[Topology], Finding]:
+    def look(lab: Topology) -> Finding:
+        for name, host in lab.hosts.items():
+            chip = lab.emulation and any(port.device == "82599" for port in host.ports.values())
+            if not chip and not (host.twin and of_twin(host.twin)):
+                return Finding(False, f"{lacks} on {name}", ("hosts", name))
+        return Finding(True)
 
-
-def _software_vf(lab: Topology) -> Finding:
-    for name, host in lab.hosts.items():
-        if not (_has_chip(lab, host) or host.twin):
-            return Finding(False, f"no VF in software on {name}", ("hosts", name))
-    return Finding(True)
-
-
-def _has_chip(lab: Topology, host: HostEntry) -> bool:
-    return bool(lab.emulation) and any(port.device == "82599" for port in host.ports.values())
+    return look
 
 
 def _describes(capability: str) -> Callable[[Topology], Finding]:
@@ -189,8 +182,14 @@ WORDS: dict[str, Word] = {
         name: Word(f"on every host a port of the {name}", _on_every_host(_is(name)))
         for name in PROFILES
     },
-    "dma-log": Word("on every host VFs that write down their own DMA: software ones", _dma_log),
-    "software-vf": Word("on every host VFs in software, which can misbehave", _software_vf),
+    "dma-log": Word(
+        "on every host VFs that write down their own DMA: software ones",
+        _in_software("nothing that logs a VF's DMA", lambda twin: twin.dma_log),
+    ),
+    "software-vf": Word(
+        "on every host VFs in software, which can misbehave",
+        _in_software("no VF in software", lambda _: True),
+    ),
     "msix": Word("a description of its VFs' capability msix", _describes("msix")),
     "migration-capability": Word(
         "a description of a capability migration, as patches of 2015 have it",

@@ -28,8 +28,10 @@ DEEPEST = 16
 """Requests of ours that the client may leave open and go on asking; further commands wait."""
 
 DEEPEST_OF_ALL = 32
-"""Requests that all clients of a process may leave open, since one's command can have us ask
-another.  Who leaves one more open is let go: we would run out of stack.
+"""All clients of a process together may leave so many requests of ours open.
+
+A command of one client can make us ask another client, whose command can make us ask a third.  The
+client that we would ask next is let go, whoever left the others open: we would run out of stack.
 """
 
 _READ_BYTES = 16 << 10

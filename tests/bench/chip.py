@@ -24,7 +24,7 @@ from harness.topology import Topology, find, load
 from harness.traffic.flow import Flow
 from harness.uapi.ixgbe_pf import Register
 
-MIGRATIONS, MOST_VFS = 10, 63
+MIGRATIONS, MOST_TRIES, MOST_VFS = 10, 60, 63
 MAC = bytes.fromhex("525400825810")
 RATES = {64: (500, 1000, 2000, 3000, 4000), 9014: (100, 200, 300, 400, 500, 700, 1000)}
 PHASES = ("unplug", "pre-copy", "stop", "resume", "replug")
@@ -49,12 +49,13 @@ def most_vfs(topology: Topology, say: Callable[[str], None]) -> Row:
         port = find_port(host, port_name, entry)
         with port_up(port, mtu=reached.guest.mtu):
             enabled_s = _written_s(lambda: _set_vfs(port.device, host.write_text, MOST_VFS))
-            gone_s = _written_s(lambda: _set_vfs(port.device, host.write_text, 0))
+        gone_s = _written_s(lambda: _set_vfs(port.device, host.write_text, 0))  # of a port down
     return Row(
         f"{MOST_VFS} VFs of one port enabled, and gone again",
         f"{enabled_s:.1f} s, {gone_s:.1f} s",
         "-",
-        "one write of sriov_numvfs each, by ixgbe on an emulated host, SSH included",
+        "one write of sriov_numvfs each, by ixgbe on an emulated host, SSH included; the port is "
+        "up for the first, and down for the second",
     )
 
 
@@ -106,14 +107,14 @@ def handing_over(lab: Lab, guest: MovingGuest, kept: Path, say: Callable[[str], 
         order: {name: [] for name in PHASES} for order in Order
     }
     number = lost = 0
-    while min(map(len, felt.values())) < MIGRATIONS:
+    while min(map(len, felt.values())) < MIGRATIONS and number < MOST_TRIES:
         order = list(Order)[number // 2 % 2]  # two of each in turn: both directions with both
         number += 1
         say(f"hand-off {order.value}, {len(felt[order]) + 1} of {MIGRATIONS}")
         flow = Flow(f"hand-off-{number}", "round-trip", 9014, 100, 970 + number % 20)
         conducted, is_lost = moved(guest, flow, kept, order=order)
         lost += is_lost
-        if is_lost or conducted is None:
+        if conducted is None or is_lost:
             continue
         entry = migration_result(conducted.measured, limits_of(lab.topology)).migration
         if entry.flows[0].total_outage_ms is None:

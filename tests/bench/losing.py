@@ -41,8 +41,10 @@ TRIALS = {
 @dataclass(slots=True)
 class _Tally:
     lost: int = 0
+    compared: int = 0
+    """Migrations after which both memories were compared."""
     differed: int = 0
-    """Pages that were not the same on both sides, of all migrations together."""
+    """Pages that were not the same on both sides, of all those migrations together."""
 
 
 def losing(name: str, kept: Path, say: Callable[[str], None]) -> list[Row]:
@@ -88,7 +90,8 @@ def _row(
     minutes = (time.monotonic() - began) / 60
     return Row(
         what,
-        f"{tally.lost}; {tally.differed} pages of the others differed",
+        f"{tally.lost}; {tally.differed} pages differed in the {tally.compared} whose memory was "
+        "compared",
         "none",
         f"failover under {FRAME_BYTES}-byte round trips, memory compared; {minutes:.0f} minutes",
     )
@@ -99,4 +102,6 @@ def _move(guest: MovingGuest, number: int, tally: _Tally, kept: Path) -> None:
     conducted, is_lost = moved(guest, flow, kept, compare_memory=True)
     tally.lost += is_lost
     events = conducted.measured.events if conducted else ()
-    tally.differed += sum(each.data["differ"] for each in events if each.name == MEMORY_COMPARED)
+    for compared in (each for each in events if each.name == MEMORY_COMPARED):
+        tally.compared += 1
+        tally.differed += compared.data["differ"]

@@ -33,6 +33,7 @@ def moved(
 
     Arguments are as of ``MovingGuest.migrate``, which replaces a lost guest the next time.
     """
+    guest.find_with_vf()  # a guest that does not come up now is none that a migration lost
     raw, conducted = Raw(), None
     try:
         conducted = guest.migrate([flow], raw, compare_memory=compare_memory, order=order)

@@ -43,14 +43,16 @@ def test_a_lost_interrupt_is_an_outage(
 ) -> None:
     """The queue's vector stays masked until its driver has been there: one loss stops it."""
     assert staying_guest.stay(flow(64)).receiver.received > 0
-    ends = staying_guest.ends()
-    with start(flow(64), ends.peer_end, ends.guest_end) as running:
-        running.wait_until_served(5)
-        lab.device(staying_guest.instance.vf).misbehave(loses=1)
-        let_pass(0.5)  # what arrived before that is written by then
-        with pytest.raises(WaitError, match="frames of flow round-trip-64 to arrive"):
-            running.wait_until_served(1)
-    staying_guest.replace("its VF has lost an interrupt")
+    ends, device = staying_guest.ends(), lab.device(staying_guest.instance.vf)
+    try:
+        with start(flow(64), ends.peer_end, ends.guest_end) as running, misbehaving(device):
+            running.wait_until_served(5)
+            device.misbehave(loses=1)
+            let_pass(0.5)  # what arrived before that is written by then
+            with pytest.raises(WaitError, match="frames of flow round-trip-64 to arrive"):
+                running.wait_until_served(1)
+    finally:
+        staying_guest.replace("its VF has lost an interrupt")
 
 
 @pytest.mark.nightly
@@ -61,7 +63,7 @@ def test_a_device_that_is_not_silent_without_bme_fails_its_audit(
     audit: Callable[..., Audited],
     fault: dict[str, object],
 ) -> None:
-    """Its register says that it must not write: the memory under its rings says that it does."""
+    """The VF's register reads that it may not write, and the memory under its rings changes."""
     with misbehaving(lab.device(staying_guest.instance.vf), **fault):
         found = audit(staying_guest, Way.BME_CLEARED)
     assert not found.is_master

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from harness.devices import ETH_FCS_LEN
+from harness.host.ethtool import eeprom, registers
 from harness.host.port import Port, find_port, port_up
 from harness.remote import Host
 from harness.run.lab import Lab
@@ -52,13 +53,11 @@ def test_a_port_passes_its_drivers_tests(port: Port) -> None:
 @pytest.mark.about("registers and EEPROM of a port")
 def test_a_port_shows_its_registers_and_its_eeprom(port: Port) -> None:
     """Ref: ixgbe_get_regs, of which ethtool names each register; ixgbe_get_eeprom."""
-    registers = port.host.run("ethtool", "-d", port.interface).stdout
-    assert re.search(r"LINKS.*\n\s+Link Status:\s+up", registers), registers
-    argv = ["ethtool", "-e", port.interface, "offset", "0", "length", "64"]
-    eeprom = port.host.run(*argv).stdout
-    words = re.findall(r"(?:[0-9a-f]{2} ){15}[0-9a-f]{2}", eeprom)
-    assert len(words) == 4, eeprom
-    assert len(set(words)) > 1, "it is blank"
+    shown = registers(port.host, port.interface)
+    assert re.search(r"LINKS.*\n\s+Link Status:\s+up", shown), shown
+    content = eeprom(port.host, port.interface, 64)
+    assert len(content) == 64
+    assert len(set(content)) > 1, "it is blank"
 
 
 @pytest.mark.nightly

@@ -91,3 +91,4 @@ def test_a_port_that_does_not_answer_its_vf_leaves_it_dead(
         moved = migrate(guest, flow(64))
     assert moved.verdict.word == "fail", moved.why
     assert "the guest has no VF with a lasting link at the destination" in moved.why
+    assert moved.migration.flows[0].longest_outage_ms is not None, "the standby serves nobody"

@@ -235,7 +235,7 @@ def test_a_client_that_sends_nonsense_ends_nobody_else(chip: Running) -> None:
 
 
 def test_a_port_whose_wire_is_gone_has_no_link_and_its_chip_goes_on(chip: Running) -> None:
-    """Whoever has the other end of the cable closes it; the chip says so once."""
+    """The chip says so once, and does not read from that wire any more."""
     with chip.client("port0") as client:
         assert Remote(client).read(Register.LINKS) & Links.UP
         chip.wire.close()

@@ -15,6 +15,7 @@ from made_up_host import ENTRY, INTERFACE, Machine, made_up_host
 
 from harness.errors import RemoteError
 from harness.host import ethtool
+from harness.host.changes import changed_back
 from harness.host.port import Port, VfTraffic, find_port
 from harness.waiting import WaitError
 
@@ -165,3 +166,67 @@ def test_what_the_port_counted_of_a_vf_is_fresh(machine: Machine, port: Port) ->
     machine.programs |= {"ip": ip, "ethtool": program}
     assert port.vf_traffic(1) == VfTraffic(11, 1001, 21, 2001)
     assert asked == ["ethtool", "ip"]
+
+
+RINGS = """\
+Ring parameters for ens1f0:
+Pre-set maximums:
+RX:\t\t8192
+RX Mini:\tn/a
+TX:\t\t8192
+Current hardware settings:
+RX:\t\t512
+RX Mini:\tn/a
+TX:\t\t256
+"""
+COALESCE = (
+    "Coalesce parameters for ens1f0:\nAdaptive RX: n/a  TX: n/a\n\nrx-usecs:\t1\nrx-frames:\tn/a\n"
+)
+FEATURES = "Features for ens1f0:\nrx-checksumming: on\ntx-checksumming: off\n"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said", "value", "asked"),
+    [
+        (ethtool.RX_RING, RINGS, "512", "-g"),
+        (ethtool.TX_RING, RINGS, "256", "-g"),
+        (ethtool.RX_INTERVAL, COALESCE, "1", "-c"),
+        (ethtool.RX_CHECKSUMS, FEATURES, "on", "-k"),
+    ],
+)
+def test_a_setting_is_read_and_not_the_most_that_it_can_be(
+    machine: Machine, port: Port, setting: ethtool.Setting, said: str, value: str, asked: str
+) -> None:
+    machine.programs["ethtool"] = program = Ethtool(said)
+    assert setting.value(port.host, INTERFACE) == value
+    assert program.asked == [f"ethtool {asked} {INTERFACE}"]
+
+
+def test_a_driver_without_a_setting_is_told_with_what_ethtool_said(
+    machine: Machine, port: Port
+) -> None:
+    machine.programs["ethtool"] = Ethtool("Coalesce parameters for ens1f0:\nrx-usecs:\tn/a\n")
+    with pytest.raises(RemoteError, match="shows no rx-usecs") as error:
+        ethtool.RX_INTERVAL.value(port.host, INTERFACE)
+    assert "n/a" in error.value.because
+
+
+def test_a_setting_of_a_port_is_put_back_to_its_first_value(machine: Machine, port: Port) -> None:
+    machine.programs["ethtool"] = program = Ethtool(RINGS)
+    with changed_back(port.host):
+        port.set(ethtool.RX_RING, "256")
+    assert program.asked == [
+        f"ethtool -g {INTERFACE}",
+        f"ethtool -G {INTERFACE} rx 256",
+        f"ethtool -G {INTERFACE} rx 512",
+    ]
+
+
+def test_an_eeprom_is_read_row_by_row(machine: Machine, port: Port) -> None:
+    machine.programs["ethtool"] = program = Ethtool(
+        "Offset\t\tValues\n------\t\t------\n"
+        "0x0000:\t\t00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f \n"
+        "0x0010:\t\t10 11 \n"
+    )
+    assert ethtool.eeprom(port.host, INTERFACE, 18) == bytes(range(18))
+    assert program.asked == [f"ethtool --eeprom-dump {INTERFACE} offset 0 length 18"]

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from harness.errors import RemoteError
 from harness.lab import chip_vf as module
 from harness.lab.chip_vf import ChipVf, chip_vf
 from harness.topology import find, load
@@ -35,6 +36,11 @@ def test_a_vf_is_found_by_its_address(
     assert chip_vf(load(find("emulated-82576")), function) is None
 
 
+def test_a_chip_that_is_gone_is_told_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(RemoteError, match="alder-chip: the chip cannot be asked"):
+        ChipVf(tmp_path / "alder-chip", 0, 0).misbehave(loses=1)
+
+
 def test_a_fault_goes_to_the_vf_or_else_to_its_port(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -53,10 +59,11 @@ def test_a_fault_goes_to_the_vf_or_else_to_its_port(
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("control")
         listener.listen()
-        thread = threading.Thread(target=answer)
+        listener.settimeout(5)
+        thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         ChipVf(Path(), 1, 4).misbehave(loses=1, silent_mailbox=True)
-        thread.join()
+        thread.join(5)
     assert heard == [
         {"do": "misbehave", "port": 1, "silent_mailbox": True},
         {"do": "misbehave", "port": 1, "vf": 4, "loses": 1},

@@ -166,7 +166,7 @@ def test_the_way_back_of_a_port_is_journalled_once_and_leads_to_its_first_state(
     for up in (False, True, False):
         port_side.set_up(up)
     left = machine.call("journal.pending")[pending:]
-    assert [entry["undo"].get("text") for entry in left] == ["1500"], "up is the way back of a VF"
+    assert [entry["undo"].get("text") for entry in left] == ["1500"], "the VF's lead to up"
     made_up_host(machine).undo()
     assert (machine.shown[INTERFACE]["mtu"], machine.shown[INTERFACE]["operstate"]) == (1500, "UP")
 

@@ -156,13 +156,13 @@ ONE_MORE = CARD.replace("p0", "{}").replace("01:00.0", "0{}:00.0").format
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (CARD, "", "hosts.alder.ports has 0 ports; expected: one or two"),
-        (CARD, CARD + ONE_MORE("p1", 2) + ONE_MORE("p2", 3), "has 3 ports"),
-        (CARD, CARD.replace("82576", "82599"), "hosts has ports of the 82576 and the 82599"),
-        (CARD, CARD + THIRD, "hosts has 3 hosts; expected: two"),
+        (CARD, "", "hosts.alder.ports are of 0 families; expected: ports of one"),
+        (CARD, CARD + ONE_MORE("p1", 2), "hosts.alder.ports are 2; expected: 1 or fewer"),
+        (CARD, CARD + ONE_MORE("p1", 2).replace("76", "99"), "are of 2 families"),
+        (CARD, CARD + THIRD, "hosts are 3; expected: two"),
         ("[emulation]\n", "[emulation]\nports = 2\n", "emulation.ports is 2; expected: 1"),
-        ("alder", "alder-of-the-lab", "hosts.alder-of-the-lab cannot name an interface"),
-        ("birch", "wire", "hosts.wire cannot name an interface of the wire"),
+        ("alder", "alder-of-the-lab", "would have alder-of-the-lab as the name of an interface"),
+        ("birch", "wire", "hosts.wire would have wire as the name of an interface"),
     ],
 )
 def test_machines_that_no_emulated_lab_can_have_are_refused(
@@ -172,6 +172,14 @@ def test_machines_that_no_emulated_lab_can_have_are_refused(
     assert old in EMULATED
     path.write_text(EMULATED.replace(old, new))
     assert said in refusal(path)
+
+
+@pytest.mark.parametrize("other", ["alder-1", "birch-of-a-lab"])
+def test_the_taps_of_second_ports_have_names_of_their_own(tmp_path: Path, other: str) -> None:
+    text = (TOPOLOGIES / "emulated-x520-da2.toml").read_text()
+    path = tmp_path / "lab.toml"
+    path.write_text(text.replace("birch", other))
+    assert f"hosts.{other} would have {other}" in refusal(path)
 
 
 def test_all_faults_of_a_file_are_told_at_once_and_in_its_order(tmp_path: Path) -> None:
