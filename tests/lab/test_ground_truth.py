@@ -1,4 +1,4 @@
-"""What the device itself wrote down, held against what the harness says of it from outside."""
+"""A device's own record is held against what the harness says of the device from outside."""
 
 from __future__ import annotations
 

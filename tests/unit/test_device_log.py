@@ -1,4 +1,4 @@
-"""What a device wrote down of its own DMA is held against what was seen from outside."""
+"""A device's own DMA log is held against what the harness sees from outside."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Messages and descriptors over a stream: cut anywhere, broken off, and both sides asking at once.
-
-Where the twin's DMA is wanted a driver's frame is what makes it: a ring in memory that is lent
-without a descriptor, so that ring, frame and status all go by message.
-"""
+"""Messages and descriptors come over a stream that may be cut anywhere, and break off."""
 
 from __future__ import annotations
 
@@ -12,69 +8,33 @@ import os
 import resource
 import socket
 import weakref
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from errno import EFAULT
+from contextlib import suppress
 
 import pytest
 from descriptors import eventfds, memory_file, open_descriptors, signals
+from frame_by_message import CONFIG, PAGE, tail
+from frame_by_message import client as client
+from frame_by_message import driver as driver
+from frame_by_message import twin as twin
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from vf_rings import MAC
 from vfio_client import (
-    Asked,
     Client,
     Twin,
     access,
-    first_client,
     irqs,
     mapping,
     packed,
-    served_twin,
 )
 
 from harness.twin import channel as channel_module
-from harness.twin.channel import DEEPEST, DEEPEST_OF_ALL, Channel, ClientGone, Message
+from harness.twin.channel import Channel, ClientGone
 from harness.uapi import ixgbe_vf, vfio_user
-from harness.uapi.ixgbe_vf import QueueControl, QueueRegister, TxCommand
-from harness.uapi.pci_regs import Command as PciCommand
 from harness.uapi.pci_regs import Register
 from harness.uapi.vfio import PciRegion
 from harness.uapi.vfio_user import Command, Flag
 
-PAGE = 4096
-BAR0, CONFIG = PciRegion.BAR0, PciRegion.CONFIG
-FRAME = b"\xff" * 6 + MAC + b"\x88\xb5" + bytes(range(50))
-TAIL = ixgbe_vf.TRANSMIT + QueueRegister.TAIL
 EVENTFD_TRIGGER, NONE_TRIGGER = 0x24, 0x21
-DMA_OF_A_FRAME = [
-    Asked(Command.DMA_READ, 0, 16),
-    Asked(Command.DMA_READ, PAGE, len(FRAME)),
-    Asked(Command.DMA_WRITE, 12, 4),
-]
-
-twin, client = pytest.fixture(served_twin), pytest.fixture(first_client)
-
-
-@pytest.fixture
-def driver(twin: Twin, client: Client) -> Client:
-    """A client whose guest has eight frames in its ring, and needs to write TAIL to send them."""
-    twin.device.port.set_mac(MAC)
-    twin.device.port.transmits = True  # as after the VF's first message
-    memory = client.lend(0, 2 * PAGE)
-    command = ixgbe_vf.TX_TYPE_DATA | TxCommand.EOP | TxCommand.RS | len(FRAME)
-    for place in range(8):
-        descriptor = ixgbe_vf.TX_DESCRIPTOR.pack(PAGE, command, len(FRAME) << 14)
-        memory[16 * place : 16 * place + 16] = descriptor
-    memory[PAGE : PAGE + len(FRAME)] = FRAME
-    client.write(CONFIG, Register.COMMAND, PciCommand.MASTER, 2)
-    client.write(BAR0, ixgbe_vf.TRANSMIT + QueueRegister.LEN, 8 * 16)
-    client.write(BAR0, ixgbe_vf.TRANSMIT + QueueRegister.DCTL, QueueControl.ENABLE)
-    return client
-
-
-def tail(value: int) -> bytes:
-    return access(BAR0, TAIL, 4, value.to_bytes(4, "little"))
 
 
 # --- cut anywhere ---------------------------------------------------------------------------
@@ -225,106 +185,6 @@ def test_descriptors_that_find_no_room_end_the_connection(twin: Twin, client: Cl
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             for each in fillers:
                 os.close(each)
-
-
-# --- both sides asking ----------------------------------------------------------------------
-
-
-def test_a_frame_leaves_by_message(twin: Twin, driver: Client) -> None:
-    """Ring, frame and status: each goes through the client, at the guest's own addresses."""
-    driver.reply_to(driver.send(Command.REGION_WRITE, tail(1)))
-    assert driver.asked == DMA_OF_A_FRAME
-    assert twin.sent == [FRAME]
-
-
-def test_the_twin_answers_while_it_waits(twin: Twin, driver: Client) -> None:
-    """The client's answer may need the lock that its other thread holds, waiting for us."""
-    driver.meanwhile.append(lambda: driver.read(CONFIG, Register.VENDOR_ID))
-    driver.meanwhile.append(lambda: driver.lend(4 * PAGE, PAGE))
-    driver.reply_to(driver.send(Command.REGION_WRITE, tail(1)))
-    assert twin.sent == [FRAME]
-    assert len(twin.device.memory.regions) == 2
-
-
-def test_what_came_before_the_twin_asked_is_answered_first(driver: Client) -> None:
-    """One read brought both commands, and nothing more comes until the second has its reply."""
-    first = packed(1, Command.REGION_WRITE, tail(1), flags=Flag.NO_REPLY)
-    second = packed(2, Command.REGION_READ, access(CONFIG, 0, 4))
-    driver.send_bytes(first + second)
-    asked, answered = driver.receive(), driver.receive()
-    assert (asked.command, asked.is_reply) == (Command.DMA_READ, False)
-    assert (answered.number, answered.is_reply) == (2, True)
-
-
-def test_commands_that_each_make_the_twin_ask_do_not_pile_up(twin: Twin, driver: Client) -> None:
-    """Each is served within the one before it: without a limit Python's own is met, and raised."""
-    deepest = 0
-
-    def another() -> None:
-        nonlocal deepest
-        if len(driver.asked) < 10 * DEEPEST:
-            driver.send(Command.REGION_WRITE, tail(1), flags=Flag.NO_REPLY)
-            driver.send(Command.DEVICE_RESET, b"wrong")
-            driver.meanwhile.append(another)
-
-    driver.meanwhile.append(another)
-    driver.reply_to(driver.send(Command.REGION_WRITE, tail(1)))
-    assert driver.read(CONFIG, Register.VENDOR_ID, 2) == ixgbe_vf.VENDOR
-    assert FRAME in twin.sent
-
-
-def test_clients_that_have_us_ask_one_another_do_not_pile_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Each client leaves a request open, and its command makes us ask the next client."""
-    monkeypatch.setattr("harness.twin.channel.PATIENCE_SECONDS", 0.01)
-    gone: dict[int, str] = {}
-    channels: list[Channel] = []
-
-    def ask(number: int) -> None:
-        try:
-            channels[number].request(Command.DMA_READ)
-        except ClientGone as why:
-            gone[number] = str(why)
-
-    def answering(number: int) -> Callable[[Channel, Message], None]:
-        return lambda _channel, _message: ask(number + 1)
-
-    with ExitStack() as stack:
-        for number in range(2 * DEEPEST_OF_ALL):
-            near, far = socket.socketpair()
-            stack.callback(near.close)
-            channels.append(Channel(far, answering(number)))
-            stack.callback(channels[-1].close)
-            near.sendall(packed(1, Command.REGION_READ, access(CONFIG, 0, 4)))
-        for channel in channels:
-            channel._receive()
-        ask(0)
-    assert next(iter(gone)) == DEEPEST_OF_ALL
-    assert gone[DEEPEST_OF_ALL] == f"{DEEPEST_OF_ALL} requests to clients were open already"
-    assert all(why == "the client did nothing for 0.01 s" for why in list(gone.values())[1:])
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        vfio_user.HEADER.pack(0, 0, 16, Flag.REPLY | Flag.ERROR, EFAULT),
-        vfio_user.HEADER.pack(0, 0, 16, Flag.REPLY | Flag.ERROR, (1 << 32) - 1),
-        vfio_user.HEADER.pack(0, 0, 16, Flag.REPLY, 0),
-        vfio_user.HEADER.pack(0, 0, 47, Flag.REPLY, 0) + bytes(31),
-        vfio_user.HEADER.pack(0, 0, 49, Flag.REPLY, 0) + bytes(33),
-    ],
-    ids=["refused", "refused with no errno", "nothing", "a byte too few", "a byte too many"],
-)
-def test_a_dma_that_is_not_answered_as_it_should_be_is_none(
-    twin: Twin, driver: Client, answer: bytes
-) -> None:
-    """The ring stands still as after a bus error, and goes on when the driver rings again."""
-    driver.answers.append(answer[4:])
-    driver.reply_to(driver.send(Command.REGION_WRITE, tail(1)))
-    assert (twin.sent, driver.asked) == ([], DMA_OF_A_FRAME[:1])
-    driver.reply_to(driver.send(Command.REGION_WRITE, tail(1)))
-    assert twin.sent == [FRAME]
 
 
 def test_whoever_serves_the_channel_learns_that_the_client_is_gone(twin: Twin) -> None:
