@@ -86,9 +86,14 @@ def test_a_port_that_does_not_answer_its_vf_leaves_it_dead(
     migrate: Callable[..., Moved],
     fault: dict[str, object],
 ) -> None:
-    """Its driver waits a second for each answer, and gives up; the standby serves the users."""
+    """The VF's driver waits a second for each answer, and gives up; the guest has its standby.
+
+    The standby serves users of a port that never answers.  A port that is late has heard the VF's
+    address by then, and gives the frames to a VF that is dead.
+    """
     with misbehaving(lab.device(guest.other_vf), **fault):
         moved = migrate(guest, flow(64))
     assert moved.verdict.word == "fail", moved.why
     assert "the guest has no VF with a lasting link at the destination" in moved.why
-    assert moved.migration.flows[0].longest_outage_ms is not None, "the standby serves nobody"
+    if "silent_mailbox" in fault:
+        assert moved.migration.flows[0].longest_outage_ms is not None, "the standby serves nobody"
