@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from plugin_project import Project, project
-from test_topology import EMULATED
+
+from harness.topology import TOPOLOGIES
 
 __all__ = ["project"]
+
+EMULATED = (TOPOLOGIES / "emulated.toml").read_text()
 
 SECOND = """
 [hosts.{name}.ports.p1]
 pci = "0000:01:00.1"
-device = "82576"
+device = "82599"
 """
 BOTH = EMULATED.replace('"birch.p0", "peer"', '"birch.p0", "alder.p1", "birch.p1", "peer"')
 TESTS = """

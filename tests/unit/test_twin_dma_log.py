@@ -152,7 +152,7 @@ def test_a_full_log_keeps_what_it_has_and_counts_the_rest(tmp_path: Path) -> Non
         assert [kind for kind, *_ in entries(guest)] == [
             Kind.RX_DESCRIPTOR, Kind.RX_DATA, Kind.RX_WRITEBACK, Kind.RX_DATA,
         ]  # fmt: skip
-        assert HEAD.unpack_from(log.read_bytes()) == (4, 3, 4)
+        assert HEAD.unpack_from(log.read_bytes()) == (4, 3, 4, 0)
         dma_log = guest.device.memory.log
         assert dma_log is not None
         first = MEMORY + guest.rx[0].buffer(0)
