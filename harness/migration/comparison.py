@@ -43,7 +43,7 @@ class Digests:
 
 
 class Comparison:
-    """One comparison; `prepare`, `digest` while both sides stand still, `conclude`.
+    """One comparison; `prepare`, `digest` while both sides stand still, `compare` or `conclude`.
 
     *notes* are the moments of it.  What keeps it from being made is a note, too, and no error: the
     guest has to run on, and the migration was measured all the same.  *tables* has a row for each
@@ -81,16 +81,23 @@ class Comparison:
         self._taken = (*memories, made)
         self._note(DIGESTED, f"in {self._took_ms:.0f} ms", {"took_ms": self._took_ms})
 
-    def conclude(self, outcome: Outcome) -> Outcome:
-        """*outcome* with what came of it; after the flows: it takes a while."""
+    def compare(self) -> tuple[Note, ...]:
+        """Compare what `digest` has taken, and return all notes; after the flows: it takes a while.
+
+        Neither guest nor QEMU is asked, so a guest that is lost is compared too.
+        """
         if self._taken is not None:
             try:
                 self._compare(self._taken[0], self._fetched(*self._taken))
             except HarnessError as failed:
                 self._note(NOT_COMPARED, f"{failed.what}; {failed.because}", {})
-        elif outcome.status == "completed" and not self.notes:
+        return tuple(self.notes)
+
+    def conclude(self, outcome: Outcome) -> Outcome:
+        """Return *outcome* with what `compare` has to say of it."""
+        if outcome.status == "completed" and not self.notes:
             self._note(NOT_COMPARED, "both sides were never seen to stand still", {})
-        return outcome.noted(*self.notes)
+        return outcome.noted(*self.compare())
 
     def _compare(self, memory: GuestMemory, both: Digests) -> None:
         pages = differing(both.here, both.there, both.name, both.pages)

@@ -107,7 +107,11 @@ def conduct(
             ):
                 raw.seen.append(stack.enter_context(watching))
             progress(f"migrating from {source.host.name} to {successor.host.name} under traffic")
-            outcome, records = _under_traffic(scheme, source, successor, address, ends, flows)
+            try:
+                outcome, records = _under_traffic(scheme, source, successor, address, ends, flows)
+            except GuestError:  # its memory may tell why
+                raw.notes = comparison.compare() if comparison else ()
+                raise
         outcome = _lost_noted(outcome, ends.guest, successor)
         if comparison:
             outcome = comparison.conclude(outcome)

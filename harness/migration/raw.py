@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import RemoteError
 from harness.guest.instance import Instance
+from harness.migration.scheme import Note
 from harness.migration.watch import Seen
 
 
@@ -17,13 +19,14 @@ class Raw:
 
     *seen* is what each machine recorded, *qmp_logs* what was said with the QEMU of each host,
     *qemu_logs* what that one complained of, *console* what the guest printed, on the source and
-    then on the destination.
+    then on the destination.  *notes* say how the memory of a guest compared that was lost.
     """
 
     seen: list[Seen] = field(default_factory=list)
     qmp_logs: dict[str, str] = field(default_factory=dict)
     qemu_logs: dict[str, str] = field(default_factory=dict)
     console: str = ""
+    notes: tuple[Note, ...] = ()
 
     def take(self, *instances: Instance) -> None:
         """Fetch what each of *instances* has said so far; why not, if it cannot be had."""
@@ -41,6 +44,9 @@ class Raw:
                 texts[f"dmesg-{seen.machine}{suffix}.log"] = seen.kernel_log
         if self.qmp_logs:  # somebody was there to say something
             texts[f"console{suffix}.log"] = self.console
+        if self.notes:
+            lines = ({"name": note.name, **note.data, "text": note.text} for note in self.notes)
+            texts[f"memory{suffix}.jsonl"] = "".join(f"{json.dumps(line)}\n" for line in lines)
         for name, text in texts.items():
             (folder / name).write_text(text)
         return [folder / name for name in texts]

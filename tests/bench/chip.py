@@ -112,7 +112,7 @@ def handing_over(lab: Lab, guest: MovingGuest, kept: Path, say: Callable[[str], 
         number += 1
         say(f"hand-off {order.value}, {len(felt[order]) + 1} of {MIGRATIONS}")
         flow = Flow(f"hand-off-{number}", "round-trip", 9014, 100, 970 + number % 20)
-        conducted, is_lost = moved(guest, flow, kept, order=order)
+        conducted, is_lost, _ = moved(guest, flow, kept, order=order)
         lost += is_lost
         if conducted is None or is_lost:
             continue

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from bench.migrating import moved
 from bench.rows import Row
-from harness.analysis.measured import MEMORY_COMPARED
 from harness.errors import GuestError
 from harness.guest.spec import GuestSpec
 from harness.lab.chip_vf import chip_vf
@@ -40,11 +39,23 @@ TRIALS = {
 
 @dataclass(slots=True)
 class _Tally:
+    """What came of migrations so far.
+
+    *lost* guests, *compared* memories, and pages that *differed* in those; *lost_compared* and
+    *lost_differed* are the part of them that belongs to guests that were lost.
+    """
+
     lost: int = 0
     compared: int = 0
-    """Migrations after which both memories were compared."""
     differed: int = 0
-    """Pages that were not the same on both sides, of all those migrations together."""
+    lost_compared: int = 0
+    lost_differed: int = 0
+
+    @property
+    def words(self) -> str:
+        of_lost = f"{self.lost_differed} in the {self.lost_compared} that lost their guest"
+        of_all = f"pages differed: {self.differed} in the {self.compared} that were compared"
+        return f"{self.lost}; {of_all}, {of_lost}"
 
 
 def losing(name: str, kept: Path, say: Callable[[str], None]) -> list[Row]:
@@ -86,22 +97,27 @@ def _row(
             )
         for number in range(migrations):
             say(f"{name}, {trial}: {number + 1} of {migrations}, {tally.lost} lost")
-            _move(guest, number, tally, kept)
+            _move(guest, number, tally, kept, say)
     minutes = (time.monotonic() - began) / 60
     return Row(
         what,
-        f"{tally.lost}; {tally.differed} pages differed in the {tally.compared} whose memory was "
-        "compared",
+        tally.words,
         "none",
         f"failover under {FRAME_BYTES}-byte round trips, memory compared; {minutes:.0f} minutes",
     )
 
 
-def _move(guest: MovingGuest, number: int, tally: _Tally, kept: Path) -> None:
+def _move(
+    guest: MovingGuest, number: int, tally: _Tally, kept: Path, say: Callable[[str], None]
+) -> None:
     flow = Flow(f"losing-{number}", "round-trip", FRAME_BYTES, PPS, 1000 + number)
-    conducted, is_lost = moved(guest, flow, kept, compare_memory=True)
+    _, is_lost, memory = moved(guest, flow, kept, compare_memory=True)
     tally.lost += is_lost
-    events = conducted.measured.events if conducted else ()
-    for compared in (each for each in events if each.name == MEMORY_COMPARED):
+    if memory:
         tally.compared += 1
-        tally.differed += compared.data["differ"]
+        tally.differed += memory["differ"]
+    if memory and is_lost:
+        tally.lost_compared += 1
+        tally.lost_differed += memory["differ"]
+    if is_lost:
+        say(f"lost: {guest.machine.lost}; {memory.get('page_frames', 'memory not compared')}")

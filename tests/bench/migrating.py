@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from harness.analysis.measured import MEMORY_COMPARED
 from harness.errors import GuestError
 from harness.migration.conductor import Conducted
 from harness.migration.handoff import Order
@@ -15,10 +17,15 @@ from harness.traffic.flow import Flow
 
 
 class Moved(NamedTuple):
-    """One migration; *conducted* is None where the guest's own record was lost with the guest."""
+    """One migration; *conducted* is None where the guest's own record was lost with the guest.
+
+    *memory* is what a comparison of both memories found, also of a guest that is lost: the data of
+    its note, empty without a comparison.
+    """
 
     conducted: Conducted | None
     is_lost: bool
+    memory: Mapping[str, Any]
 
 
 def moved(
@@ -42,4 +49,6 @@ def moved(
             raise
     if guest.machine.lost:
         raw.write(kept, suffix=f"-{flow.name}-{time.monotonic_ns()}")
-    return Moved(conducted, bool(guest.machine.lost))
+    notes = conducted.outcome.notes if conducted else raw.notes
+    memory = next((note.data for note in notes if note.name == MEMORY_COMPARED), {})
+    return Moved(conducted, bool(guest.machine.lost), memory)

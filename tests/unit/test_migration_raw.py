@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 from qmp_server import Monitor
 
+from harness.analysis.measured import MEMORY_COMPARED
 from harness.errors import RemoteError
 from harness.guest.qmp import Qmp
 from harness.migration.raw import Raw
+from harness.migration.scheme import Note
 from harness.migration.watch import Seen
 
 if TYPE_CHECKING:
@@ -49,6 +52,16 @@ def test_every_text_is_a_file_and_silence_is_none(tmp_path: Path) -> None:
         "dmesg-alder-2.log": "",
         "console-2.log": "alder's console\nbirch's console\n",
     }
+
+
+def test_what_was_compared_of_a_guest_that_is_lost_is_a_file(tmp_path: Path) -> None:
+    """Its pages may tell why the guest is lost, and nothing else keeps them then."""
+    note = Note(1, MEMORY_COMPARED, "1 of 4 pages differ", {"differ": 1, "page_frames": [3]})
+    Raw(notes=(note,)).write(tmp_path)
+    (line,) = texts(tmp_path)["memory.jsonl"].splitlines()
+    assert json.loads(line) == {
+        "name": MEMORY_COMPARED, "differ": 1, "page_frames": [3], "text": "1 of 4 pages differ"
+    }  # fmt: skip
 
 
 def test_a_qemu_that_was_never_spoken_to_said_nothing(tmp_path: Path) -> None:
