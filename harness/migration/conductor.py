@@ -29,6 +29,7 @@ from harness.migration.scheme import GONE, Note, Outcome, Scheme, state_of
 from harness.migration.timeline import Timeline, build
 from harness.migration.watch import links_watched, watched
 from harness.remote import Host
+from harness.together import together
 from harness.topology import Capabilities
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import RunningFlow
@@ -100,12 +101,12 @@ def conduct(
         if comparison:
             comparison.prepare(source, successor, ends.guest)
         with ExitStack() as stack:
-            for watching in (
+            watching = (
                 watched(source, hand_off, bme_per_s, capabilities, own_vf, log),
                 watched(successor, None, bme_per_s, capabilities, own_vf),
                 links_watched(ends.guest),
-            ):
-                raw.seen.append(stack.enter_context(watching))
+            )
+            raw.seen += stack.enter_context(together(watching))
             progress(f"migrating from {source.host.name} to {successor.host.name} under traffic")
             try:
                 outcome, records = _under_traffic(scheme, source, successor, address, ends, flows)

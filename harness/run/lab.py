@@ -17,6 +17,7 @@ from harness.host.software_vf import SoftwareVf
 from harness.host.twin import Twin
 from harness.host.vf import Vf
 from harness.remote import Host, connect
+from harness.together import together
 from harness.topology import PEER, Topology
 
 Progress = Callable[[str], None]
@@ -95,11 +96,10 @@ def taken(
         )
     with ExitStack() as stack:
         progress(f"connecting to {', '.join([*topology.hosts, PEER])}")
-        hosts = {
-            name: stack.enter_context(connect(name, topology.connection(name)))
-            for name in topology.hosts
-        }
-        peer = stack.enter_context(connect(PEER, topology.connection(PEER)))
+        *reached, peer = stack.enter_context(
+            together(_connected(name, topology) for name in (*topology.hosts, PEER))
+        )
+        hosts = dict(zip(topology.hosts, reached, strict=True))
         for machine in (*hosts.values(), peer):
             stack.enter_context(_leased(machine))
         used = {name: topology.host_in_use(name) for name in hosts}
@@ -110,6 +110,12 @@ def taken(
         yield Lab(topology, hosts, peer, guest, progress, chip_vf)
         for host, was in zip(hosts.values(), before, strict=True):
             was.check_same(snapshot(host, used[host.name]))
+
+
+@contextmanager
+def _connected(name: str, topology: Topology) -> Iterator[Host]:
+    with connect(name, topology.connection(name)) as host:
+        yield host
 
 
 @contextmanager

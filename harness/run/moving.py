@@ -29,6 +29,7 @@ from harness.run.berth import Berth, berth_on
 from harness.run.choosing import as_function_of_port, as_twin, hand_off_of, scheme_of
 from harness.run.lab import Lab
 from harness.run.launching import Launcher
+from harness.together import together
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import start
 from harness.waiting import let_pass
@@ -292,9 +293,9 @@ def moving_guest(
     if ports is None:
         ports = lab.topology.port_pairs[0]
     with ExitStack() as stack:
-        berths = {}
-        for name in lab.pair():
-            lab.progress(f"preparing {name}")
-            berth = berth_on(lab, name, spec, vfs=vfs, port=ports.get(name))
-            berths[name] = stack.enter_context(berth)
-        yield MovingGuest(lab, spec, berths, stack, logs)
+        names = lab.pair()
+        lab.progress(f"preparing {' and '.join(names)}")
+        berths = stack.enter_context(
+            together(berth_on(lab, name, spec, vfs=vfs, port=ports.get(name)) for name in names)
+        )
+        yield MovingGuest(lab, spec, dict(zip(names, berths, strict=True)), stack, logs)
