@@ -36,6 +36,4 @@ def _each(pools: Sequence[ThreadPoolExecutor], calls: Sequence[Callable[[], Any]
     errors = [error for each in called if (error := each.exception())]
     for other in errors[1:]:
         errors[0].add_note(f"at the same time: {other}")
-    if errors:
-        raise errors[0]
     return [each.result() for each in called]
