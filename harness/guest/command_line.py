@@ -39,7 +39,7 @@ def command_line(spec: GuestSpec, place: Place) -> list[str]:
     return [
         place.qemu, "-name", f"vf-harness-{spec.name}", "-nodefaults", "-display", "none",
         "-no-reboot", *_machine(spec, place),
-        "-accel", place.accelerator, "-cpu", CPU[place.accelerator],
+        "-accel", place.accelerator, "-cpu", spec.cpu or CPU[place.accelerator],
         "-smp", str(spec.cpus), *_hotplug(spec.trigger),
         "-kernel", place.kernel, "-initrd", place.initramfs, "-append", kernel_line(spec),
         "-serial", f"file:{place.folder}/console.log", *_trace(place),

@@ -26,6 +26,7 @@ class Trigger(Enum):
 class GuestSpec:
     """A guest that owns a VF; with *standby*, also a virtio interface of the same address.
 
+    *cpu* is its processor as QEMU's ``-cpu`` takes it; None: all that the host has.
     *shared_memory* says whether its memory can be mapped by other processes; None: if its VF needs
     that.  With *emulated_port* its way to the wire is a port of QEMU's own, with VFs that it makes
     for itself (`own_vf`), instead of a virtio interface.
@@ -34,6 +35,7 @@ class GuestSpec:
     name: str = "guest"
     memory_mib: int
     cpus: int
+    cpu: str | None = None
     mac: MacAddress
     address: IPv4Interface
     mtu: int
@@ -55,6 +57,7 @@ class GuestSpec:
         return cls(
             memory_mib=entry.memory_mib,
             cpus=entry.cpus,
+            cpu=entry.cpu,
             mac=entry.mac,
             address=entry.address,
             mtu=entry.mtu,

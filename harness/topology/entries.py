@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from harness import devices
 from harness.topology import values
@@ -124,6 +124,14 @@ class GuestEntry(Entry):
         default=512, description="memory in MiB, 64 or more", examples=[512]
     )
     cpus: values.Count = Field(default=1, description="virtual CPUs, 1 or more", examples=[1])
+    cpu: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$")] | None = (
+        Field(
+            default=None,
+            description="processor as QEMU's `-cpu` takes it; by default all that the host has, "
+            "which two hosts with different processors do not both have",
+            examples=["Skylake-Server"],
+        )
+    )
     mtu: values.Mtu = Field(
         default=1500, description="MTU of its interfaces, 68 to 65535", examples=[9000]
     )

@@ -228,11 +228,17 @@ def test_the_kernel_is_told_the_guests_addresses() -> None:
     } <= set(words)
 
 
+def test_a_processor_that_the_topology_names_is_the_guests() -> None:
+    """Hosts with different processors have no other way to be a pair."""
+    argv = command_line(replace(SPEC, cpu="Skylake-Server"), SOURCE)
+    assert argv[argv.index("-cpu") + 1] == "Skylake-Server"
+
+
 def test_a_spec_is_what_the_topology_says() -> None:
     """A field that is not taken over leaves the guest with a default that nobody chose."""
     entry = load(find("emulated")).guest
     spec = GuestSpec.of(entry, Trigger.PCIE)
-    for name in ("memory_mib", "cpus", "mac", "address", "mtu"):
+    for name in ("memory_mib", "cpus", "cpu", "mac", "address", "mtu"):
         assert getattr(spec, name) == getattr(entry, name)
     assert spec.trigger is Trigger.PCIE
 
