@@ -35,13 +35,14 @@ _WORD = 4
 
 @dataclass(frozen=True, slots=True)
 class ModelPlayer:
-    """Plays to the model of *driver*, each sequence to a new VF."""
+    """Plays to the model of *driver*, each sequence to a new VF of a port that has *vfs*."""
 
     driver: Driver
+    vfs: int = 1
 
     def play(self, sequence: Sequence) -> list[Entry]:
         """Play one sequence from `BEGINNING` on."""
-        vf, writer = _Vf(self.driver), Writer()
+        vf, writer = _Vf(self.driver, self.vfs), Writer()
         for step in BEGINNING:
             vf.take(step)
         writer.add("beginning", vf.state(), told=vf.told())
@@ -56,8 +57,8 @@ class ModelPlayer:
 class _Vf:
     """A VF of the model, and its mailbox as a driver uses it."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._port = Port(mtu=PORT_MTU, driver=driver)
+    def __init__(self, driver: Driver, vfs: int) -> None:
+        self._port = Port(mtu=PORT_MTU, driver=driver, vfs=vfs)
         self._device = Device(port=self._port, send=lambda _: True)
         key = self._port.rss_key
         self._key = [

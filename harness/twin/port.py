@@ -53,7 +53,7 @@ class Administered:
 class Port:
     """The port that lends the VF, and what its driver has on record of it.
 
-    *ring* interrupts the VF for its mailbox.  *stop_transmitting* and *clear_write_back* are what
+    *stop_transmitting* and *clear_write_back* are what
     the driver does to the VF's transmit queues through the port's own registers (PVFTXDCTL, and
     PVFTDWBAL with PVFTDWBAH).
     *ring* interrupts the VF for its mailbox.  *vfs* is how many VFs the port has, of which this is

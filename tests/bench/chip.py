@@ -124,17 +124,20 @@ def handing_over(lab: Lab, guest: MovingGuest, kept: Path, say: Callable[[str], 
             in_phase = [each for each in entry.flows[0].outages if each.phase == name]
             length = sum((each.end_ms or 0.0) - each.start_ms for each in in_phase)
             by_phase[order][name].append(length)
-    return [
-        Row(
-            f"hand-off: destination's filter set {order.value}",
-            f"users were cut off {statistics.median(felt[order]):.0f} ms in all: "
-            + ", ".join(
-                f"{name} {statistics.median(lengths):.0f}"
-                for name, lengths in by_phase[order].items()
-            ),
-            "before is not worse",
-            f"medians of {len(felt[order])} migrations, 9014 bytes, 100 a second; "
-            f"{lost} of {number} lost their guest",
-        )
-        for order in Order
-    ]
+    how = f"9014 bytes, 100 a second; {lost} of {number} lost their guest"
+    return [_handed_over(order, felt[order], by_phase[order], how) for order in Order]
+
+
+def _handed_over(
+    order: Order, felt: list[float], by_phase: dict[str, list[float]], how: str
+) -> Row:
+    what = f"hand-off: destination's filter set {order.value}"
+    if not felt:
+        return Row(what, "no migration came to its end", "before is not worse", how)
+    phases = ", ".join(f"{name} {statistics.median(each):.0f}" for name, each in by_phase.items())
+    return Row(
+        what,
+        f"users were cut off {statistics.median(felt):.0f} ms in all: {phases}",
+        "before is not worse",
+        f"medians of {len(felt)} migrations, {how}",
+    )

@@ -29,13 +29,13 @@ FILE = "port-driver.json"
 
 @pytest.fixture
 def player(lab: Lab, hosts: list[Host]) -> Iterator[DriverPlayer]:
-    """What plays to the driver of the first host's first port, by the only VF of it."""
+    """What plays to the driver of the first host's first port, by the first of all its VFs."""
     host = hosts[0]
     name, entry = next(iter(lab.topology.hosts[host.name].ports.items()))
     port = find_port(host, name, entry)
     with (
         port_up(port, mtu=PORT_MTU),
-        virtual_functions(port, 1) as (vf,),
+        virtual_functions(port, entry.vfs) as (vf, *_),
         driver_player(vf) as player,
     ):
         yield player
@@ -48,7 +48,7 @@ def test_the_model_answers_as_the_ports_driver(
     player: DriverPlayer, lab: Lab, case: Case, is_long: bool
 ) -> None:
     """Replies, refusals, what is said unasked, and every filter of the VF, after every step."""
-    model = ModelPlayer(of_kernel(player.release))
+    model = ModelPlayer(of_kernel(player.release), player.vf.port.virtual_functions)
     played, wrong = {}, {}
     for sequence in sequences():
         if sequence.is_long and not is_long:
@@ -69,7 +69,8 @@ def test_a_driver_that_never_hears_of_a_reset_answers_otherwise(
 ) -> None:
     """The chip tells the driver nothing in VFLRE, and the comparison with the model shows that."""
     (sequence,) = (each for each in sequences() if each.name == "reset by function")
-    expected = ModelPlayer(of_kernel(player.release)).play(sequence)
+    vfs = player.vf.port.virtual_functions
+    expected = ModelPlayer(of_kernel(player.release), vfs).play(sequence)
     assert not list(differences(player.play(sequence), expected))
     with misbehaving(lab.device(player.vf), loses_resets=True):
         assert list(differences(player.play(sequence), expected))

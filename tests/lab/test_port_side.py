@@ -207,3 +207,24 @@ def test_a_port_that_is_reset_is_served_again_by_the_drivers_own_doing(
         running.wait_until_served(NOTICED_S)
         records = running.stop()
     assert records.receiver.received < records.sender.sent
+
+
+@pytest.mark.nightly
+@pytest.mark.about("resets of the port")
+@pytest.mark.needs("sriov")
+def test_a_port_that_the_kernel_resets_serves_again_once_its_driver_begins_anew(
+    guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """Its driver is not told of a function reset, which takes its filters and its VFs' queues.
+
+    Ref: Linux, drivers/pci/pci.c, pci_reset_function(); ixgbe has no ``reset_prepare``.
+    """
+    port, ends = guest.function_of_port.port, guest.ends()
+    with start(flow(9014), ends.peer_end, ends.guest_end) as running:
+        running.wait_until_served(5)
+        port.host.write_text(f"/sys/bus/pci/devices/{port.pci}/reset", "1")
+        guest.port_side.reset()
+        let_pass(0.5)
+        running.wait_until_served(NOTICED_S)
+        records = running.stop()
+    assert records.receiver.received < records.sender.sent
