@@ -25,10 +25,15 @@ from harness.lab.use import ready
 from harness.run.lab import Lab, taken
 from harness.run.moving import MovingGuest, moving_guest
 from harness.topology import Topology, find, load
+from harness.traffic.flow import Flow
+from harness.traffic.running import start
 from harness.waiting import let_pass
 
-TRIES, MOST = 3, 3000
-GAP_S, LOOK_EVERY, ANSWER_S = 0.05, 20, 25
+TRIES, MOST = 4, 2000
+GAP_S, LOOK_EVERY, ANSWER_S = 0.02, 20, 25
+FLOW = Flow("kicked", "round-trip", 64, 1000, 4711)
+"""Each of its frames interrupts the guest."""
+
 _UNLOAD = "modprobe -r kvm-amd kvm"
 
 
@@ -60,7 +65,10 @@ def kicked(kept: Path, say: Callable[[str], None]) -> list[Row]:
 def _row(topology: Topology, trial: Trial, kept: Path, say: Callable[[str], None]) -> Row:
     topology = _told(topology, trial)
     what = f"stops of its host's QEMU that a nested guest outlives; KVM is told {trial.name}"
-    how = f"{TRIES} guests, one after the other, {MOST} stops at the most, {GAP_S:g} s between two"
+    how = (
+        f"{TRIES} guests, one after the other, {MOST} stops at the most, {GAP_S:g} s between two, "
+        f"under {FLOW.rate_pps:g} frames a second"
+    )
     with (
         ready(topology, say) as (reached, image),
         taken(reached, image, say, partial(chip_vf, topology)) as lab,
@@ -86,10 +94,13 @@ def _told(topology: Topology, trial: Trial) -> Topology:
 def _outlived(lab: Lab, kept: Path, say: Callable[[str], None]) -> int:
     """Stop the host's QEMU until its guest does not answer; return how often that went well."""
     with moving_guest(lab, GuestSpec.of(lab.topology.guest), kept, vfs=1) as guest:
-        host = guest.instance.host.name
+        host, ends = guest.instance.host.name, guest.ends()
         path = str(run_folder(lab.topology) / f"{host}.qmp")
         stops = 0
-        with closing(Qmp(f"{host} (lab)", path)) as qemu:
+        with (
+            closing(Qmp(f"{host} (lab)", path)) as qemu,
+            start(FLOW, ends.peer_end, ends.guest_end),
+        ):
             while stops < MOST and _answers(guest):
                 for _ in range(LOOK_EVERY):
                     qemu.execute("stop")
