@@ -31,15 +31,20 @@ _KEY_WORDS = RSS_KEY_BYTES // 4
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """*driver* says whose answers they are; *played* are its entries by the sequence's name."""
+    """Answers of one driver to the first VF of a port.
+
+    *driver* says whose they are, and *vfs* how many VFs the port has.  *played* has the entries of
+    each sequence by its name.
+    """
 
     driver: str
+    vfs: int
     played: Mapping[str, Sequence[Entry]]
 
     @classmethod
     def read(cls, path: Path) -> Transcript:
         content = json.loads(path.read_text())
-        return cls(content["driver"], content["sequences"])
+        return cls(content["driver"], content["vfs"], content["sequences"])
 
     def write(self, path: Path) -> None:
         """Write it, an entry to a line."""
@@ -49,9 +54,8 @@ class Transcript:
             + "\n ]"
             for name, entries in self.played.items()
         )
-        path.write_text(
-            f'{{"driver": {json.dumps(self.driver)}, "sequences": {{\n{sequences}\n}}}}\n'
-        )
+        head = f'"driver": {json.dumps(self.driver)}, "vfs": {self.vfs}'
+        path.write_text(f'{{{head}, "sequences": {{\n{sequences}\n}}}}\n')
 
 
 def words(reply: Sequence[int] | None, key: Sequence[int]) -> str:

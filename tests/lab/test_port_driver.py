@@ -48,7 +48,8 @@ def test_the_model_answers_as_the_ports_driver(
     player: DriverPlayer, lab: Lab, case: Case, is_long: bool
 ) -> None:
     """Replies, refusals, what is said unasked, and every filter of the VF, after every step."""
-    model = ModelPlayer(of_kernel(player.release), player.vf.port.virtual_functions)
+    vfs = player.vf.port.virtual_functions
+    model = ModelPlayer(of_kernel(player.release), vfs)
     played, wrong = {}, {}
     for sequence in sequences():
         if sequence.is_long and not is_long:
@@ -56,7 +57,7 @@ def test_the_model_answers_as_the_ports_driver(
         lab.renew()
         played[sequence.name] = player.play(sequence)
         wrong[sequence.name] = list(differences(played[sequence.name], model.play(sequence)))
-    Transcript(player.driver, played).write(case.folder / FILE)
+    Transcript(player.driver, vfs, played).write(case.folder / FILE)
     assert {name: lines for name, lines in wrong.items() if lines} == {}
 
 

@@ -19,11 +19,11 @@ RECORDED = [Transcript.read(path) for path in sorted(Path(__file__).parent.glob(
 LISTED = {sequence.name: sequence for sequence in sequences()}
 
 
-@pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded.driver)
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda each: f"{each.driver}, {each.vfs} VFs")
 @pytest.mark.parametrize("name", LISTED)
 def test_the_model_answers_as_the_driver_did(recorded: Transcript, name: str) -> None:
     """A sequence that is not in the transcript, or has other steps there, is to be played anew."""
-    model = ModelPlayer(of_kernel(recorded.driver.split()[-1]))
+    model = ModelPlayer(of_kernel(recorded.driver.split()[-1]), recorded.vfs)
     assert list(differences(recorded.played[name], model.play(LISTED[name]))) == []
 
 

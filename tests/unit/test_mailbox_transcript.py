@@ -61,7 +61,7 @@ def test_an_entry_has_what_changed_and_a_difference_its_step() -> None:
 
 
 def test_a_transcript_is_read_as_it_was_written(tmp_path: Path) -> None:
-    written = Transcript("a driver", {"one": entries(1, 0), "none": []})
+    written = Transcript("a driver", 63, {"one": entries(1, 0), "none": []})
     written.write(tmp_path / "transcript.json")
     assert Transcript.read(tmp_path / "transcript.json") == written
 
