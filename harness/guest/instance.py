@@ -114,27 +114,32 @@ class Instance:
     def wait_until_up(self) -> None:
         """Return when the guest's init has said that it is up.
 
-        Raises GuestError, sooner if firmware or kernel got stuck before its own programs ran.
+        Raises GuestError: sooner if firmware or kernel got stuck before its own programs ran, and
+        at once if QEMU ends, as it does when the guest resets its machine.
         """
         self._wait_for_words("guest runs its init", SILENT_SECONDS)
         self._wait_for_words("guest is up", BOOT_SECONDS)
 
     def _wait_for_words(self, words: str, seconds: float) -> None:
         try:
-            wait_for(
+            text = wait_for(
                 f"the guest on {self.host.name} to say {words!r}",
                 self.console,
                 within=seconds,
-                until=lambda text: words in text,
+                until=lambda text: words in text or self.qmp.ended,
                 every_s=0.1,
             )
+            if words in text:
+                return
+            what = f"the guest ended before it said {words!r}"
         except WaitError:
-            raise GuestError(
-                f"{self.host.name}: the guest did not say {words!r} within {seconds} s",
-                because=self.last_words,
-                fix="see the console and qemu.log in its folder on that host, "
-                f"{self.place.folder}; --keep-on-failure leaves them there",
-            ) from None
+            what = f"the guest did not say {words!r} within {seconds} s"
+        raise GuestError(
+            f"{self.host.name}: {what}",
+            because=self.last_words,
+            fix="see the console and qemu.log in its folder on that host, "
+            f"{self.place.folder}; --keep-on-failure leaves them there",
+        )
 
 
 def _end_of(text: str, lines: int) -> str:

@@ -147,6 +147,11 @@ class Qmp:
             fix="look at the guest's console and QEMU's log beside the QMP log",
         )
 
+    @property
+    def ended(self) -> bool:
+        """Whether QEMU has closed its connection, as it does when it ends."""
+        return self._ended
+
     def log_text(self) -> str:
         """What has been written to the log so far."""
         return self._log.read_text() if self._log else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -133,6 +135,20 @@ def test_a_guest_that_does_not_come_up_says_how_far_it_came(
         f"its console ends: SeaBIOS{' | ' * bool(last)}{last}; "
         "its processor stands at RIP=fff0 RFL=2 HLT=1"
     )
+
+
+def test_a_guest_whose_qemu_ends_is_waited_for_no_longer(
+    host: Host, place: Place, tmp_path: Path
+) -> None:
+    """A guest that resets its machine ends QEMU, and nothing more is ever said."""
+    with instance(SPEC, None, place, host, tmp_path / "log") as running:
+        host.send(b"SeaBIOS\n", f"{place.folder}/console.log")
+        os.kill(running.pid, signal.SIGKILL)
+        with pytest.raises(
+            GuestError, match="ended before it said 'guest runs its init'"
+        ) as failed:
+            running.wait_until_up()
+    assert failed.value.because == ("its console ends: SeaBIOS; its QEMU has ended: see qemu.log")
 
 
 def test_a_guest_that_is_up_is_waited_for_no_longer(
