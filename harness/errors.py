@@ -34,7 +34,8 @@ class HarnessError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.what}\n  because: {self.because}\n  to fix:  {self.fix}"
+        said = f"{self.what}\n  because: {self.because}\n  to fix:  {self.fix}"
+        return "\n".join([said, *getattr(self, "__notes__", ())])
 
 
 class UsageError(HarnessError):

@@ -1,9 +1,9 @@
-"""Things that are done on several machines at the same time, and undone so."""
+"""Contexts of several machines are entered at the same time, and left at the same time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -13,27 +13,44 @@ T = TypeVar("T")
 
 @contextmanager
 def together(contexts: Iterable[AbstractContextManager[T]]) -> Iterator[list[T]]:
-    """Enter *contexts* side by side, and leave them so; give what each gives, in their order.
+    """Enter all *contexts* at the same time and leave them at the same time.
 
-    Every context is entered and left in a thread of its own, so that it is never left while it is
-    being entered, not even after Ctrl-C.  A context that is left does not learn of an error of the
-    body or of another context.  Raises the first error, in the order of *contexts*, which has the
-    others as its notes.
+    The body gets a list of what the contexts give, in their order.  Each context has a thread of
+    its own.  After Ctrl-C this waits until every context that was being entered has been entered
+    and left.  A context does not learn of an error of the body or of another context.  Raises the
+    error with the largest exit code, the first of several, with the other errors as its notes.
     """
     with ExitStack() as threads:
         stacks = [(context, ExitStack()) for context in contexts]
         pools = [threads.enter_context(ThreadPoolExecutor(1)) for _ in stacks]
         try:
-            yield _each(pools, [partial(stack.enter_context, context) for context, stack in stacks])
+            entering = _begin(
+                pools, [partial(stack.enter_context, context) for context, stack in stacks]
+            )
+            wait(entering)
+            yield _results(entering)
         finally:
-            _each(pools, [stack.close for _, stack in stacks])
+            leaving = _begin(pools, [stack.close for _, stack in stacks])
+            try:
+                wait(leaving)
+            finally:  # after Ctrl-C too: a machine that is not as it was has to be told
+                wait(leaving)
+                _results(leaving)
 
 
-def _each(pools: Sequence[ThreadPoolExecutor], calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Make every call in the pool of its own, and return what they give once all have ended."""
-    called = [pool.submit(call) for pool, call in zip(pools, calls, strict=True)]
-    wait(called)
+def _begin(
+    pools: Sequence[ThreadPoolExecutor], calls: Sequence[Callable[[], Any]]
+) -> list[Future[Any]]:
+    return [pool.submit(call) for pool, call in zip(pools, calls, strict=True)]
+
+
+def _results(called: Sequence[Future[Any]]) -> list[Any]:
+    """Return what calls gave that have ended, or raise their worst error."""
     errors = [error for each in called if (error := each.exception())]
-    for other in errors[1:]:
-        errors[0].add_note(f"at the same time: {other}")
+    if errors:
+        worst = max(errors, key=lambda error: getattr(error, "exit_code", 0))
+        for other in errors:
+            if other is not worst:
+                worst.add_note(f"at the same time, {type(other).__name__}: {other}")
+        raise worst
     return [each.result() for each in called]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -27,7 +27,7 @@ from harness.migration.handoff import HandOff
 from harness.migration.raw import Raw
 from harness.migration.scheme import GONE, Note, Outcome, Scheme, state_of
 from harness.migration.timeline import Timeline, build
-from harness.migration.watch import links_watched, watched
+from harness.migration.watch import Seen, links_watched, watched
 from harness.remote import Host
 from harness.together import together
 from harness.topology import Capabilities
@@ -106,7 +106,8 @@ def conduct(
                 watched(successor, None, bme_per_s, capabilities, own_vf),
                 links_watched(ends.guest),
             )
-            raw.seen += stack.enter_context(together(watching))
+            stack.enter_context(together(_kept(each, raw) for each in watching))
+            raw.seen.sort(key=lambda seen: seen.machine)  # which came first is chance
             progress(f"migrating from {source.host.name} to {successor.host.name} under traffic")
             try:
                 outcome, records = _under_traffic(scheme, source, successor, address, ends, flows)
@@ -126,6 +127,14 @@ def conduct(
     )
     measured = _measured(scheme, source, successor, outcome, timeline, records)
     return Conducted(outcome, measured, records, _tables(scheme, comparison, raw))
+
+
+@contextmanager
+def _kept(watching: AbstractContextManager[Seen], raw: Raw) -> Iterator[None]:
+    """Put into *raw* what one machine records, also where another machine's recorder fails."""
+    with watching as seen:
+        raw.seen.append(seen)
+        yield
 
 
 def _tables(scheme: Scheme, comparison: Comparison | None, raw: Raw) -> dict[str, pd.DataFrame]:

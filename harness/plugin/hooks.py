@@ -183,7 +183,9 @@ def _words(raised: BaseException) -> str:
         case BaseExceptionGroup():
             each = [_words(error) for error in raised.exceptions]
             return "\n".join(each) if all(each) else ""
-        case HarnessError() | pytest.exit.Exception():
+        case HarnessError():
+            return str(raised)
+        case pytest.exit.Exception():
             return "\n".join([str(raised).strip(), *getattr(raised, "__notes__", [])])
         case OSError(errno=errno.ENOSPC):
             return str(disk_full(raised))

@@ -114,6 +114,7 @@ def taken(
 
 @contextmanager
 def _connected(name: str, topology: Topology) -> Iterator[Host]:
+    """Log in to a machine on the way in, so that `together` does it in that machine's thread."""
     with connect(name, topology.connection(name)) as host:
         yield host
 

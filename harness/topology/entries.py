@@ -127,8 +127,8 @@ class GuestEntry(Entry):
     cpu: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$")] | None = (
         Field(
             default=None,
-            description="processor as QEMU's `-cpu` takes it; by default all that the host has, "
-            "which two hosts with different processors do not both have",
+            description="processor as QEMU's `-cpu` takes it; by default all that the host has; "
+            "name one that both hosts can offer if their processors differ",
             examples=["Skylake-Server"],
         )
     )

@@ -210,7 +210,7 @@ def test_a_port_that_is_reset_is_served_again_by_the_drivers_own_doing(
 
 
 @pytest.mark.nightly
-@pytest.mark.about("resets of the port")
+@pytest.mark.about("function resets of the port")
 @pytest.mark.needs("sriov")
 def test_a_port_that_the_kernel_resets_serves_again_once_its_driver_begins_anew(
     guest: MovingGuest, flow: Callable[..., Flow]

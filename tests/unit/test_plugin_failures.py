@@ -160,8 +160,9 @@ def test_a_skipped_test_of_the_lab_is_in_the_results(project: Project) -> None:
 def test_what_else_went_wrong_is_told_with_an_error() -> None:
     """A flow that could not be stopped either must not hide what broke the test, nor vanish."""
     error = LabError("alder: gone", because="it is off", fix="switch it on")
+    said = str(error)
     error.add_note("flow jumbo could not be stopped: alder: gone")
     assert hooks._words(error).splitlines() == [
-        *str(error).strip().splitlines(),
+        *said.splitlines(),
         "flow jumbo could not be stopped: alder: gone",
     ]

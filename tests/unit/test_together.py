@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from harness.errors import RemoteError, RestoreError
 from harness.together import together
 
 SECONDS = 5
@@ -33,6 +34,13 @@ def failing(left: list[str], *, early: str = "", late: str = "") -> Iterator[str
         raise ValueError(late)
 
 
+@contextmanager
+def raising(error: Exception) -> Iterator[None]:
+    """Raise *error* when it is left."""
+    yield
+    raise error
+
+
 def test_all_are_entered_and_left_at_the_same_time_and_given_in_their_order() -> None:
     """None of them could go on alone: each waits for the others."""
     left: list[str] = []
@@ -50,7 +58,7 @@ def test_one_that_cannot_be_entered_is_an_error_and_the_others_are_left() -> Non
         together([failing(left, early="no power"), failing(left), failing(left, early="no cable")]),
     ):
         pytest.fail("the body ran")
-    assert failed.value.__notes__ == ["at the same time: no cable"]
+    assert failed.value.__notes__ == ["at the same time, ValueError: no cable"]
     assert left == [""]
 
 
@@ -92,3 +100,28 @@ def test_what_is_being_entered_at_ctrl_c_is_left_once_it_is_there(
     with pytest.raises(KeyboardInterrupt), together([slow()]):
         pytest.fail("the body ran")
     assert order == ["entered", "left"]
+
+
+def test_of_several_errors_the_one_with_the_largest_exit_code_is_raised() -> None:
+    """A host that is not put back ends a run, whatever else failed meanwhile."""
+    silent = RemoteError("alder: gone", because="b", fix="f")
+    changed = RestoreError("birch: not as it was", because="b", fix="f")
+    with pytest.raises(RestoreError) as failed, together([raising(silent), raising(changed)]):
+        pass
+    assert "at the same time, RemoteError: alder: gone" in str(failed.value)
+
+
+def test_what_cannot_be_left_is_told_after_ctrl_c_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is not as it was, and "interrupted" would say that it is."""
+    calls = iter(["entered", "interrupted", "left"])
+
+    def interrupted_once(called: Sequence[Future[object]]) -> None:
+        wait(called)
+        if next(calls) == "interrupted":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.together.wait", interrupted_once)
+    changed = RestoreError("birch: not as it was", because="b", fix="f")
+    with pytest.raises(RestoreError) as failed, together([raising(changed)]):
+        pass
+    assert isinstance(failed.value.__context__, KeyboardInterrupt)
