@@ -115,7 +115,7 @@ class Instance:
         """Return when the guest's init has said that it is up.
 
         Raises GuestError: sooner if firmware or kernel got stuck before its own programs ran, and
-        at once if QEMU ends, as it does when the guest resets its machine.
+        at once if QEMU ends.  QEMU ends when the guest resets its machine.
         """
         self._wait_for_words("guest runs its init", SILENT_SECONDS)
         self._wait_for_words("guest is up", BOOT_SECONDS)

@@ -149,7 +149,7 @@ class Qmp:
 
     @property
     def ended(self) -> bool:
-        """Whether QEMU has closed its connection, as it does when it ends."""
+        """Whether QEMU has closed this connection; QEMU does so when it ends."""
         return self._ended
 
     def log_text(self) -> str:

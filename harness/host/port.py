@@ -96,6 +96,10 @@ class Port:
         """The maker of the module in the port's cage.  Raises CommandError if no module answers."""
         return ethtool.module(self.host, self.interface)["Vendor name"]
 
+    def reset_by_sysfs(self) -> None:
+        """Have the kernel reset the function; the port's driver is not told and runs on."""
+        self.host.write_text(f"{self.device}/reset", "1")
+
     def set(self, setting: ethtool.Setting, value: str) -> None:
         """Set *setting*, with its value now as the way back; the port has its link again then.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.errors import LabError
 from harness.lab.accelerator import accelerator
 from harness.lab.card import Card
-from harness.lab.clocks import set_clock
+from harness.lab.first_login import log_in_first
 from harness.lab.image import Image
 from harness.lab.keys import CLIENT, known_hosts
 from harness.lab.machine import (
@@ -19,7 +19,6 @@ from harness.lab.machine import (
     Machine,
     MachineSpec,
 )
-from harness.lab.port_slot import plug_ports
 from harness.lab.probe import FIRST, Ways, keep_ways, kept_ways, next_ways
 from harness.lab.processes import chips_of, end_machines, machines_of
 from harness.lab.tree import Progress
@@ -99,10 +98,7 @@ class MachineHosts:
         ]
         resumed = all(machine.state.exists() for machine in machines)
         _start(machines, wire, progress, resume=resumed, dies_with_us=dies)
-        reached = self.reached(built)
-        if resumed:
-            set_clock(reached)
-        plug_ports(reached)
+        log_in_first(self.reached(built), resumed=resumed)
 
     @property
     def _has_chip(self) -> bool:

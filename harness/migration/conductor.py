@@ -109,16 +109,15 @@ def conduct(
             stack.enter_context(together(_kept(each, raw) for each in watching))
             raw.seen.sort(key=lambda seen: seen.machine)  # which came first is chance
             progress(f"migrating from {source.host.name} to {successor.host.name} under traffic")
-            try:
-                outcome, records = _under_traffic(scheme, source, successor, address, ends, flows)
-            except GuestError:  # its memory may tell why
-                raw.notes = comparison.compare() if comparison else ()
-                raise
+            outcome, records = _under_traffic(scheme, source, successor, address, ends, flows)
         outcome = _lost_noted(outcome, ends.guest, successor)
         if comparison:
             outcome = comparison.conclude(outcome)
         progress("relating clocks again")
         after = before | _read_all_clocks(ends, source, successor)
+    except GuestError:  # the memory of a guest that is lost may tell why
+        raw.notes = comparison.compare() if comparison else ()
+        raise
     finally:
         raw.take(source, successor)
     clock = SharedClock(before, after, ends.peer.name)

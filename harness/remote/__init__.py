@@ -1,6 +1,6 @@
 """The way to the machines of a lab: SSH or local, and what can be asked of a machine."""
 
-from harness.remote.connecting import Connection, connect
+from harness.remote.connecting import Connection, connect, log_in
 from harness.remote.host import Facts, Host, Process
 from harness.remote.lease import Lease
 from harness.remote.recorder import Recorder
@@ -25,4 +25,5 @@ __all__ = [
     "Recorder",
     "Transport",
     "connect",
+    "log_in",
 ]

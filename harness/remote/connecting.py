@@ -69,7 +69,7 @@ def connect(
     apart = f"/{spec.namespace}" if spec.transport == "local" and spec.namespace else ""
     folder = folder or FOLDER + apart
     with contextlib.ExitStack() as undo:
-        transport = _transport(name, spec, via, deadline)
+        transport = log_in(name, spec, deadline, via=via)
         undo.callback(transport.close)
         app = install(transport, folder, deadline)
         arguments = ["--state", state or STATE + apart]
@@ -88,7 +88,13 @@ def connect(
     return host
 
 
-def _transport(name: str, spec: Connection, via: Host | None, deadline: Deadline) -> Transport:
+def log_in(
+    name: str, spec: Connection, deadline: Deadline, *, via: Host | None = None
+) -> Transport:
+    """Log in to a machine, for commands and files without an agent; the caller's to close.
+
+    *via* is as for `connect`.  Raises RemoteError.
+    """
     if spec.transport == "local":
         return LocalTransport(name, spec.namespace)
     return SshTransport(

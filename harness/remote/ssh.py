@@ -174,7 +174,8 @@ class SshTransport:
 
         def cut() -> None:
             passed.set()
-            channel.close()
+            with contextlib.suppress(EOFError, OSError):  # the connection may have ended by now
+                channel.close()
 
         timer = threading.Timer(seconds, cut)
         timer.daemon = True

@@ -31,6 +31,7 @@ from bench.rows import PAGE, Row, write_table
 from bench.starting import demonstrating, starting
 from bench.twin import twin
 from harness.guest.spec import GuestSpec
+from harness.lab import emulated
 from harness.lab.chip_vf import chip_vf
 from harness.lab.use import ready
 from harness.run.lab import Lab, taken
@@ -47,6 +48,8 @@ def main() -> None:
     asked = parser.parse_args().parts or list(PARTS)
     if unknown := [each for each in asked if each not in PARTS]:
         parser.error(f"there is no part {unknown[0]!r}")
+    if up := [lab for lab in LABS if emulated.status(load(find(lab))).is_up]:
+        parser.error(f"lab {up[0]!r} is up; `vf-harness lab down --lab {up[0]}` ends it")
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -116,6 +119,9 @@ PARTS: dict[str, tuple[str, Callable[[Path, Say], list[Row]]]] = {
     "kicked": ("Guests lost, and what KVM and TCG can be told", kicked),
 }
 """Each part's name, the heading of its table, and what measures it."""
+
+LABS = ("emulated", "emulated-82576", "twin")
+"""The labs that parts start as they need them."""
 
 
 @contextmanager

@@ -29,7 +29,7 @@ FILE = "port-driver.json"
 
 @pytest.fixture
 def player(lab: Lab, hosts: list[Host]) -> Iterator[DriverPlayer]:
-    """What plays to the driver of the first host's first port, by the first of all its VFs."""
+    """Yield a player for the driver of the first host's first port, which has all its VFs."""
     host = hosts[0]
     name, entry = next(iter(lab.topology.hosts[host.name].ports.items()))
     port = find_port(host, name, entry)

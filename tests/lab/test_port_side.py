@@ -215,14 +215,14 @@ def test_a_port_that_is_reset_is_served_again_by_the_drivers_own_doing(
 def test_a_port_that_the_kernel_resets_serves_again_once_its_driver_begins_anew(
     guest: MovingGuest, flow: Callable[..., Flow]
 ) -> None:
-    """Its driver is not told of a function reset, which takes its filters and its VFs' queues.
+    """A function reset takes the port's filters and its VFs' queues, and its driver is not told.
 
     Ref: Linux, drivers/pci/pci.c, pci_reset_function(); ixgbe has no ``reset_prepare``.
     """
     port, ends = guest.function_of_port.port, guest.ends()
     with start(flow(9014), ends.peer_end, ends.guest_end) as running:
         running.wait_until_served(5)
-        port.host.write_text(f"/sys/bus/pci/devices/{port.pci}/reset", "1")
+        port.reset_by_sysfs()
         let_pass(0.5)
         arrived = running.arrived
         let_pass(1)

@@ -148,7 +148,7 @@ def test_a_guest_whose_qemu_ends_is_waited_for_no_longer(
             GuestError, match="ended before it said 'guest runs its init'"
         ) as failed:
             running.wait_until_up()
-    assert failed.value.because == ("its console ends: SeaBIOS; its QEMU has ended: see qemu.log")
+    assert failed.value.because == "its console ends: SeaBIOS; its QEMU has ended: see qemu.log"
 
 
 def test_a_guest_that_is_up_is_waited_for_no_longer(

@@ -22,6 +22,7 @@ from harness.guest import qmp
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
 from harness.migration import conductor
+from harness.migration.raw import Raw
 from harness.migration.scheme import GONE, SILENT, Note, Outcome, Patience, state_of
 from harness.traffic.flow import Flow
 from harness.traffic.running import start
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from harness.guest.machine import GuestMachine
     from harness.guest.spec import Place
     from harness.host.vf import Vf
+    from harness.migration.comparison import Comparison
     from harness.migration.conductor import Ends
     from harness.migration.scheme import Scheme
     from harness.remote import Host
@@ -78,7 +80,7 @@ def qemu() -> Iterator[Monitor]:
 @pytest.fixture
 def successor(qemu: Monitor) -> Iterator[Instance]:
     """An instance there, with a VF that is not taken up."""
-    texts = {"/run/console.log": b"guest is up\nOops\n"}
+    texts = {"/run/console.log": b"guest is up\nOops\n", "/run/qemu.log": b""}
     with closing(Qmp("birch", qemu.near)) as monitor:
         host = cast("Host", SimpleNamespace(name="birch", fetch=texts.__getitem__))
         vf, place = cast("Vf", Untaken()), SimpleNamespace(folder="/run")
@@ -165,6 +167,29 @@ def test_a_guest_that_cannot_be_logged_in_to_is_an_error_otherwise(
         )
     assert failed.value.because.startswith("guest: cannot be reached; it is silent; ")
     assert "HLT=1" in failed.value.because
+
+
+def test_the_memory_of_a_guest_that_is_lost_is_compared(successor: Instance) -> None:
+    """What differs may tell why the guest is lost, and nothing else is left to ask."""
+
+    def lost(*_: object, **__: object) -> None:
+        raise GuestError("guest: lost", because="its users are served", fix="see its console")
+
+    compared = Note(1, "memory compared", "0 of 1000 pages differ", {"pages": 1000})
+    ends = SimpleNamespace(
+        peer_end=SimpleNamespace(address="198.18.0.1"),
+        guest=SimpleNamespace(host=SimpleNamespace(run=lost)),
+    )
+    raw = Raw()
+    with pytest.raises(GuestError, match="guest: lost"):
+        conductor.conduct(
+            cast("Scheme", None), successor, successor, address=("", 0), ends=cast("Ends", ends),
+            flows=(), hand_off=None, raw=raw, bme_per_s=1, capabilities=cast(Any, None),
+            comparison=cast("Comparison", SimpleNamespace(compare=lambda: (compared,))),
+            progress=print,
+        )  # fmt: skip
+    assert raw.notes == (compared,)
+    assert "Oops" in raw.console
 
 
 @pytest.mark.skipif(

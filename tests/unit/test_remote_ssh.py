@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import paramiko
 import pytest
@@ -154,6 +156,21 @@ def test_hanging_command_keeps_its_deadline_and_is_killed(
     assert "last words" in late.value.because
     child = int((tmp_path / "child").read_text())
     wait_for("the grandchild is gone", lambda: not alive(child), within=10)
+
+
+def test_a_deadline_that_passes_as_the_connection_ends_prints_no_traceback(
+    alder: SshTransport,
+) -> None:
+    """A channel whose connection is going down raises as it is closed, in a timer's thread."""
+    begun = threading.Event()
+
+    def close() -> None:
+        begun.set()
+        raise EOFError
+
+    channel = cast("paramiko.Channel", SimpleNamespace(close=close))
+    with alder._within(0, "a command", channel):
+        assert begun.wait(5)
 
 
 def test_background_process_does_not_hold_a_command_up(alder: SshTransport, tmp_path: Path) -> None:
