@@ -23,8 +23,8 @@ NEWEST := --lab twin --guest-kernel backports tests/lab/test_inplace.py -m smoke
 # The newest kernel's driver of a port answers a VF as our model of it does:
 DRIVER := --host-kernel backports tests/lab/test_port_driver.py
 # What of the suite runs once for each of two ports of a chip:
-PORTS  := tests/lab/test_virtual_functions.py tests/lab/test_queues.py tests/lab/test_two_vfs.py \
-          tests/lab/test_failover.py
+PORTS  := $(addprefix tests/lab/test_,$(addsuffix .py, virtual_functions queues two_vfs failover \
+          ground_truth jumbo_rule port_side))
 # What of it runs on a port that lends all the VFs that ixgbe makes, where a VF has fewer queues:
 MANY   := tests/lab/test_virtual_functions.py tests/lab/test_port_driver.py
 # Tests without a lab, side by side; those of one file stay together, since they share machines:

@@ -17,8 +17,9 @@ def together(contexts: Iterable[AbstractContextManager[T]]) -> Iterator[list[T]]
 
     The body gets a list of what the contexts give, in their order.  Each context has a thread of
     its own.  After Ctrl-C this waits until every context that was being entered has been entered
-    and left.  A context does not learn of an error of the body or of another context.  Raises the
-    error with the largest exit code, the first of several, with the other errors as its notes.
+    and left.  No context learns of an error of the body or of another context.  Raises the error
+    with the largest exit code, or the first of several with that code; the other errors become
+    its notes.
     """
     with ExitStack() as threads:
         stacks = [(context, ExitStack()) for context in contexts]
@@ -33,7 +34,7 @@ def together(contexts: Iterable[AbstractContextManager[T]]) -> Iterator[list[T]]
             leaving = _begin(pools, [stack.close for _, stack in stacks])
             try:
                 wait(leaving)
-            finally:  # after Ctrl-C too: a machine that is not as it was has to be told
+            finally:  # after Ctrl-C too: raise the error of a host that could not be put back
                 wait(leaving)
                 _results(leaving)
 

@@ -134,16 +134,16 @@ class Switch:
     def lets_out(self, pool: int, source: bytes, vlan: int | None) -> bool:
         """Say whether anti-spoofing lets *pool* send from this address, in this VLAN.
 
-        A frame without a tag counts as one of VLAN 0: the port's driver makes each VF a member of
-        that VLAN for its frames without a tag (ixgbe_disable_port_vlan, "tagless access").
+        A frame without a tag names no VLAN that the pool could be no member of.  No driver shows
+        how silicon treats such a frame: ixgbe makes a VF without a port VLAN a member of VLAN 0.
         """
         guard = self._held(Row.PFVFSPOOF.at(pool >> 3))
         if guard & SPOOF_MACAS_MASK & 1 << (pool & 7):
             found = self._exact(source)
             if found is None or not self._pools_of_address(found) >> pool & 1:
                 return False
-        if guard & 1 << (SPOOF_VLANAS_SHIFT + (pool & 7)):
-            return bool(self._vlan_members(vlan or 0) >> pool & 1)
+        if vlan is not None and guard & 1 << (SPOOF_VLANAS_SHIFT + (pool & 7)):
+            return bool(self._vlan_members(vlan) >> pool & 1)
         return True
 
     def disable(self, pool: int) -> None:

@@ -21,7 +21,7 @@ class LinkState(Enum):
     AUTO = "auto"
     """The VF's link is the port's."""
     DISABLE = "disable"
-    """The VF neither sends nor receives."""
+    """The VF does not send; it receives once its driver has told a jumbo port its frame size."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,6 +282,11 @@ _NO_VFS = {
         "(ixgbe_pci_sriov_enable)",
         "ask for fewer, or take traffic classes (`tc qdisc show`) and macvlans off the port",
     ),
+    "EINVAL": (
+        "it makes none beside an XDP program on the port (__ixgbe_enable_sriov)",
+        "see the kernel log; `ip link show` names the program, `ip link set dev PORT xdp off` "
+        "takes it off",
+    ),
     "ENOMEM": (
         "the bridge above the port has no room for the VFs' registers or bus numbers "
         "(drivers/pci/iov.c, sriov_enable), or the kernel has no memory for their records",

@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.errors import RemoteError
 from harness.host.changes import changed_again
 from harness.host.port import LINK_SECONDS, Port
 from harness.host.port_side import LinkState, VfSettings
-from harness.remote import Host
+from harness.remote import CommandError, Host
 from harness.topology import MacAddress
 from harness.waiting import wait_for
 
@@ -97,11 +98,20 @@ class VfPortSide:
         self._set_for_vf("state", state.value)
 
     def set_rate(self, mbit: int) -> None:
-        """Let the VF send so many Mbit/s at most, 11 or more; 0 for no limit.
+        """Let the VF send so many Mbit/s at most; 0 for no limit.
 
-        Ref: ixgbe_ndo_set_vf_bw, which takes a limit on a link of 10 Gbit/s alone.
+        Raises RemoteError for a limit that ixgbe_ndo_set_vf_bw does not take.
         """
-        self._set_for_vf("max_tx_rate", str(mbit))
+        try:
+            self._set_for_vf("max_tx_rate", str(mbit))
+        except CommandError as refused:
+            raise RemoteError(
+                f"{self._host.name}: VF {self.vf.index} of {self._port.interface} cannot be "
+                f"limited to {mbit} Mbit/s",
+                because=f"{refused.because}; ixgbe takes 11 to 10000 Mbit/s, and 0 for no limit, "
+                "on a link of 10 Gbit/s that is up (ixgbe_ndo_set_vf_bw)",
+                fix="see `ethtool` on the port for its link, and choose such a limit",
+            ) from None
 
     @property
     def _port(self) -> Port:

@@ -39,10 +39,7 @@ class TwinPortSide:
             self._ask("set_port_mtu", mtu=mtu)
 
     def set_up(self, up: bool) -> None:
-        """Pull the cable, or plug it in: a VF notices no more of a port that is down."""
-        port = self._ask("status")["port"]
-        if up != port["link_up"]:
-            self._ask("set_link", up=up, mbit=port["link_mbit"])
+        self._ask("set_up", up=up)
 
     def reset(self) -> None:
         self._ask("reset_port")

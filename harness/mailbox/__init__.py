@@ -1,5 +1,5 @@
-"""What VFs say to the driver of an 82599 port, and how that driver and our model of it answer.
+"""Mailbox messages of a VF are played to the driver of an 82599 port and to our model of it.
 
-`sequences` is the list.  `driver` plays it to a port's own driver, on a host; `model` plays it to
-``harness.twin``; `transcript` says where the two differ.
+`sequences` lists the messages.  `driver` plays them to a port's own driver, on a host; `model`
+plays them to ``harness.twin``; `transcript` says where the answers differ.
 """

@@ -22,6 +22,7 @@ from harness.mailbox.steps import (
     Administer,
     PortMtu,
     PortReset,
+    PortUp,
     Say,
     Step,
     VfReset,
@@ -53,12 +54,13 @@ class DriverPlayer:
         return f"{self.vf.port.profile.pf_driver.value} of Linux {self.release}"
 
     def play(self, sequence: Played) -> list[Entry]:
-        """Play one sequence from `BEGINNING` on; the port has its MTU again afterwards.
+        """Play one sequence from `BEGINNING` on; return an entry for `BEGINNING` and each step.
 
-        Raises AgentError, as when the port does not take a message at all.
+        The port has PORT_MTU again afterwards.  Raises AgentError, for example where the port does
+        not take a message.
         """
         steps = [*BEGINNING, *sequence.steps]
-        before = len(BEGINNING) - 1  # of these nothing is told but how they end
+        before = len(BEGINNING) - 1  # the transcript has one entry for all of BEGINNING
         asked = [self._change(step) for step in BEGINNING[:before]]
         asked += [[*self._change(step), {"kind": "look"}] for step in steps[before:]]
         ending = [] if PortMtu not in map(type, steps) else self._change(PortMtu(PORT_MTU))
@@ -87,6 +89,12 @@ class DriverPlayer:
             return [{"kind": "reset", "flr": step.flr}]
         if isinstance(step, PortReset):
             return [{"kind": "run", "argv": ["ethtool", "--negotiate", interface]}, _SETTLE]
+        if isinstance(step, PortUp):
+            state = "up" if step.up else "down"
+            change: _AgentStep = {
+                "kind": "run", "argv": ["ip", "link", "set", "dev", interface, state],
+            }  # fmt: skip
+            return [change, _SETTLE] if step.up else [change]
         if isinstance(step, PortMtu):
             path = f"/sys/class/net/{interface}/mtu"
             return [{"kind": "write", "path": path, "text": str(step.mtu)}, _SETTLE]
@@ -116,9 +124,9 @@ class DriverPlayer:
 
 @contextmanager
 def driver_player(vf: VirtualFunction) -> Iterator[DriverPlayer]:
-    """Make what plays to the driver of *vf*'s port, which is up and has a link.
+    """Yield a player for the driver of *vf*'s port; the port must be up and have a link.
 
-    Debugfs is mounted meanwhile where it is not, and the port gets PORT_MTU; both go back.
+    While the body runs the host has debugfs mounted and the port has PORT_MTU; both are put back.
     """
     host, interface = vf.host, vf.port.interface
     with changed_back(host):

@@ -11,6 +11,7 @@ from harness.mailbox.steps import (
     Administer,
     PortMtu,
     PortReset,
+    PortUp,
     Say,
     Sequence,
     Step,
@@ -66,7 +67,7 @@ class _Vf:
         ]
 
     def take(self, step: Step) -> tuple[str | None, str | None, str | None]:
-        """Carry a step out; reply, what was said after it, and what an administrator was told."""
+        """Carry out *step*; return the reply, the word after it, and the administrator's error."""
         if isinstance(step, Say):
             return (*self._say(step), None)
         if isinstance(step, Administer):
@@ -76,6 +77,8 @@ class _Vf:
                 self._device.reset()
             else:
                 self._device.write(Register.VFCTRL, VfControl.RST)
+        elif isinstance(step, PortUp):
+            self._port.set_up(step.up)
         elif isinstance(step, PortReset):
             self._port.reset()
         elif isinstance(step, PortMtu):
@@ -109,6 +112,7 @@ class _Vf:
                 "trust": given.trusted,
                 "query_rss": given.rss_query,
                 "vlan": given.vlan,
+                "qos": given.qos,
             },
         }
 
@@ -126,16 +130,16 @@ class _Vf:
         return words(reply, self._key), self.told()
 
     def _administer(self, step: Administer) -> str | None:
-        """In the order of the kernel's do_setvfinfo(); what is refused ends it."""
+        """Set attributes in do_setvfinfo()'s order; return the first refusal, which ends that."""
         asked, port = step.attributes, self._port
         try:
             if "mac" in asked:
                 port.set_mac(bytes.fromhex(asked["mac"].replace(":", "")))
             if "vlan" in asked:
-                port.set_vlan(int(asked["vlan"]))
+                port.set_vlan(int(asked["vlan"]), int(asked.get("qos", "0")))
             if "spoofchk" in asked:
                 port.set_spoof_check(asked["spoofchk"] == "on")
-            if asked.get("state", "enable") != "enable":  # ixgbe ignores that one
+            if asked.get("state", "enable") != "enable":  # ixgbe ignores the state "enable"
                 port.set_state(asked["state"] == "auto")
             if "query_rss" in asked:
                 port.administered.rss_query = asked["query_rss"] == "on"

@@ -1,21 +1,30 @@
-"""The list of sequences that are played to a port's driver and to our model of it.
+"""Sequences are played to the driver of a port and to our model of that driver.
 
-Each says what one function of ixgbe_sriov.c does, Linux's driver of the port; see its switch in
-ixgbe_rcv_msg_from_vf().
+Each sequence shows what one function of ixgbe_sriov.c does, which is part of Linux's driver of the
+port; ixgbe_rcv_msg_from_vf() there calls the function for each message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.mailbox.steps import Administer, PortMtu, PortReset, Say, Sequence, Step, VfReset
+from harness.mailbox.steps import (
+    Administer,
+    PortMtu,
+    PortReset,
+    PortUp,
+    Say,
+    Sequence,
+    Step,
+    VfReset,
+)
 from harness.uapi.ixgbe_pf import RECEIVE_ADDRESSES
 from harness.uapi.ixgbe_vf import FAILURE, SUCCESS, Api, Message, Xcast
 
 OWN, OTHER, THIRD = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
 GROUP, BROADCAST, NOBODY = "01:00:5e:00:00:fb", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"
 PORT_MTU = 1500
-"""That of the port where a sequence begins."""
+"""The port has this MTU, in bytes, when a sequence begins."""
 
 PLACES = (0x000, 0x123, 0x124, 0x563, 0xFB0, 0xFFF)
 """Places in the multicast table that sequences ask for, and that a state tells of."""
@@ -71,27 +80,32 @@ def _xcast(*modes: int) -> tuple[Step, ...]:
 _RSS = (Say(Message.GET_RETA), Say(Message.GET_RSS_KEY))
 _OF_EACH_KIND: dict[str, tuple[Step, ...]] = {
     "address": (address(Message.SET_MAC_ADDR, OWN),),
+    "foreign address": (address(Message.SET_MAC_ADDR, OTHER),),
     "further addresses": (
         address(Message.SET_MACVLAN, OTHER, 1),
         address(Message.SET_MACVLAN, THIRD, 2),
     ),
     "vlan": (vlan(5), vlan(0, add=False)),
     "multicast": (multicast(0x123, 0x563),),
-    "all multicast": _xcast(Xcast.ALLMULTI),
+    "promiscuity": _xcast(Xcast.PROMISC, Xcast.MULTI, Xcast.NONE, Xcast.ALLMULTI),
     "frame size": _lpe(1518),
+    "refused frame size": _lpe(9018),
     "questions": (Say(Message.GET_QUEUES), *_RSS, Say(Message.GET_LINK_STATE)),
     "RSS query": _RSS,
     "versions": (*map(agree, _SPOKEN), agree(Api.V14)),
     "jumbo frame size": _lpe(9018),
+    "standard frame size beside jumbo frames": (agree(Api.V10), *_lpe(1518)),
     "unknown": (Say(0x13),),
 }
 """What a VF says when it starts, by kind; it is said again after each event."""
 
 _BEFORE_KIND: dict[str, tuple[Step, ...]] = {
+    "foreign address": (Administer.of(mac=OWN),),
     "RSS query": (Administer.of(query_rss="on"),),
     "jumbo frame size": (PortMtu(9000),),
+    "standard frame size beside jumbo frames": (PortMtu(9000),),
 }
-"""The port grants a kind of message only after these steps."""
+"""The port grants a kind of message, or refuses it, only after these steps."""
 
 
 def _short() -> Iterator[Sequence]:
@@ -203,6 +217,14 @@ def _vlans_and_groups() -> Iterator[Sequence]:
          Administer.of(vlan="0"), vlan(6), _RESET),
     )  # fmt: skip
     yield Sequence(
+        "VLANs with a priority",
+        (*_started(vlan(5)), Administer.of(vlan="7", qos="3"), Say(Message.GET_QUEUES), vlan(6),
+         *_started(Say(Message.GET_QUEUES)), Administer.of(vlan="0", qos="5"), vlan(6),
+         Say(Message.GET_QUEUES), *_started(Say(Message.GET_QUEUES), vlan(6)),
+         Administer.of(vlan="8", qos="7"), Administer.of(vlan="0"),
+         vlan(6), _RESET),
+    )  # fmt: skip
+    yield Sequence(
         "multicast",
         _started(
             multicast(0x123), multicast(0xFFF, 0xFB0), multicast(), multicast(*[0x124] * 29, 0x563),
@@ -223,19 +245,20 @@ def _vlans_and_groups() -> Iterator[Sequence]:
 def _after_events() -> Iterator[Sequence]:
     """Each kind of message before an event, after it, and after the reset that it asks for."""
     disabled = Administer.of(state="disable")
-    events: dict[str, tuple[Step, ...]] = {
-        "trust is given": (_TRUSTED,),
-        "trust is withdrawn": (_TRUSTED, _UNTRUSTED),
-        "the link state is set": (Administer.of(state="auto"),),
-        "the link is disabled": (disabled,),
-        "the link is no more disabled": (disabled, Administer.of(state="auto")),
-        "a reset of the port": (PortReset(),),
+    events: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
+        "trust is given": ((), (_TRUSTED,)),
+        "trust is withdrawn": ((_TRUSTED,), (_UNTRUSTED,)),
+        "the link state is set": ((), (Administer.of(state="auto"),)),
+        "the link is disabled": ((), (disabled,)),
+        "the link is no more disabled": ((disabled,), (Administer.of(state="auto"),)),
+        "a reset of the port": ((), (PortReset(),)),
+        "the port goes down and up": ((), (PortUp(False), PortUp(True))),
     }
-    for event, (*before, happens) in events.items():
+    for event, (before, happens) in events.items():
         for kind, said in _OF_EACH_KIND.items():
             yield Sequence(
                 f"{kind}, and then {event}",
-                (*_BEFORE_KIND.get(kind, ()), *before, *_started(*said), happens, *said,
+                (*_BEFORE_KIND.get(kind, ()), *before, *_started(*said), *happens, *said,
                  *_started(*said)), is_long=True,
             )  # fmt: skip
     given = Administer.of(mac=OWN, trust="on", vlan="7")
@@ -264,7 +287,7 @@ def _full_tables() -> Iterator[Sequence]:
 
 
 def _sizes() -> Iterator[Sequence]:
-    """The jumbo rule: sizes around it, for MTUs of the port around it, by version."""
+    """Yield sequences about jumbo frames: sizes at every limit, for each MTU and API version."""
     asked = _lpe(67, 68, 1518, 1519, 1522, 9018, 9728, 9729, 1518)
     for mtu in (1000, 1501, 9000, 9710):
         yield Sequence(

@@ -46,12 +46,13 @@ _SHOWN = {
 
 
 def rows(vf: int, room: int) -> list[list[int]]:
-    """Return the registers of a port that the state of VF number *vf* is made of.
+    """Return the registers of a port that hold the state of VF number *vf*.
 
-    For each row there are the offset of the first, their number, and the bytes from one to the
-    next; the key of RSS is in the last row.  Of addresses and VLANs the *room* entries are read
-    that the driver takes first: receive addresses from the first on (ixgbe_add_mac_filter), VLANs
-    from the last on, with VLAN 0 in the first (ixgbe_find_vlvf_slot).
+    A row has the offset of its first register, the number of registers, and the bytes from one
+    register to the next.  The last row is the key of RSS.  Of the tables of addresses and VLANs
+    *room* entries are in the rows, in the order in which the driver fills a table: addresses from
+    the first entry on (ixgbe_add_mac_filter), VLANs from the last entry back, with VLAN 0 in the
+    first entry (ixgbe_find_vlvf_slot).
     """
     word, filters = vf >> 5, min(room, VLAN_FILTERS)
     pools = Row.MPSAR_HI if word else Row.MPSAR_LO
@@ -74,7 +75,10 @@ def rss_key(values: Mapping[int, int]) -> list[int]:
 
 
 def of_registers(nonzero: Mapping[int, int], vf: int) -> State:
-    """Return the state of VF number *vf*, but for what is shown, from values by offset."""
+    """Return the state of VF number *vf* without ``shown``.
+
+    *nonzero* has the values of registers by offset; a register that it lacks is 0.
+    """
     values = defaultdict(int, nonzero)
     word, bit = vf >> 5, 1 << (vf & 31)
     pools = Row.MPSAR_HI if word else Row.MPSAR_LO
@@ -111,7 +115,8 @@ def shown(links: Sequence[Mapping[str, Any]], vf: int) -> dict[str, Any]:
     (entry,) = (each for each in links[0]["vfinfo_list"] if each["vf"] == vf)
     vlans = entry.get("vlan_list") or [{}]
     return {ours: entry[theirs] for theirs, ours in _SHOWN.items()} | {
-        "vlan": vlans[0].get("vlan", 0)
+        "vlan": vlans[0].get("vlan", 0),
+        "qos": vlans[0].get("qos", 0),
     }
 
 

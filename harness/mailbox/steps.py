@@ -59,6 +59,16 @@ class PortMtu:
 
 
 @dataclass(frozen=True, slots=True)
+class PortUp:
+    """The port's interface goes up, or down; either resets the port."""
+
+    up: bool
+
+    def __str__(self) -> str:
+        return f"port {'up' if self.up else 'down'}"
+
+
+@dataclass(frozen=True, slots=True)
 class PortReset:
     """The port is reset, as ``ethtool --negotiate`` does it."""
 
@@ -76,15 +86,16 @@ class VfReset:
         return "vf function level reset" if self.flr else "vf reset"
 
 
-Step = Say | Administer | PortMtu | PortReset | VfReset
+Step = Say | Administer | PortMtu | PortUp | PortReset | VfReset
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Steps that are played in one go, from `BEGINNING` on.
+    """A sequence is a list of steps that are played one after another, after `BEGINNING`.
 
-    *is_long* are those that take minutes together, and are left to the night.  *room* is how many
-    addresses, and how many VLANs, the port has at most meanwhile: so much of its tables is read.
+    A sequence that *is_long* is played by the nightly run alone.  *room* is the most addresses, and
+    the most VLANs, that the port has while the sequence is played; a player reads so many entries
+    of the port's tables.
     """
 
     name: str
@@ -103,8 +114,9 @@ BEGINNING: tuple[Step, ...] = (
     Administer.of(mac=SPARE_MAC),
     Administer.of(mac=NO_MAC, state="auto"),
 )
-"""What brings a VF, on a port with an MTU of 1500, to where every sequence begins.
+"""These steps bring a VF, on a port with an MTU of 1500, to the state where a sequence begins.
 
-The driver keeps an address and an xcast mode over every reset, so both are taken back by what sets
-them.  It ends with a VF that is not clear to send, and has no address.
+The port's driver keeps a VF's address and xcast mode over every reset.  So a message of the VF
+sets the mode back, and the administrator sets the address back.  After these steps the VF has no
+address and is not clear to send (CTS).
 """

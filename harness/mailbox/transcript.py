@@ -1,13 +1,14 @@
-"""What came of sequences that were played: replies and states, step by step, as JSON can hold them.
+"""A transcript has an entry for each step of a sequence: the replies to it, and what it changed.
 
-::
+An entry is an object of JSON::
 
     {"step": "say SET_VLAN info=1 0x5", "reply": "a4010004 5", "changed": {"vlans": [0, 5]}}
 
-*reply* has the words that the mailbox holds, in hex, without the zeros at their end; ``none`` where
-nothing was said.  *after* is the word that the port said to the VF's acknowledgement, *told* what
-it said unasked, *refused* what an administrator was told.  *changed* is what of the state is not as
-it was a step before; it is the whole state after `BEGINNING`.
+*reply* is the port's reply: the words of the mailbox in hexadecimal, without the zeros at their
+end, or ``none`` if no reply came.  *after* is the word that the port says after the VF has
+acknowledged the reply.  *told* is the first word of a message that the VF did not ask for.
+*refused* is the error that the administrator got.  *changed* is the part of the state that
+differs from the state after the step before; the entry of `BEGINNING` has the whole state.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from harness.uapi.ixgbe_vf import RSS_KEY_BYTES
 
 Entry = dict[str, Any]
 RSS_KEY = "RSS-KEY"
-"""Stands for the ten words of the port's key, which is another each time it is started."""
+"""A transcript has this word in place of the ten words of the port's key of RSS.
+
+The driver chooses another key each time that the driver is started.
+"""
 
 _KEY_WORDS = RSS_KEY_BYTES // 4
 
@@ -59,7 +63,7 @@ class Transcript:
 
 
 def words(reply: Sequence[int] | None, key: Sequence[int]) -> str:
-    """Return a reply as it is written; where the whole *key* of RSS stands, its name does."""
+    """Return *reply* as a transcript writes it, with RSS_KEY in place of the words of *key*."""
     if reply is None:
         return "none"
     if any(key) and list(reply[1 : 1 + _KEY_WORDS]) == list(key):
@@ -80,7 +84,7 @@ class Writer:
         self._state: State = {}
 
     def add(self, step: str, state: State, **came: Any) -> None:
-        """Add an entry; what *came* is left out where it is None."""
+        """Add the entry of *step*; a value of *came* that is None is left out of the entry."""
         entry: Entry = {"step": step}
         entry.update({name: value for name, value in came.items() if value is not None})
         changed = {name: value for name, value in state.items() if self._state.get(name) != value}
@@ -91,7 +95,10 @@ class Writer:
 
 
 def differences(real: Sequence[Entry], ours: Sequence[Entry]) -> Iterator[str]:
-    """Yield in words where *ours* is another than *real*, step by step; nothing where it is not."""
+    """Yield a sentence for each difference between the driver's entries and the model's.
+
+    *real* are the driver's entries and *ours* the model's, each in the order of the steps.
+    """
     state: tuple[State, State] = {}, {}
     nothing: Entry = {}
     for number, (theirs, mine) in enumerate(zip_longest(real, ours, fillvalue=nothing)):

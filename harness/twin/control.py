@@ -16,7 +16,6 @@ import time
 from typing import Any, Callable, get_origin, get_type_hints
 
 from harness.twin.device import Device
-from harness.twin.filters import VLAN_IDS
 from harness.twin.marking import mark
 from harness.twin.memory import DmaFault
 from harness.uapi.ixgbe_vf import Api
@@ -57,6 +56,7 @@ class Control:
                 "refusals": device.memory.refusals,
             },
             "port": {
+                "up": port.is_up,
                 "mtu": port.mtu,
                 "largest_frame": port.largest_frame,
                 "link_up": port.link_up,
@@ -129,11 +129,9 @@ class Control:
         if refused := self._device.follow_filter():
             raise ValueError(f"the host's bridge refused it: {refused}")
 
-    def set_vlan(self, vlan: int) -> None:
-        """The VLAN that the port puts the VF into; 0 for none."""
-        if not 0 <= vlan <= VLAN_IDS:
-            raise ValueError(f"there is no VLAN {vlan}")
-        self._device.port.set_vlan(vlan)
+    def set_vlan(self, vlan: int, qos: int = 0) -> None:
+        """The VLAN that the port puts the VF into, with its priority; 0 and 0 for none."""
+        self._device.port.set_vlan(vlan, qos)
 
     def set_trust(self, trusted: bool) -> None:
         """Let the VF choose its own address and see more than its own frames."""
@@ -150,6 +148,10 @@ class Control:
     def set_link(self, up: bool, mbit: int = 10_000) -> None:
         """Plug the port's cable in, or pull it; 100, 1000 or 10,000 Mbit/s."""
         self._device.port.set_link(up, mbit)
+
+    def set_up(self, up: bool) -> None:
+        """Take the port's interface down, or up; either resets the port."""
+        self._device.port.set_up(up)
 
     def set_port_mtu(self, mtu: int) -> None:
         """Change the port's MTU, which resets it: the VF's driver has to start anew."""

@@ -46,6 +46,7 @@ class Device(Vf):
         """The events of `clear_filter_on_release`, as an observer has them."""
         port.stop_transmitting = self.transmitter.disable
         port.clear_write_back = self.transmitter.clear_write_back
+        port.clear_queues = self._clear_queues
 
     def receive(self, frame: memoryview) -> None:
         """Take a frame from the wire; what no filter of the port's wants is dropped."""
@@ -67,6 +68,12 @@ class Device(Vf):
         """Let the port tell the wire that *mac* is here: a reverse ARP request (RFC 903)."""
         request = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 3) + mac + bytes(4) + mac + bytes(4)
         self._send([b"\xff" * 6 + mac + b"\x80\x35" + request + bytes(18)])
+
+    def _clear_queues(self) -> None:
+        """Do to the queues what a reset of the port does (ixgbe_stop_adapter_generic)."""
+        self.receiver.clear()
+        self.transmitter.clear()
+        self.port.psrtype = 0
 
     def _command_written(self, command: int) -> None:
         super()._command_written(command)

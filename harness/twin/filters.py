@@ -8,6 +8,7 @@ from harness.uapi.ixgbe_pf import Vmolr
 
 NO_MAC = bytes(6)
 VLAN_IDS = 0xFFF
+VLAN_PRIORITY_SHIFT = 13
 VLAN_TYPE = b"\x81\x00"
 _TAGGED_BYTES = 18
 _BROADCAST = b"\xff" * 6

@@ -69,10 +69,10 @@ class MailboxRegisters:
                 self._status |= Mailbox.VFU
         else:
             self._status &= ~Mailbox.VFU
-        if value & Mailbox.REQ and not self.silent:
+        if value & Mailbox.REQ and not (self._is_in_reset or self.silent):
             self._status |= Mailbox.PFACK
             self._posted(list(self._words))
-        if value & Mailbox.ACK:
+        if value & Mailbox.ACK and not self._is_in_reset:
             self._acknowledged()
 
     def send(self, words: list[int], *, rings: bool = False) -> None:
@@ -102,7 +102,16 @@ class MailboxRegisters:
         """The port's driver empties the words, as it does when the VF was reset."""
         self._words = [0] * MAILBOX_WORDS
 
-    def port_was_reset(self) -> None:
-        """Say so (RSTD); what was under way is lost.  In between (RSTI) nobody can look here."""
-        self._status |= Mailbox.RSTD
+    def port_resets(self) -> None:
+        """Tell the VF that the port is in reset (RSTI); what was said is lost, and nobody hears."""
+        self._status = Mailbox.RSTI
+        self._words = [0] * MAILBOX_WORDS
         self._outgoing.clear()
+
+    def port_is_up(self) -> None:
+        """Tell the VF that the port's driver is up again (RSTD)."""
+        self._status = Mailbox.RSTD
+
+    @property
+    def _is_in_reset(self) -> bool:
+        return bool(self._status & Mailbox.RSTI)

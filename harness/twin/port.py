@@ -8,54 +8,33 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass, field
 from typing import Callable
 
+from harness.twin.administered import Administered
 from harness.twin.driver import IXGBE_6_12, Driver
-from harness.twin.filters import NO_MAC, Filters
+from harness.twin.filters import NO_MAC, VLAN_IDS, VLAN_PRIORITY_SHIFT, Filters
 from harness.twin.mailbox import MailboxRegisters
 from harness.twin.requests import LEAST_FRAME_BYTES, LEGACY_FRAME_BYTES, grant
 from harness.twin.rss import KEY
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_pf import Vmolr
-from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Api, Message, Xcast
+from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Api, Message
 
 ETH_DATA_LEN = 1500
 _HEADER_BYTES = 14
 _POOLS_OF_4_QUEUES, _QUEUES_OF_64_POOLS = 32, 2
 """ixgbe_set_sriov_queues: so many pools have 4 queues each; the port's own is one of them."""
+_MOST_QOS = 7
+_RESET_FRAME_BYTES = 1514
+"""MAXFRS without the checksum, before the driver writes it (82599 datasheet, MAXFRS)."""
 _LARGEST_MTU = ixgbe_vf.MAX_FRAME_BYTES - _HEADER_BYTES - ixgbe_vf.CHECKSUM_BYTES
-
-
-@dataclass
-class Administered:
-    """What the port's driver has on record of this VF; a reset of the VF or of the port keeps it.
-
-    *mac* is its vf_mac_addresses, whoever set it last, and *mac_given* its pf_set_mac: whether an
-    administrator has.
-    """
-
-    mac: bytes = NO_MAC
-    mac_given: bool = False
-    vlan: int = 0
-    trusted: bool = False
-    spoof_check: bool = True
-    rss_query: bool = False
-    enabled: bool = True
-    api: int = Api.V14
-    """The newest that the port's driver speaks; V15 it never does."""
-    xcast: int = Xcast.NONE
-    """The mode that the VF was granted last, which no reset of it takes back."""
-    hashes: list[int] = field(default_factory=list)
-    """The multicast places that the VF asked for last."""
 
 
 class Port:
     """The port that lends the VF, and what its driver has on record of it.
 
-    *stop_transmitting* and *clear_write_back* are what
-    the driver does to the VF's transmit queues through the port's own registers (PVFTXDCTL, and
-    PVFTDWBAL with PVFTDWBAH).
+    *stop_transmitting*, *clear_write_back* and *clear_queues* are what becomes of the VF's queues
+    through the port: by PVFTXDCTL, by PVFTDWBAL with PVFTDWBAH, and by a reset of the port.
     *ring* interrupts the VF for its mailbox.  *vfs* is how many VFs the port has, of which this is
     one, and *queues* how many each has: 4, or 2 where the port has more than 31 VFs.
     """
@@ -72,6 +51,7 @@ class Port:
         self.psrtype = 0
         self.stop_transmitting: Callable[[], None] = lambda: None
         self.clear_write_back: Callable[[], None] = lambda: None
+        self.clear_queues: Callable[[], None] = lambda: None
         self.mailbox = MailboxRegisters(self._message, self._acknowledged, lambda: self.ring())
         self.administered = Administered(api=driver.newest_api)
         self.vfs = vfs
@@ -79,6 +59,7 @@ class Port:
         self.rss_key = KEY
         self.link_mbit = link_mbit
         self._link_up = True
+        self._is_up = True
         self._mtu = mtu
         self.largest_frame = self._own_frame_bytes
         """MAXFRS without the checksum; a VF raises it, and a reset of the port takes that back."""
@@ -86,7 +67,7 @@ class Port:
         self.checks_spoofing = True
         """PFVFSPOOF: whether what the VF sends is held against its filters; see `lets_out`."""
         self.inserted_vlan = 0
-        """VMVIR: the VLAN of the port's own, which every frame of the VF gets."""
+        """VMVIR: the tag of the port's own, which every frame of the VF gets; 0 for none."""
         self.filters = Filters(NO_MAC, set())
         self._forget_vf()
         self._set_receive_transmit()
@@ -94,6 +75,11 @@ class Port:
     @property
     def link_up(self) -> bool:
         return self._link_up
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its interface is up; see `set_up`."""
+        return self._is_up
 
     @property
     def mtu(self) -> int:
@@ -130,16 +116,23 @@ class Port:
         given.mac, given.mac_given = mac, mac != NO_MAC
         self.filters.mac = mac
 
-    def set_vlan(self, vlan: int) -> None:
+    def set_vlan(self, vlan: int, qos: int = 0) -> None:
         """ixgbe_ndo_set_vf_vlan: all frames of the VF are in this VLAN, which it does not see.
 
-        It takes the place of VLAN 0 (ixgbe_enable_port_vlan, "revoke tagless access"), or gives it
-        back; what the VF had asked for itself stays until its reset.
+        The VLAN takes the place of VLAN 0 (ixgbe_enable_port_vlan, "revoke tagless access"), or
+        gives it back; what the VF had asked for itself stays until its reset.  A priority alone
+        makes a VLAN of the port's as well.  Raises OSError, EINVAL, for numbers that are none.
         """
-        self.filters.vlans.discard(self.administered.vlan)
-        self.filters.vlans.add(vlan)
-        self.administered.vlan = self.inserted_vlan = vlan
-        self._set_untagged()
+        if not (0 <= vlan <= VLAN_IDS and 0 <= qos <= _MOST_QOS):
+            raise _refused(errno.EINVAL)
+        given, vlans = self.administered, self.filters.vlans
+        vlans.discard(given.vlan)
+        vlans.add(vlan)
+        given.vlan, given.qos = vlan, qos
+        if given.has_port_vlan:
+            vlans.discard(0)
+        self._insert_vlan()
+        self._set_untagged(not given.has_port_vlan)
 
     def set_spoof_check(self, checked: bool) -> None:
         """ixgbe_ndo_set_vf_spoofchk, which sets MAC and VLAN anti-spoofing together."""
@@ -171,11 +164,21 @@ class Port:
         self._ping()
 
     def set_mtu(self, mtu: int) -> None:
-        """ixgbe_change_mtu, which resets the port.  Raises ValueError for one it cannot have."""
+        """ixgbe_change_mtu, which resets the port; OSError, EINVAL, for one it cannot have."""
         if not LEAST_FRAME_BYTES <= mtu <= _LARGEST_MTU:
-            raise ValueError(f"a port has no MTU of {mtu}")
+            raise _refused(errno.EINVAL)
         self._mtu = mtu
         self.reset()
+
+    def set_up(self, up: bool) -> None:
+        """ixgbe_open, or ixgbe_close: its interface goes up, or down, by way of a reset.
+
+        A port that is down is in reset for its VFs: none is heard, none sends or receives
+        (ixgbe_down, ixgbe_set_all_vfs).
+        """
+        if up != self._is_up:
+            self._is_up = up
+            self.reset()
 
     def reset(self) -> None:
         """ixgbe_reset: no VF is clear to send, none has a filter, and each has to start anew.
@@ -184,16 +187,20 @@ class Port:
         VLANs, and VMOLR and VMVIR are what the hardware makes them: 0.  The VF's multicast places
         alone are entered again (ixgbe_restore_vf_multicasts).
         """
-        self.mailbox.port_was_reset()
+        self.mailbox.port_resets()
         self.clear_to_send = False
-        hashes = self.administered.hashes
+        hashes = self.administered.hashes if self._is_up else []
         accepts = int(Vmolr.ROMPE) if hashes else 0
         self.filters = Filters(NO_MAC, set(), multicast=set(hashes), accepts=accepts)
         self.inserted_vlan = 0
-        self.largest_frame = self._own_frame_bytes
-        self.checks_spoofing = self.administered.spoof_check  # ixgbe_configure_virtualization
+        self.largest_frame = self._own_frame_bytes if self._is_up else _RESET_FRAME_BYTES
+        # ixgbe_configure_virtualization:
+        self.checks_spoofing = self._is_up and self.administered.spoof_check
+        self.clear_queues()
         self._set_receive_transmit()
-        self._ping()
+        if self._is_up:
+            self.mailbox.port_is_up()  # PFRSTD, in ixgbe_up_complete
+            self._ping()
 
     # What the VF does.
 
@@ -260,24 +267,25 @@ class Port:
         self.administered.hashes = []
         kept = self.filters.accepts & ~Vmolr.ROMPE
         self.filters = Filters(NO_MAC, {self.administered.vlan}, accepts=kept)
-        self.inserted_vlan = self.administered.vlan
-        self._set_untagged()
-        if self.administered.vlan and self.administered.spoof_check:
+        self._insert_vlan()
+        self._set_untagged(not self.administered.vlan)
+        if self.administered.has_port_vlan and self.administered.spoof_check:
             self.checks_spoofing = True  # without a port VLAN it stays as it is
 
-    def _set_untagged(self) -> None:
-        """ixgbe_set_vmolr: a VF gets broadcasts, and frames without a tag if it has no VLAN."""
+    def _insert_vlan(self) -> None:
+        """ixgbe_set_vmvir: the tag has the priority too; ixgbe_clear_vmvir."""
+        self.inserted_vlan = self.administered.vlan | self.administered.qos << VLAN_PRIORITY_SHIFT
+
+    def _set_untagged(self, taken: bool) -> None:
+        """ixgbe_set_vmolr: a VF gets broadcasts, and frames without a tag if they are *taken*."""
         self.filters.accepts |= Vmolr.BAM | Vmolr.AUPE
-        if self.administered.vlan:
+        if not taken:
             self.filters.accepts &= ~Vmolr.AUPE
 
     def _set_receive_transmit(self) -> None:
         """ixgbe_set_vf_rx_tx: on a jumbo port the VF receives once it has said its frame size."""
-        self.transmits = self.administered.enabled
-        if self.is_jumbo:
-            self.receives = False
-        else:
-            self.receives = self.administered.enabled
+        self.transmits = self._is_up and self.administered.enabled
+        self.receives = self.transmits and not self.is_jumbo
 
     @property
     def _own_frame_bytes(self) -> int:

@@ -131,7 +131,7 @@ def _get_queues(port: Port, words: list[int]) -> bool:
     """ixgbe_get_vf_queues."""
     if port.api < Api.V20:
         return False
-    transparent_vlan = bool(port.administered.vlan)
+    transparent_vlan = port.administered.has_port_vlan
     words[1:5] = [port.queues, port.queues, transparent_vlan, 0]
     return True
 

@@ -29,6 +29,8 @@ BITS: dict[type[IntEnum], str] = {
     ixgbe_pf.Links: "IXGBE_LINKS_{}",
     ixgbe_pf.PfMailbox: "IXGBE_PFMAILBOX_{}",
     ixgbe_pf.Vmolr: "IXGBE_VMOLR_{}",
+    ixgbe_pf.VtCtl: "IXGBE_VT_CTL_{}",
+    ixgbe_eeprom.Eec: "IXGBE_EEC_{}",
     ixgbe_pf.Fctrl: "IXGBE_FCTRL_{}",
     ixgbe_pf.Mrqe: "IXGBE_MRQC_{}",
     ixgbe_pf.RssField: "IXGBE_MRQC_RSS_FIELD_{}",
@@ -51,6 +53,36 @@ SEND = {
     "TDT": ixgbe_vf.QueueRegister.TAIL, "TXDCTL": ixgbe_vf.QueueRegister.DCTL,
     "TDWBAL": ixgbe_vf.QueueRegister.WBAL, "TDWBAH": ixgbe_vf.QueueRegister.WBAH,
 }  # fmt: skip
+
+
+NO_MACROS = {"BAR_BYTES", "VECTORS", "QUEUES", "VF_QUEUES", "POOLS", "RECEIVE_ADDRESSES",
+             "VLAN_FILTERS"}  # fmt: skip
+"""Numbers of the chip that the header has no macro for; the driver's code has them."""
+
+EXPRESSIONS = {
+    "DEVICE": "IXGBE_DEV_ID_82599_SFP",
+    "MAXFRS_SHIFT": "IXGBE_MHADD_MFS_SHIFT",
+    "RTTBCNRC_RF_MASK": "IXGBE_RTTBCNRC_RF_INT_MASK | IXGBE_RTTBCNRC_RF_DEC_MASK",
+    "VT_CTL_POOL_MASK": "IXGBE_VT_CTL_POOL_MASK >> IXGBE_VT_CTL_POOL_SHIFT",
+    "SRRCTL_ALIAS": "IXGBE_SRRCTL(0)",
+    "RX_DCA_ALIAS": "IXGBE_DCA_RXCTRL(0)",
+}
+"""How the header has those of our constants that it calls otherwise."""
+
+RECEIVE, TRANSMIT = ixgbe_pf.RECEIVE_BLOCKS[0][0], ixgbe_pf.TRANSMIT_BLOCKS[0][0]
+STATISTICS = {
+    "PVFGPRC(0)": RECEIVE + ixgbe_pf.QueueStatistic.PVFGPRC,
+    "PVFGORC_LSB(0)": RECEIVE + ixgbe_pf.QueueStatistic.PVFGORC,
+    "QPRC(0)": RECEIVE + ixgbe_pf.QueueStatistic.QPC,
+    "QPTC(0)": TRANSMIT + ixgbe_pf.QueueStatistic.QPC,
+    "QBRC_L(0)": RECEIVE + ixgbe_pf.QueueStatistic.QBC_L,
+    "QBRC_H(0)": RECEIVE + ixgbe_pf.QueueStatistic.QBRC_H,
+    "VFLRE(0)": ixgbe_pf.VFLRE[0],
+    "VFLRE(1)": ixgbe_pf.VFLRE[1],
+    "SRRCTL(64)": ixgbe_pf.RECEIVE_BLOCKS[1][0] + ixgbe_vf.QueueRegister.SRRCTL,
+    "DCA_RXCTRL(64)": ixgbe_pf.RECEIVE_BLOCKS[1][0] + ixgbe_vf.QueueRegister.DCA,
+}
+"""Counters and other registers that stand between those of a block's queues, or on their own."""
 
 
 def values(headers: list[Path], folder: Path, expressions: Mapping[str, str]) -> dict[str, int]:
@@ -84,19 +116,38 @@ def test_each_name_has_the_number_of_the_header(
     assert values(headers, tmp_path, asked) == {member.name: member.value for member in numbers}
 
 
+def test_each_constant_is_the_headers(headers: list[Path], tmp_path: Path) -> None:
+    """Masks, shifts and single bits, which no enumeration of ours has."""
+    ours = {
+        name: number for name, number in vars(ixgbe_pf).items()
+        if name.isupper() and isinstance(number, int) and name not in NO_MACROS
+    }  # fmt: skip
+    asked = {name: EXPRESSIONS.get(name, f"IXGBE_{name}") for name in ours}
+    assert len(ours) > 30
+    assert values(headers, tmp_path, asked) == ours
+
+
+def test_counters_and_single_registers_are_where_the_header_has_them(
+    headers: list[Path], tmp_path: Path
+) -> None:
+    names = {f"N{at}": name for at, name in enumerate(STATISTICS)}
+    found = values(headers, tmp_path, {at: f"IXGBE_{name}" for at, name in names.items()})
+    assert {names[at]: number for at, number in found.items()} == STATISTICS
+
+
 def test_each_row_begins_and_ends_where_the_headers_does(
     headers: list[Path], tmp_path: Path
 ) -> None:
     """First and last register of each row; one that is too long would take its neighbour's."""
     asked, ours = {}, {}
     for row in Row:
-        if row is Row.EITR_HIGH:
-            continue
         for index in (0, row.count - 1):
             place = index
             if row in (Row.RAL, Row.RAH, Row.PSRTYPE):
                 place = max(16, index)  # the header has the 82598's place for those before
-            if row is Row.PFMBMEM:
+            if row is Row.EITR_HIGH:
+                asked[f"{row.name}_{index}"] = f"IXGBE_EITR({24 + index})"
+            elif row is Row.PFMBMEM:
                 index = place = index // 16 * 16
                 asked[f"{row.name}_{index}"] = f"IXGBE_PFMBMEM({index // 16})"
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from harness.errors import UnsupportedQemu
 from harness.lab.emulated import Status, down, status
+from harness.lab.processes import chips_of, machines_of
 from harness.topology import TOPOLOGIES, Topology, load
 from harness.waiting import wait_for
 
@@ -78,7 +80,7 @@ def test_a_start_that_fails_half_way_leaves_nothing(spare: Callable[..., Topolog
     with start(topology) as starting:
         assert starting.stderr
         said = starting.stderr.read()
-    assert starting.returncode == 11
+    assert starting.returncode == 11, said
     assert "its QEMU ended with status" in said
     assert "Traceback" not in said
     assert status(topology) == NOTHING
@@ -113,6 +115,32 @@ def test_where_qemu_takes_neither_way_it_is_said_and_another_lab_named(
     with start(topology) as starting:
         assert starting.stderr
         said = starting.stderr.read()
-    assert starting.returncode == UnsupportedQemu.exit_code
-    assert "--lab emulated-82576" in said
+    assert starting.returncode == UnsupportedQemu.exit_code, said
+    what, because, fix = said.splitlines()[-3:]
+    assert what.startswith("vf-harness: ")
+    assert because.startswith("  because: ")
+    assert fix.startswith("  to fix:  ")
+    assert "--lab emulated-82576" in fix
     assert status(topology) == NOTHING
+
+
+@pytest.mark.nightly
+@pytest.mark.needs("82599")
+@pytest.mark.about("programs of a lab that are killed")
+@pytest.mark.parametrize("which", [chips_of, machines_of], ids=["chip", "QEMU"])
+def test_a_lab_of_which_a_program_is_killed_starts_anew_and_leaves_nothing(
+    spare: Callable[..., Topology], which: Callable[[str, tuple[str, ...]], dict[str, int]]
+) -> None:
+    """The next start ends what the killed program left: its machine, the other host, the wire."""
+    topology, hosts = spare(), ("alder", "birch")
+    for _ in range(2):
+        with start(topology) as starting:
+            assert starting.stderr
+            said = starting.stderr.read()
+        assert starting.returncode == 0, said
+        assert status(topology).is_up
+        os.kill(which(topology.name, hosts)["alder"], signal.SIGKILL)
+        wait_for("the lab not to be up", lambda: not status(topology).is_up, within=10)
+    down(topology)
+    assert status(topology) == NOTHING
+    assert (chips_of(topology.name, hosts), machines_of(topology.name, hosts)) == ({}, {})

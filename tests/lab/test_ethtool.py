@@ -88,6 +88,18 @@ def test_a_vf_passes_its_drivers_tests(
     assert staying_guest.stay(flow(9014)).receiver.received > 0
 
 
+@pytest.mark.nightly
+@pytest.mark.about("module and EEPROM of a VF")
+@WITH_GUEST
+@pytest.mark.parametrize("asked", ["--module-info", "--eeprom-dump"])
+def test_a_vf_has_no_module_and_no_eeprom(staying_guest: MovingGuest, asked: str) -> None:
+    """Both are the port's; ixgbevf_ethtool_ops has neither word."""
+    interface = staying_guest.ends().guest_end.interface
+    refused = staying_guest.machine.host.run("ethtool", asked, interface, check=False)
+    assert refused.status != 0
+    assert "Operation not supported" in refused.stderr
+
+
 @pytest.mark.about("counters of port and VF")
 @WITH_GUEST
 def test_port_and_vf_count_the_frames_that_a_flow_sent(

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.analysis.copies import PAGE
+from harness.analysis.memory import read_log
 from harness.analysis.order import dma_order
 from harness.analysis.phases import RELEASED
+from harness.migration.witness import frames_written
 
 if TYPE_CHECKING:
     from harness.run.lab import Lab
@@ -35,11 +38,15 @@ def test_a_vf_that_was_let_go_wrote_nothing_more(
 
     left = guest.instance.vf
     assert left is not None
+    rings = left.receive_rings(qemu_pid=guest.instance.pid)
     moved = migrate(guest, flow(9014), compare_memory=True, longest_outage_ms=None)
     truth, log = chip_vf(lab.topology, left), moved.device_log
     assert truth is not None
     assert log is not None
     assert log.data["writes"] > 0, "frames came in until the VF was let go"
+    written = frames_written(read_log(truth.dma_log()))
+    assert {ring.address // PAGE for ring in rings} <= set(written), "addresses are the guest's"
+    assert max(written) < (guest.spec.memory_mib << 20) // PAGE
     assert log.data["misbehaved"] == 0, moved.why
     fell_ns, master = truth.mastered()[-1]
     assert master is False

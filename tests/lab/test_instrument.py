@@ -202,3 +202,6 @@ def test_an_independent_capture_counts_the_same_frames(
     assert capture.count(f"icmp[icmptype] == icmp-echo and src {peer}") == counted.sent
     assert capture.count(f"icmp[icmptype] == icmp-echoreply and dst {peer}") == counted.received
     assert lost_by_way(moved.migration) is not None, "the guest counted others"
+    if "dma-log" in lab.topology.offered:
+        assert moved.device_log, moved.why
+        assert list(case.folder.glob("**/dma*.parquet")), "the device's log is kept"

@@ -55,5 +55,6 @@ def test_one_byte_that_changes_at_the_destination_is_found_and_its_page_named(
     monkeypatch.setattr(Comparison, "digest", changed)
     moved = migrate(guest, flow(64), compare_memory=True)
     assert moved.memory["page_frames"] == [PAGE_FRAME], moved.why
+    assert moved.memory.get("unexplained", [PAGE_FRAME]) == [PAGE_FRAME], "no device wrote there"
     assert "1 of" in moved.why
     assert "the guest's page frames 0x1234" in moved.why

@@ -47,7 +47,7 @@ def player(lab: Lab, hosts: list[Host]) -> Iterator[DriverPlayer]:
 def test_the_model_answers_as_the_ports_driver(
     player: DriverPlayer, lab: Lab, case: Case, is_long: bool
 ) -> None:
-    """Replies, refusals, what is said unasked, and every filter of the VF, after every step."""
+    """After every step the model has the same replies, refusals, messages and filters as ixgbe."""
     vfs = player.vf.port.virtual_functions
     model = ModelPlayer(of_kernel(player.release), vfs)
     played, wrong = {}, {}

@@ -1,7 +1,7 @@
-"""What is set for a VF on its port, by what the real driver makes of it and the frames that arrive.
+"""What a port sets for a VF shows in the VF's driver and in the frames that arrive.
 
-The same tests run on twins and on ports, by the VF's ``port_side``; those of what only a twin's
-port can do need a twin.
+The same tests run on twins and on ports, through the VF's ``port_side``.  A test of what only a
+twin's port can do needs a twin.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Ref: Linux, drivers/net/ethernet/intel/ixgbevf/ixgbevf_main.c, ixgbevf_watchdog_
 
 @pytest.fixture
 def guest(staying_guest: MovingGuest) -> Iterator[MovingGuest]:
-    """A guest whose port is as it was before, and whose driver has begun anew with it."""
+    """Yield a guest; afterwards its port is as it was before, and its driver is restarted."""
     with put_back(staying_guest.port_side):
         yield staying_guest
     staying_guest.machine.restart(staying_guest.ends().guest_end.interface)
@@ -41,7 +41,7 @@ def guest(staying_guest: MovingGuest) -> Iterator[MovingGuest]:
 
 @pytest.fixture
 def arrives(guest: MovingGuest, flow: Callable[..., Flow]) -> Callable[[], bool]:
-    """Whether frames of 9014 bytes get into the guest."""
+    """Return a function that says whether frames of 9014 bytes arrive in the guest."""
     return lambda: guest.stay(flow(9014, "to-guest")).receiver.received > 0
 
 
@@ -51,7 +51,7 @@ def link(guest: MovingGuest) -> tuple[bool, int]:
 
 
 def wait_for_link(guest: MovingGuest, wanted: tuple[bool, int]) -> None:
-    """Return once the guest's kernel tells that carrier and speed; its driver is not helped."""
+    """Wait until the guest's kernel tells *wanted*, carrier and speed; no driver is restarted."""
     wait_for(
         f"a link of {wanted}", lambda: link(guest), within=NOTICED_S, every_s=0.2,
         until=wanted.__eq__,
@@ -79,7 +79,7 @@ def test_the_ports_link_is_what_the_driver_says(
 def test_the_cables_speed_is_what_the_driver_says(
     guest: MovingGuest, arrives: Callable[[], bool]
 ) -> None:
-    """Another cable, or another end of it: the port rings, and VFLINKS has the new speed."""
+    """A cable of another speed has the port interrupt the VF, and VFLINKS has the new speed."""
     before = link(guest)
     guest.twin.control.ask("set_link", up=True, mbit=1000)
     wait_for_link(guest, (True, 1000))
@@ -90,7 +90,7 @@ def test_the_cables_speed_is_what_the_driver_says(
 
 @pytest.fixture
 def port_speaks(guest: MovingGuest) -> Iterator[Callable[[Api], None]]:
-    """Have the twin's port speak no newer mailbox API than that; afterwards as it did before."""
+    """Yield a function that sets the newest API of the twin's port; the API is put back."""
     before = guest.twin.control.ask("status")["administered"]["api"]
     yield lambda newest: guest.twin.control.ask("set_api", newest=newest)
     guest.twin.control.ask("set_api", newest=before)
@@ -105,8 +105,9 @@ def test_a_driver_speaks_what_an_older_port_knows(
     port_speaks: Callable[[Api], None],
     newest: Api,
 ) -> None:
-    """It asks for less until it is understood; without API 1.1 a jumbo port leaves it deaf.
+    """Ixgbevf asks for an older API until its port agrees.
 
+    A VF below API 1.1 receives nothing from a port with a jumbo MTU.
     Ref: ixgbevf_negotiate_api; ixgbe_set_vf_lpe.
     """
     port_speaks(newest)
@@ -119,8 +120,9 @@ def test_a_driver_speaks_what_an_older_port_knows(
 def test_an_address_that_the_administrator_gave_is_kept_unless_the_vf_is_trusted(
     guest: MovingGuest, arrives: Callable[[], bool]
 ) -> None:
-    """What the driver is refused the guest is told, and frames go on as before.
+    """The port refuses another address, the guest is told so, and frames arrive as before.
 
+    A trusted VF gets the address that it asks for.
     Ref: ixgbe_set_vf_mac_addr; igb_set_vf_mac_filter.
     """
     interface = guest.ends().guest_end.interface
@@ -138,7 +140,7 @@ def test_an_address_that_the_administrator_gave_is_kept_unless_the_vf_is_trusted
 def test_a_vlan_of_the_ports_takes_the_vf_out_of_the_others_reach(
     guest: MovingGuest, arrives: Callable[[], bool]
 ) -> None:
-    """Its frames are tagged on the wire and untagged in the guest, which is told nothing."""
+    """The port tags the VF's frames on the wire; the guest sees no tag, and is told nothing."""
     assert arrives()
     guest.port_side.set_vlan(7)
     assert not arrives()
@@ -151,7 +153,7 @@ def test_a_vlan_of_the_ports_takes_the_vf_out_of_the_others_reach(
 def test_what_a_vf_sends_with_anothers_address_arrives_only_unchecked(
     guest: MovingGuest, flow: Callable[..., Flow]
 ) -> None:
-    """The port drops such frames without a word; the guest takes them to be sent.
+    """The port drops such frames and tells nobody; the guest counts them as sent.
 
     Ref: ixgbe_ndo_set_vf_spoofchk.
     """
@@ -175,7 +177,7 @@ def test_what_a_vf_sends_with_anothers_address_arrives_only_unchecked(
 def test_a_vf_that_is_disabled_has_no_carrier(
     guest: MovingGuest, arrives: Callable[[], bool]
 ) -> None:
-    """The cable is in, and other VFs of the port work; the driver is told, and tells its guest.
+    """The port tells the VF's driver, and the driver its guest; cable and other VFs go on.
 
     Frames from the wire are no part of this: on a jumbo port a disabled VF receives again as soon
     as its driver says its frame size anew, because ixgbe_set_vf_lpe sets VFRE whatever the state.
@@ -195,15 +197,15 @@ def test_a_vf_that_is_disabled_has_no_carrier(
 def test_a_port_that_is_reset_is_served_again_by_the_drivers_own_doing(
     guest: MovingGuest, flow: Callable[..., Flow]
 ) -> None:
-    """The VF is no more clear to send; its driver has to notice, reset it, and say its frame size.
+    """The port's reset takes the VF's right to send; the VF's driver has to notice and begin anew.
 
-    Until then a VF of a jumbo port receives nothing, and neither side says so.
+    Until then a VF of a jumbo port receives nothing, and neither driver says so.
     """
     ends = guest.ends()
     with start(flow(9014), ends.peer_end, ends.guest_end) as running:
         running.wait_until_served(5)
         guest.port_side.reset()
-        let_pass(0.5)  # what arrived before that is written by then
+        let_pass(0.5)  # frames that arrived before the reset are recorded by then
         running.wait_until_served(NOTICED_S)
         records = running.stop()
     assert records.receiver.received < records.sender.sent
@@ -226,6 +228,6 @@ def test_a_port_that_the_kernel_resets_serves_again_once_its_driver_begins_anew(
         let_pass(0.5)
         arrived = running.arrived
         let_pass(1)
-        assert running.arrived == arrived, "the port has lost nothing by its reset"
+        assert running.arrived == arrived, "frames arrived after the function reset of the port"
         guest.port_side.reset()
         running.wait_until_served(NOTICED_S)

@@ -111,5 +111,7 @@ def test_a_vf_sends_no_faster_than_its_port_lets_it(
         limited = arrived_mbit()
     finally:
         port_side.set_rate(0)
+    with pytest.raises(RemoteError, match="11 to 10000 Mbit/s"):
+        port_side.set_rate(10)
     assert limited < 11 * 1.1
     assert arrived_mbit() > limited * 1.2

@@ -61,6 +61,7 @@ class Machine(AgentClient):
     registers_left  how many receive address registers the port has for its VFs
     looks_without_link  how often a port that was reset is looked at before its carrier is back
     most_vfs  how many VFs the port's driver makes
+    has_xdp   whether an XDP program is on the port
     has_bme   whether a VF that is waited for has BME set in time
     ahead_ns  how far its monotonic and its wall clock are ahead of our monotonic one
     """
@@ -109,6 +110,7 @@ class Machine(AgentClient):
         self.registers_left = 127  # ixgbe_82599.c, IXGBE_82599_RAR_ENTRIES, but for the port's own
         self.looks_without_link = 2
         self.most_vfs = 63
+        self.has_xdp = False
         self._dark = 0
         self._journal = Journal(str(state))
 
@@ -232,6 +234,8 @@ class Machine(AgentClient):
             raise _refused(path, errno.ERANGE)
         if int(text) > self.most_vfs:
             raise _refused(path, errno.EPERM)  # ixgbe_pci_sriov_enable
+        if self.has_xdp and text != "0":
+            raise _refused(path, errno.EINVAL)  # __ixgbe_enable_sriov
         self.records = dict.fromkeys(range(int(text)), NO_MAC)  # ixgbe_vf_configuration
         self.reset_port()  # ixgbe_sriov_reinit
         self._show_filters()

@@ -58,14 +58,15 @@ def test_a_filter_of_another_vf_lets_nothing_out(port: Port, vf: PortVf) -> None
     assert port.sent == []
 
 
-def test_priority_and_no_tag_are_vlan_0(port: Port, vf: PortVf) -> None:
-    """Every VF is in VLAN 0 from its reset on, for its frames without a tag."""
+def test_a_priority_tag_is_of_vlan_0_and_no_tag_of_no_vlan(port: Port, vf: PortVf) -> None:
+    """Every VF is in VLAN 0 from its reset on; the model of the port's driver has the same rule."""
+    port.set_vfta(0, 0, on=False)
     vf.tx.send(tagged(OWN, 5 << 13))
     vf.tx.send(OWN)
-    assert port.sent == [tagged(OWN, 5 << 13), OWN]
-    port.set_vfta(0, 0, on=False)
-    vf.tx.send(OWN)
-    assert len(port.sent) == 2
+    assert port.sent == [OWN]
+    port.set_vfta(0, 0, on=True)
+    vf.tx.send(tagged(OWN, 5 << 13))
+    assert port.sent[1:] == [tagged(OWN, 5 << 13)]
 
 
 def test_without_checks_every_frame_leaves(port: Port, vf: PortVf) -> None:

@@ -172,6 +172,23 @@ def test_a_function_level_reset_takes_the_vf_off_the_bus(vf: PortVf) -> None:
     assert vf.function.config.command == Command.MEMORY, "its port governs Memory Enable"
 
 
+def test_a_function_level_reset_of_a_vf_leaves_all_but_its_rings(vf: PortVf) -> None:
+    """82599 specification update, software clarification 5; see ``harness.twin.queue``."""
+    function = vf.function
+    function.write(VfRegister.VFPSRTYPE, 1 << 29)
+    vf.rx.write(QueueRegister.DCA, 0x200)
+    vf.tx.write(QueueRegister.DCA, 0x200)
+    vf.tx.write(QueueRegister.WBAL, 0x1000)
+    queues = (vf.rx, vf.tx)
+    before = [{each: queue.read(each) for each in QueueRegister} for queue in queues]
+    flr(function)
+    lost = dict.fromkeys((QueueRegister.BAL, QueueRegister.BAH, QueueRegister.LEN), 0)
+    after = [{each: queue.read(each) for each in QueueRegister} for queue in queues]
+    assert after == [each | lost for each in before]
+    assert all(each[QueueRegister.LEN] for each in before)
+    assert function.read(VfRegister.VFPSRTYPE) == 1 << 29
+
+
 def test_vfs_that_are_disabled_are_gone_and_nobody_is_told(port: Port, vf: PortVf) -> None:
     vf.function.write(VfRegister.VFMAILBOX, Mailbox.REQ)
     port.write(Row.VFLREC.at(0), 0xF)

@@ -169,6 +169,17 @@ def test_more_vfs_than_the_driver_allows_are_refused_with_its_reason(
     assert machine.call("journal.pending") == []
 
 
+def test_vfs_beside_an_xdp_program_are_refused_with_what_is_in_their_way(
+    port: Port, machine: Machine
+) -> None:
+    """`Invalid argument` sends a person to look at the number of VFs, which is right."""
+    machine.has_xdp = True
+    with pytest.raises(LabError) as refused, virtual_functions(port, 2):
+        pytest.fail("they were made")
+    assert "an XDP program on the port" in refused.value.because
+    assert machine.call("journal.pending") == []
+
+
 def test_what_else_a_port_refuses_keeps_the_kernels_words(port: Port, machine: Machine) -> None:
     """Another errno is not explained by the driver's own rules."""
     machine.files[f"{PORT}/sriov_totalvfs"] = "1\n"

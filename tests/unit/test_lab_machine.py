@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,35 +147,60 @@ def test_a_saved_state_fits_whatever_the_descriptors_are() -> None:
     assert len({spec.state_name(IMAGE) for spec in starts}) == 1
 
 
-def test_a_chip_that_dies_as_its_host_boots_is_told_by_its_own_words(
+@pytest.fixture
+def started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[MachineSpec, list[str], list[str]], Machine]]:
+    """Start a host whose chip and whose QEMU are other programs; both are ended afterwards."""
+    programs: list[subprocess.Popen[bytes]] = []
+
+    def noted(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        programs.append(process)
+        return process
+
+    def start(spec: MachineSpec, chip: list[str], qemu: list[str]) -> Machine:
+        monkeypatch.setattr(machine_module, "start_chip", lambda *_, **__: subprocess.Popen(chip))
+        monkeypatch.setattr(machine_module, "in_tree", lambda *_, **__: qemu)
+        host, wire = Machine(spec, IMAGE, tmp_path), os.open(os.devnull, os.O_RDONLY)
+        cables = Cables((wire,), wire)
+        host.start(cables, Deadline(30), resume=False, dies_with_us=True)
+        os.close(wire)
+        return host
+
+    monkeypatch.setattr(machine_module, "ours", noted)
+    yield start
+    for process in programs:
+        process.kill()
+        process.wait()
+
+
+NOBODY_LISTENS = ((1, 22),)
+"""A lab that is up answers on the ports that SPEC has."""
+
+Started = Callable[[MachineSpec, list[str], list[str]], Machine]
+
+
+@pytest.mark.parametrize(("device", "status"), [("82599", 13), ("82576", 11)])
+def test_a_qemu_without_the_chips_device_is_told_from_another_that_ends(
+    started: Started, device: str, status: int
+) -> None:
+    """`make demo` goes on with the lab of QEMU's own 82576 at status 13 alone."""
+    said = "qemu-system-x86_64: -device {}: 'vfio-user-pci' is not a valid device model name"
+    spec = replace(SPEC, card=Card(device, ports=1, vfs=2), forwards=NOBODY_LISTENS)
+    host = started(spec, ["sleep", "60"], ["sh", "-c", f'echo "{said}" >&2; exit 1'])
+    with pytest.raises(LabError) as told:
+        host.wait_for_ssh(Deadline(5))
+    assert told.value.exit_code == status
+    assert ("--lab emulated-82576" in told.value.fix) == (status == 13)
+
+
+def test_a_chip_that_dies_as_its_host_boots_is_told_by_its_own_words(
+    tmp_path: Path, started: Started
 ) -> None:
     """The host would be waited for until the deadline, and its console does not name the chip."""
     (tmp_path / "alder-chip.log").write_text("chip: the wire is gone")
-
-    started: list[subprocess.Popen[bytes]] = []
-
-    def noted(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-        started.append(process)
-        return process
-
-    def chip(*_: object, **__: object) -> subprocess.Popen[bytes]:
-        ended = subprocess.Popen(["false"])
-        ended.wait()
-        return ended
-
-    monkeypatch.setattr(machine_module, "ours", noted)
-    monkeypatch.setattr(machine_module, "start_chip", chip)
-    monkeypatch.setattr(machine_module, "in_tree", lambda *_, **__: ["sleep", "60"])
-    host = Machine(SPEC, IMAGE, tmp_path)
-    wire = os.open(os.devnull, os.O_RDONLY)
-    host.start(Cables((), wire), Deadline(30), resume=False, dies_with_us=True)
-    os.close(wire)
-    try:
-        with pytest.raises(LabError, match="alder: its chip ended with status 1") as told:
-            host.wait_for_ssh(Deadline(0.2))
-        assert "the wire is gone" in told.value.because
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+    spec = replace(SPEC, forwards=NOBODY_LISTENS)
+    host = started(spec, ["false"], ["sleep", "60"])
+    with pytest.raises(LabError, match="alder: its chip ended with status 1") as told:
+        host.wait_for_ssh(Deadline(5))
+    assert "the wire is gone" in told.value.because

@@ -24,7 +24,7 @@ from synthetic import (
 )
 from test_report_results import run_of
 
-from harness.analysis.measured import Measured
+from harness.analysis.measured import DEVICE_WROTE, Measured
 from harness.analysis.verdict import Limits
 from harness.report import words
 from harness.report.entry import Recorded, migration_result
@@ -208,6 +208,16 @@ def test_what_comparing_memory_came_to_and_cost_is_told(tmp_path: Path) -> None:
     recorded_run(tmp_path, moved)
     assert "which took 1.56 s of it" in write_page(tmp_path).read_text()
     assert words.memory(migration_result(failover()).migration) == ""
+
+
+def test_what_the_vf_wrote_by_its_devices_own_log_is_told(tmp_path: Path) -> None:
+    """The page has the figures of the log, and how long before the release the last write was."""
+    wrote = {"writes": 1200, "bytes": 3_400_000, "misbehaved": 0, "not_logged": 0}
+    last = event(270, "dma:alder", DEVICE_WROTE, **wrote)
+    recorded_run(tmp_path, failover(events=[*FAILOVER_EVENTS, last]))
+    page = write_page(tmp_path).read_text()
+    assert "wrote to the guest&#39;s memory 1200 times (3.4 MB)" in page
+    assert "it never wrote without the right to" in page
 
 
 def test_a_run_without_migrations_has_a_page_too(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from errno import ENOMEM
+from errno import EINVAL, ENOMEM
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,9 @@ def tell(say: Say, word: str, **arguments: Any) -> Any:
         b'{"do": "__init__"}', b'{"do": "_device"}', b'{"do": "no such word"}', b'{"word": "now"}',
         b'{"do": "now", "more": 1}', b'{"do": "set_mac"}', b'{"do": "set_mac", "mac": 7}',
         b'{"do": "set_mac", "mac": "02:00"}', b'{"do": "announce", "mac": "zz"}',
-        b'{"do": "set_vlan", "vlan": 4096}', b'{"do": "set_vlan", "vlan": "7"}',
+        b'{"do": "set_vlan", "vlan": "7"}',
         b'{"do": "set_link", "up": true, "mbit": 5}', b'{"do": "set_link", "up": true, "mbit": []}',
-        b'{"do": "set_port_mtu", "mtu": 9711}', b'{"do": "set_port_mtu", "mtu": "x"}',
+        b'{"do": "set_port_mtu", "mtu": "x"}',
         b'{"do": "set_api", "newest": 99}', b'{"do": "mark", "since": -1}',
         b'{"do": "mark", "since": "x"}', b'{"do": "misbehave", "sings": true}',
         b'{"do": "misbehave", "late_ms": "x"}', b'{"do": "misbehave", "late_ms": 1e999}',
@@ -104,6 +104,24 @@ def test_nonsense_is_refused_in_words_and_the_vf_goes_on(
     assert len(guest.rx[0].took()) == 1
 
 
+@pytest.mark.parametrize(
+    ("word", "arguments"),
+    [
+        ("set_vlan", {"vlan": 4096}), ("set_vlan", {"vlan": -1}),
+        ("set_vlan", {"vlan": 7, "qos": 8}), ("set_port_mtu", {"mtu": 9711}),
+        ("set_port_mtu", {"mtu": 67}), ("set_mac", {"mac": "01:00:5e:00:00:fb"}),
+    ],
+)  # fmt: skip
+def test_what_the_kernel_refuses_has_its_errno_and_changes_nothing(
+    say: Say, word: str, arguments: dict[str, Any]
+) -> None:
+    """Linux answers EINVAL to an MTU, a VLAN or an address that there is not."""
+    before = tell(say, "status")
+    refused = say(json.dumps({"do": word, **arguments}).encode())
+    assert refused == {"error": "Invalid argument", "errno": EINVAL}
+    assert tell(say, "status") | {"cpu_s": 0} == before | {"cpu_s": 0}
+
+
 def test_a_line_without_an_end_is_given_up(guest: Guest) -> None:
     """Nobody asks for that much, and it would be kept for ever."""
     near, far = socket.socketpair()
@@ -126,7 +144,7 @@ def test_the_cables_state_is_the_vfs(guest: Guest, say: Say, mbit: int) -> None:
     tell(say, "set_link", up=False)
     assert guest.device.read(Register.VFLINKS) == 0
     assert tell(say, "status")["port"] == {
-        "mtu": 1500, "largest_frame": 1514, "link_up": False, "link_mbit": 10_000,
+        "up": True, "mtu": 1500, "largest_frame": 1514, "link_up": False, "link_mbit": 10_000,
     }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from harness.uapi.ixgbe_vf import (
     Api,
     Mailbox,
     Message,
+    QueueRegister,
     Register,
     VfControl,
     Xcast,
@@ -124,14 +125,13 @@ def test_on_a_jumbo_port_a_vf_is_deaf_until_it_says_its_size_again(
 ) -> None:
     """ixgbe_set_vf_rx_tx clears VFRE each time; on a port without jumbo frames it sets it.
 
-    A reset of the port takes the VF's broadcasts away as well (VMOLR).
+    A reset of the port takes the VF's broadcasts (VMOLR) and its rings away as well.
     """
     with guest_with_vf(tmp_path / "dma.log", port_mtu=port_mtu) as guest:
         guest.start()
         EVENTS[event](guest)
         assert hears(guest) == (port_mtu == 1500 and event != "port reset")
-        for message in ([Message.RESET], [Message.API_NEGOTIATE, Api.V17], [Message.SET_LPE, 1518]):
-            guest.ask(*message)
+        guest.start()
         assert hears(guest)
 
 
@@ -276,6 +276,51 @@ def test_a_port_that_is_reset_hears_nobody_until_a_reset(guest: Guest) -> None:
     assert guest.ask(Message.SET_LPE, 1518) == Message.SET_LPE | FAILURE
     guest.start()
     assert guest.ask(Message.SET_LPE, 1518) == Message.SET_LPE | YES
+
+
+def test_a_port_that_is_reset_has_cleared_the_vfs_queues(guest: Guest) -> None:
+    """ixgbe_stop_adapter_generic turns all queues off, a VF's among them: no more DMA for it.
+
+    With the spoof check off, a ring that went on would let frames out as well.
+    """
+    guest.device.port.set_spoof_check(False)
+    guest.device.port.reset()
+    log = guest.device.memory.log
+    assert log
+    written = log.count
+    guest.tx[0].send(FROM_VF)
+    assert (guest.sent, log.count) == ([], written)
+    for queue in (*guest.device.receiver.queues, *guest.device.transmitter.queues):
+        assert not queue.runs
+        assert queue.read(QueueRegister.LEN) == 0
+    assert guest.device.port.psrtype == 0
+
+
+def test_a_port_that_is_down_hears_no_vf_and_one_that_is_up_again_does(guest: Guest) -> None:
+    """The VF sees the port in reset (RSTI) from ixgbe_down to ixgbe_up_complete."""
+    port = guest.device.port
+    port.set_up(False)
+    guest.device.write(Register.VFMAILBOX, Mailbox.VFU | Mailbox.REQ)
+    assert guest.device.read(Register.VFMAILBOX) == Mailbox.RSTI | Mailbox.VFU
+    assert (port.receives, port.transmits) == (False, False)
+    port.set_up(True)
+    assert guest.device.read(Register.VFMAILBOX) == Mailbox.RSTD | Mailbox.PFSTS
+    assert guest.device.read(Register.VFMBMEM) == Message.PF_CONTROL
+    port.set_up(True)  # it is so already, which resets nothing
+    assert guest.device.read(Register.VFMAILBOX) == 0
+    guest.start()
+    assert hears(guest)
+
+
+def test_a_priority_alone_is_a_vlan_of_the_ports(guest: Guest) -> None:
+    """ixgbe_ndo_set_vf_vlan, "vlan || qos": each frame gets VLAN 0 with that priority."""
+    port = guest.device.port
+    port.set_vlan(0, 5)
+    assert port.tag(None) == 5 << 13
+    told(guest, Message.GET_QUEUES)
+    assert guest.device.read(Register.VFMBMEM + 4 * 3) == 1, "it must not tag frames itself"
+    port.set_vlan(0)
+    assert port.tag(None) is None
 
 
 def test_trust_that_changes_sends_the_vf_back_to_its_reset(guest: Guest) -> None:
