@@ -18,23 +18,25 @@ from harness.twin.tap import Tap
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="chip", description=__doc__)
-    parser.add_argument("--name", default="", help="by which others find this process")
-    parser.add_argument("--folder", type=Path, required=True, help="where its sockets are made")
+    parser.add_argument("--name", default="", help="name by which others find this process")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="folder in which the chip makes its sockets"
+    )
     parser.add_argument(
         "--tap", type=int, action="append", required=True, metavar="DESCRIPTOR",
-        help="an inherited descriptor of a tap: the wire of a port, one for each port",
+        help="inherited descriptor of a tap, which is the wire of a port; one option for each port",
     )  # fmt: skip
     parser.add_argument("--vfs", type=int, default=8, help="VFs of each port, 63 at most")
     parser.add_argument("--mac", type=_mac, required=True, help="address of the first port")
     parser.add_argument("--bus", type=int, default=1, help="PCI bus of the chip in its machine")
     parser.add_argument(
         "--disguise", type=Disguise, default=Disguise.IN_WHOLE_READS,
-        help="when SR-IOV does not show: in-whole-reads, until-reset, or never, which is a fault",
+        help="when a port hides SR-IOV: in-whole-reads, until-reset, or never, which is a fault",
     )  # fmt: skip
     parser.add_argument(
         "--placing", default="dma",
-        help="how QEMU is told where VFs are: dma, nowhere, which is a fault, or the path of its "
-        "test socket (-qtest)",
+        help="how the chip tells QEMU where VFs are: dma, the path of QEMU's test socket (-qtest), "
+        "or nowhere, which is a fault",
     )  # fmt: skip
     parser.add_argument("--dma-logs", type=Path, help="folder for the DMA log of each VF")
     return parser.parse_args(arguments)
@@ -54,10 +56,10 @@ def _mac(text: str) -> bytes:
 
 
 def main() -> int:
-    """Run one chip; return 1 if something that the chip needs is not there, else 0."""
+    """Run one chip until SIGTERM; return 0, or 1 if the chip cannot start."""
     speak_as("chip")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 126 VFs have a thousand eventfds
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 126 VFs need a thousand eventfds
     options = _options(sys.argv[1:])
     with ExitStack() as stack:
         try:
@@ -68,7 +70,7 @@ def main() -> int:
                 placing=_placing(options.placing), stack=stack,
             )  # fmt: skip
         except OSError as missing:
-            say(f"it cannot be started: {missing}")
+            say(f"the chip cannot start: {missing}")
             return 1
         signal.signal(signal.SIGTERM, chip.end)
         chip.run()

@@ -1,10 +1,13 @@
-"""A port and its VFs have configuration spaces, parts of which the chip hides from QEMU.
+"""Ports and VFs have configuration spaces, and the chip hides parts of these spaces.
 
-QEMU hides ARI and SR-IOV of a device that is not its own (``vfio_add_ext_cap`` in hw/vfio/pci.c),
-but only as it realizes the device, from one read of the whole space.  So that one read shows
-vendor-specific capabilities in their places, and shows a VF's ids.  These read as all ones
-otherwise: no scan of the bus may find a VF, only the driver that enables it.  A QEMU that reads
-otherwise can be met with `Disguise.UNTIL_RESET`.
+QEMU hides the SR-IOV and ARI capabilities of a device that QEMU does not model itself
+(``vfio_add_ext_cap`` in hw/vfio/pci.c).  QEMU finds these capabilities while it realizes the
+device, in one read of all 4096 bytes.  A port answers that read with the id of a vendor-specific
+capability in place of both ids, and answers shorter reads with the real ids, so the machine's
+kernel finds SR-IOV.  `Disguise.UNTIL_RESET` is for a QEMU that realizes a device by other reads.
+
+A VF answers the read of all 4096 bytes with its vendor and device id, and shorter reads with all
+ones in place of both ids.  So no scan of the bus finds a VF, and the port's driver alone adds VFs.
 """
 
 from __future__ import annotations
@@ -42,23 +45,25 @@ _SUBSYSTEM = 0x0003  # an Ethernet Server Adapter X520-2
 
 
 class Disguise(Enum):
-    """A port hides its SR-IOV and ARI capabilities at these times."""
+    """The values say when a port hides its SR-IOV and ARI capabilities."""
 
     IN_WHOLE_READS = "in-whole-reads"
-    """The port hides them in a read of the whole space, by which QEMU realizes a device."""
+    """The port hides both in a read of all 4096 bytes, by which QEMU realizes a device."""
 
     UNTIL_RESET = "until-reset"
-    """The port hides them until the first reset, which comes once all devices are realized."""
+    """The port hides both until its first reset, which comes once QEMU realized all devices."""
 
     NEVER = "never"
-    """QEMU sees the capabilities and hides them, which is a fault."""
+    """The port never hides them, which is a fault: QEMU hides them from the machine's kernel."""
 
 
 class PortConfig(ConfigBytes):
-    """A port's configuration space; *number* is the port's on its chip.
+    """A port's configuration space has 4096 bytes, with SR-IOV for *total_vfs* VFs.
 
-    *enabled* is told how many VFs there are from now on, 0 for none; *reset* is called for a
-    function level reset; *mastered* when Bus Master Enable was written.
+    *number* is the port's number on its chip, *mac* is in the serial number, and *disguise* says
+    when SR-IOV and ARI are hidden.  The space calls *enabled* with the number of VFs that the
+    driver enabled, 0 for none, when that number changes; *reset* when the driver asks for a
+    function level reset; and *mastered* after each write of COMMAND.
     """
 
     def __init__(
@@ -80,13 +85,13 @@ class PortConfig(ConfigBytes):
         self._disguise = disguise
         self._was_reset = False
         self.masters_bus = False
-        """Whether Bus Master Enable is set; each access asks."""
+        """This says whether Bus Master Enable is set; every DMA access reads this field."""
         self._header()
         self._capabilities()
         self._extended(number, mac, total_vfs)
 
     def read(self, offset: int, count: int) -> bytes:
-        """Return *count* bytes; the whole space at once is what QEMU realizes the device from."""
+        """Return *count* bytes from *offset* on, with the ids of SR-IOV and ARI hidden or not."""
         shown = bytearray(self._bytes[offset : offset + count])
         for capability in (ARI, SRIOV):
             if self._hides(count) and offset <= capability < offset + count - 1:
@@ -100,7 +105,10 @@ class PortConfig(ConfigBytes):
         return self._disguise is Disguise.IN_WHOLE_READS and count == BYTES
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write what can be written there, and do what that asks for."""
+        """Write the bits of *data* that can be written, and do what the new values ask for.
+
+        The new values can change Bus Master Enable, the number of VFs, and reset the function.
+        """
         self.take(offset, data)
         end = offset + len(data)
         if offset < Register.COMMAND + 2 and end > Register.COMMAND:
@@ -113,7 +121,7 @@ class PortConfig(ConfigBytes):
             self._reset()
 
     def clear(self) -> None:
-        """Put back what a function level reset puts back, and end the VFs."""
+        """Put back the registers that a function level reset puts back, and end the VFs."""
         self._was_reset = True
         self.put("<H", Register.COMMAND, 0)
         self.put("<H", MSIX + Msix.FLAGS, ixgbe_pf.VECTORS - 1)
@@ -123,19 +131,19 @@ class PortConfig(ConfigBytes):
         self._note_vfs()
 
     def disguise_again(self) -> None:
-        """Begin as before the first reset: a QEMU is about to realize the device."""
+        """Hide as before the first reset, since a QEMU is about to realize the device."""
         self._was_reset = False
 
     def name_next(self, function: int) -> None:
-        """Name the next function of the chip, where there is one.
+        """Let the ARI capability name *function* as the next function of the chip.
 
-        Below a port that forwards alternative routing ids Linux finds functions by this chain
-        alone (``next_ari_fn`` in drivers/pci/probe.c), whatever the header says.
+        Below a root port that forwards alternative routing ids, Linux finds functions by the ARI
+        capabilities alone (``next_ari_fn`` in drivers/pci/probe.c), whatever the headers say.
         """
         self.put("<H", ARI + Ari.CAP, function << 8)  # PCI_ARI_CAP_NFN
 
     def vf_bars(self, number: int) -> list[int]:
-        """Return where BAR 0 and BAR 3 of VF *number* are, by the SR-IOV capability."""
+        """Return the addresses of BAR 0 and BAR 3 of VF *number*, from the SR-IOV capability."""
         size = ixgbe_vf.BAR_BYTES
         at = [SRIOV + Sriov.BAR + 4 * bar for bar in (0, 3)]
         first = [int.from_bytes(self._bytes[place : place + 8], "little") & ~0xF for place in at]
@@ -191,18 +199,23 @@ class PortConfig(ConfigBytes):
 
 
 class VfConfig(ConfigSpace):
-    """A VF's configuration space as the chip has it, but for Memory Enable.
+    """A VF's configuration space is that of an 82599's VF, except that Memory Enable is set.
 
-    A real VF's Memory Enable reads as 0, since its port governs it.  QEMU maps a VF's BARs by that
-    bit, and Linux writes COMMAND back as it was read, so it is set here, and cannot be cleared.
+    Memory Enable of an 82599's VF reads as 0, since the port's SR-IOV capability governs the VF's
+    memory.  QEMU maps a VF's BARs while the bit is set, and Linux writes the bit back as Linux read
+    the bit.  So the bit is always set here, and no write clears the bit.
     """
 
     RESET_COMMAND = Command.MEMORY
     RESETS_WITHOUT_CAPABILITY = True
-    """An 82599's VF does reset itself, which Linux knows (``pci_dev_specific_reset``)."""
+    """A VF resets itself though its capability says no; see ``pci_dev_specific_reset`` of Linux."""
 
     def read(self, offset: int, count: int) -> bytes:
-        """Return *count* bytes; the ids are all ones but for QEMU's one read of the whole space."""
+        """Return *count* bytes from *offset* on.
+
+        The vendor and device id are all ones unless *count* is 4096, as QEMU reads while QEMU
+        realizes the device.
+        """
         shown = super().read(offset, count)
         if count == BYTES or offset >= 4:
             return shown

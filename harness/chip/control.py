@@ -1,7 +1,8 @@
-"""A lab asks and tells a chip things by JSON lines over a UNIX socket.
+"""A lab asks a chip for its state, and changes the chip, by JSON lines over a UNIX socket.
 
-Requests and replies are as of a twin (``harness.twin.control``).  The words are the methods of
-`Control`; *port* is a port's number, *vf* a VF's on that port.
+Requests and replies have the format of ``harness.twin.control``.  A request names a public method
+of `Control`.  In its arguments, *port* is the number of a port on the chip, and *vf* the number of
+a VF of that port; both count from 0.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from harness.twin.dma_log import DmaLog
 from harness.twin.memory import GuestMemory
 from harness.twin.queue import Queue
 from harness.twin.vf import Vf
-from harness.uapi.ixgbe_pf import Register, Row
+from harness.uapi.ixgbe_pf import MAXFRS_SHIFT, Register, Row
 
 _PORT_FAULTS = frozenset(("silent_mailbox", "loses_resets", "loses", "dies"))
 VF_FAULTS = frozenset(("ignores_bme", "late_ms", "corrupts", "loses", "hears_all"))
@@ -25,9 +26,10 @@ _MOST = 1e9
 
 
 class Control:
-    """Each public method is a word that a caller can say.
+    """A caller can call each public method by a request.
 
-    *has_client* says whether the function of that name has a client.
+    *ports* are the chip's ports by number.  *has_client* is given the name of a function, such as
+    ``port0-vf3``, and says whether a client is connected to the function.
     """
 
     def __init__(
@@ -37,23 +39,31 @@ class Control:
         self._has_client = has_client
 
     def status(self) -> dict[str, Any]:
-        """Return all that can be told of the chip, and change nothing."""
+        """Return the state of the chip, its ports and their enabled VFs; change nothing."""
         return {
             "cpu_s": time.process_time(),
             "ports": [self._port_status(port) for port in self._ports],
         }
 
     def set_link(self, port: int, up: bool, mbit: int = 10_000) -> None:
-        """Plug a port's cable in, or pull it; 100, 1000 or 10,000 Mbit/s."""
+        """Plug the cable of a port in, or pull the cable.
+
+        *mbit* is the speed of the link: 100, 1000 or 10,000 Mbit/s.  Raises ValueError for another
+        speed, and for a port that is not there.
+        """
         self._port(port).link.plug(up, mbit)
 
     def misbehave(self, port: int, vf: int = -1, **faults: float) -> None:
-        """Have a port, or one of its VFs, be at fault in this way alone; without a fault, be good.
+        """Give VF *vf* of a port, or the port where *vf* is -1, these *faults* and no others.
 
-        Of a port: *silent_mailbox*, *loses_resets* (no VFLR reaches its driver), *loses* (so many
-        interrupts), *dies*.  Of a VF: *ignores_bme*, *late_ms*, *corrupts*, *loses*, and
-        *hears_all*: the switch gives it every frame of every other pool.  Nothing changes if one is
-        unknown.
+        A port has these faults: *silent_mailbox* (the port hears no VF), *loses_resets* (the port's
+        driver learns of no VF's reset), *loses* (that many interrupts get lost), *dies* (SIGKILL
+        ends the chip).  A VF has these: *ignores_bme*, *late_ms* and *corrupts* (see
+        ``harness.twin.misbehaviour``), *loses* (that many interrupts get lost), *hears_all* (the
+        switch gives the VF every frame that any other pool gets).
+
+        Raises ValueError for an unknown port, VF or fault, and for a value that is not from 0 to
+        1e9; no fault changes then.
         """
         chosen = self._port(port)
         known = _PORT_FAULTS if vf < 0 else VF_FAULTS
@@ -106,7 +116,7 @@ class Control:
             "command": port.config.command,
             "link_up": port.link.is_up,
             "link_mbit": port.link.mbit,
-            "largest_frame": port.registers.held(Register.MAXFRS) >> 16,
+            "largest_frame": port.registers.held(Register.MAXFRS) >> MAXFRS_SHIFT,
             "pools": port.switch.has_pools,
             "filters": port.switch.filters(),
             "drops": dict(counted.drops),

@@ -1,7 +1,7 @@
 """A port moves a frame from the wire to its pools, and from a pool to others and the wire.
 
-Ref: 82599 datasheet, "Virtualization", packet switching; the switch says where a frame goes, and a
-pool is the VF's of the same number, or the port's own.
+The switch says which pools a frame goes to.  A pool belongs to the VF of the same number, or to the
+port itself.  Ref: 82599 datasheet, "Virtualization", packet switching.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 class DataPath:
     """The data path takes frames of *port* from the wire and from its pools to where they belong.
 
-    *to_wire* puts a frame, given in parts, onto the wire and says whether that took it.
+    *to_wire* puts a frame, given in parts, onto the wire, and says whether the wire took the frame.
     """
 
     def __init__(self, port: PhysicalFunction, to_wire: Callable[[list[Part]], bool]) -> None:
         self._port = port
         self._to_wire = to_wire
-        self._touched: set[int] = set()  # the drivers of these VFs have to be told of frames
+        self._touched: set[int] = set()  # these VFs got frames that their drivers do not know of
 
     def receive(self, frame: memoryview) -> None:
-        """Take a frame from the wire; in MAC loopback no frame from the wire gets in.
+        """Take a frame, without its checksum, from the wire; deliver the frame or count its drop.
 
-        ixgbe_clean_test_rings stops counting at the first frame that is not the test's own.
+        MAC loopback drops every frame from the wire: ixgbe_clean_test_rings stops counting at the
+        first frame that is not the test's own.
         """
         if self._is_looped_back:
             self._port.statistics.drop("loopback")
@@ -46,16 +47,20 @@ class DataPath:
             self._port.vfs[self._touched.pop()].receiver.settle()
 
     def sender_of(self, pool: int) -> Callable[[list[Part]], bool]:
-        """Return a function that sends a frame of VF *pool*, and says whether that was possible."""
+        """Return a function that does for VF *pool* what `send_own` does for the port."""
         return lambda parts: self._send(parts, pool)
 
     def send_own(self, parts: list[Part]) -> bool:
-        """Send a frame of the port's own pool; say whether that was possible."""
+        """Send a frame, given in parts, of the port's own pool.
+
+        Return False if the frame was for the wire, and the link is down or the wire did not take
+        the frame; else True.
+        """
         return self._send(parts, self._port.switch.own_pool)
 
     @property
     def _is_looped_back(self) -> bool:
-        """Whether the MAC takes in what it sends, and is cut off from the wire."""
+        """Say whether the MAC receives the frames that the MAC sends, and nothing from the wire."""
         return bool(self._port.registers.held(Register.HLREG0) & HLREG0_LPBK)
 
     @property
@@ -63,7 +68,7 @@ class DataPath:
         return bool(self._port.registers.held(Register.RXCTRL) & RXCTRL_RXEN)
 
     def _deliver(self, frame: memoryview) -> None:
-        """Filter a frame at the port's MAC, count it, and give it to whom it is for."""
+        """Filter a frame at the port's MAC, count the frame, and give the frame to its pools."""
         port = self._port
         switch, statistics = port.switch, port.statistics
         if not self._is_receiving:
@@ -96,7 +101,7 @@ class DataPath:
 
     def _send(self, parts: list[Part], pool: int) -> bool:
         port = self._port
-        if self._is_looped_back:  # whatever the link is
+        if self._is_looped_back:  # with the link up or down
             self._deliver(memoryview(b"".join(parts)))
             return True
         pools, to_wire = 0, True

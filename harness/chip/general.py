@@ -1,7 +1,7 @@
-"""A port tells its number and whether it may use the bus; its registers have initial values.
+"""A port shows its number and whether the port may use the bus; registers have initial values.
 
-Ref: 82599 datasheet, "General Control Registers", and the initial values of those registers that
-ixgbe changes a bit of, or waits for.
+Registers that ixgbe changes a bit of, or waits for, have the initial values of an 82599.
+Ref: 82599 datasheet, "General Control Registers".
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from harness.uapi.ixgbe_pf import (
     HLREG0_RXCRCSTRP,
     HLREG0_TXCRCEN,
     HLREG0_TXPADEN,
+    MAXFRS_SHIFT,
     STATUS_GIO,
     STATUS_LAN_ID_SHIFT,
     Ctrl,
@@ -27,7 +28,7 @@ _DEFAULTS = {
     Register.FDIRCTRL: FDIRCTRL_INIT_DONE,
     Register.HLREG0: HLREG0_TXCRCEN | HLREG0_RXCRCSTRP | HLREG0_TXPADEN,
     Register.VLNCTRL: _TAGGED,  # VET, which ixgbe leaves as it is
-    Register.MAXFRS: 1518 << 16,
+    Register.MAXFRS: 1518 << MAXFRS_SHIFT,
     Row.RXPBSIZE.at(0): 0x80000,
 }
 
@@ -48,7 +49,7 @@ class General:
             registers.default(offset, value)
 
     def _status(self) -> int:
-        """Return what STATUS reads, which no write changes.
+        """Return the value of STATUS, which no write changes.
 
         Ref: ixgbe_set_lan_id_multi_port_pcie, ixgbe_disable_pcie_primary.
         """
@@ -57,5 +58,5 @@ class General:
         return self._number << STATUS_LAN_ID_SHIFT | (STATUS_GIO if masters else 0)
 
     def _configure_flow_director(self, value: int) -> None:
-        """Make the flow director's tables at once; ixgbe_fdir_enable_82599 waits for them."""
+        """Set INIT_DONE at once, for which ixgbe_fdir_enable_82599 waits."""
         self._registers.hold(Register.FDIRCTRL, value | FDIRCTRL_INIT_DONE)

@@ -1,14 +1,14 @@
-"""A port interrupts its driver for its queues and for everything else, by masks and intervals.
+"""A port interrupts its driver for its queues and for other causes, by MSI-X messages.
 
-Ref: 82599 datasheet, "Interrupts", MSI-X mode; as ixgbe uses them: ixgbe_set_ivar,
-ixgbe_configure_msix, ixgbe_irq_enable, ixgbe_msix_other.
+Ref: 82599 datasheet, "Interrupts", MSI-X mode; Linux, ixgbe_set_ivar, ixgbe_configure_msix,
+ixgbe_irq_enable, ixgbe_msix_other.
 """
 
 from __future__ import annotations
 
 import time
 
-from harness.chip.registers import Registers
+from harness.chip.registers import MASK_32, Registers
 from harness.twin.memory import Gate
 from harness.twin.vectors import Vectors
 from harness.uapi.ixgbe_pf import GPIE_EIAME, GPIE_OCD, VECTORS, Register, Row
@@ -16,19 +16,21 @@ from harness.uapi.ixgbe_vf import EITR_INTERVAL_MASK, EITR_NS, IVAR_VALID, IVAR_
 
 _QUEUE_CAUSES = 0xFFFF
 _OTHER_CAUSES = 0x7FFF0000
-_LOW = 0xFFFFFFFF
 
 
 class PortInterrupts(Vectors):
-    """A port sends its messages by these vectors.
+    """A port sends its messages by 64 vectors.
 
-    A queue's cause is the bit of the vector that IVAR gives to the queue, 64 of them (EIMS_EX);
-    EICR's low half shows the first 16.  Every other cause is a bit of EICR's upper half, and goes
-    out by the vector in IVAR_MISC.  No message is sent while the *gate* is shut.
+    IVAR gives a vector to each queue, and the number of that vector is the bit of the queue's cause
+    in EICS_EX, EIMS_EX and EIMC_EX.  EICR, EICS, EIMS and EIMC show the causes of vectors 0 to 15
+    in their lower half, and all other causes (`Eicr`) in their upper half.  The vector in IVAR_MISC
+    sends the messages of all other causes.
 
-    A message goes out for each time that a cause is set, once that is enabled: a cause that comes
-    while its vector is masked waits for the mask.  With it the cause is cleared, where EIAC says so
-    (always of vectors from 16 on), and masked, where EIAM does and GPIE.EIAME is set.
+    The port sends a message for a cause that was set and is enabled.  A cause that is set while the
+    cause is disabled, while the *gate* is shut, or before the vector's interval (EITR) is over,
+    waits.  The message clears the cause where EIAC has the cause's bit, and in any case for vectors
+    16 to 63.  While GPIE.EIAME is set, the message disables the cause where EIAM or EIAM_EX has the
+    cause's bit.
     """
 
     def __init__(self, registers: Registers, gate: Gate) -> None:
@@ -40,33 +42,36 @@ class PortInterrupts(Vectors):
         claim, row = registers.claim, registers.claim_row
         claim(Register.EICR, self._read_and_clear, self._clear_causes)
         claim(Register.EICS, self._causes_now, self.set_causes)
-        claim(Register.EIMS, lambda: self._mask_now(), self._enable)
-        claim(Register.EIMC, lambda: self._mask_now(), self._disable)
+        claim(Register.EIMS, self._mask_now, self._enable)
+        claim(Register.EIMC, self._mask_now, self._disable)
         row(Row.EICS_EX, None, self._set_vectors)
-        row(Row.EIMS_EX, lambda half: self._enabled >> 32 * half & _LOW, self._enable_vectors)
-        row(Row.EIMC_EX, lambda half: self._enabled >> 32 * half & _LOW, self._disable_vectors)
+        row(Row.EIMS_EX, lambda half: self._enabled >> 32 * half & MASK_32, self._enable_vectors)
+        row(Row.EIMC_EX, lambda half: self._enabled >> 32 * half & MASK_32, self._disable_vectors)
 
     def clear(self) -> None:
-        """Forget causes and masks, as a reset of the port does; vectors lead where they led."""
+        """Forget causes and masks, as a reset of the port does; vectors keep their eventfds."""
         self.forget_pending()
         self._causes = self._due = self._enabled = 0  # a bit for each vector
         self._others = self._others_due = self._others_enabled = 0
 
     def cause(self, queue: int, *, transmit: bool) -> None:
-        """Tell the driver that queue number *queue* of the chip has something for it."""
+        """Set the cause of the port's queue number *queue*, since its driver has work to do."""
         value = self._registers.held(Row.IVAR.at(queue >> 1))
         entry = value >> (16 * (queue & 1) + 8 * transmit) & 0xFF
         if entry & IVAR_VALID:
             self._set(1 << (entry & IVAR_VECTOR))
 
     def set_causes(self, value: int) -> None:
-        """Set causes as EICS does: bits of `Eicr`, and of the first vectors."""
+        """Set the causes in *value* as EICS does: bits of `Eicr`, and of vectors 0 to 15."""
         self._others |= value & _OTHER_CAUSES
         self._others_due |= value & _OTHER_CAUSES
         self._set(value & _QUEUE_CAUSES)
 
     def deliver(self) -> float:
-        """Send what is due; return for how many seconds the next must wait, 0 if none does."""
+        """Send each message that is due.
+
+        Return after how many seconds the next interval is over, 0 if no message waits for one.
+        """
         due = self._due & self._enabled
         other = self._other_vector
         if self._others_due & self._others_enabled and other is not None:
@@ -122,7 +127,7 @@ class PortInterrupts(Vectors):
         return self._others | self._causes & _QUEUE_CAUSES
 
     def _read_and_clear(self) -> int:
-        """Read EICR, which clears it; with GPIE.OCD the causes of queues stay."""
+        """Read EICR, and clear the causes that were read; GPIE.OCD keeps the causes of queues."""
         value = self._causes_now()
         kept = _QUEUE_CAUSES if self._registers.held(Register.GPIE) & GPIE_OCD else 0
         self._clear_causes(value & ~kept)
@@ -140,7 +145,7 @@ class PortInterrupts(Vectors):
     def _enable(self, value: int) -> None:
         self._enabled |= value & _QUEUE_CAUSES
         self._others_enabled |= value & _OTHER_CAUSES
-        self._others_due |= self._others & value  # what was set while it was masked goes out now
+        self._others_due |= self._others & value  # a cause that is still set sends again
         self.deliver()
 
     def _disable(self, value: int) -> None:

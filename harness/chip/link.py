@@ -1,4 +1,4 @@
-"""A port has a link while there is a cable and light, and training is over.
+"""A port has a link while its cable is in, its laser is on, and training is over.
 
 Ref: Linux, ixgbe_82599.c: ixgbe_setup_mac_link_82599, ixgbe_reset_pipeline_82599,
 ixgbe_disable_tx_laser_multispeed_fiber; ixgbe_common.c: ixgbe_check_mac_link_generic.
@@ -14,7 +14,7 @@ from harness.uapi.ixgbe_pf import Links, Register
 from harness.uapi.ixgbe_vf import LINK_OF_MBIT
 
 TRAINING_SECONDS = 0.1
-"""Training takes so long here; a real port takes seconds, for which tests would only wait."""
+"""Training of the link takes this long; silicon takes seconds, which tests would only wait for."""
 
 _LMS_10G_SERIAL = 3 << 13  # IXGBE_AUTOC_LMS_10G_SERIAL
 _SERIAL_SFI = 2 << 16  # IXGBE_AUTOC2_10G_SFI
@@ -25,7 +25,7 @@ _LASER_OFF = 0x8  # IXGBE_ESDP_SDP3
 
 
 class Link:
-    """The link has LINKS, AUTOC and ESDP; *changed* is called when the link goes up or down."""
+    """The link answers for LINKS, AUTOC and ESDP; going up or down, the link calls *changed*."""
 
     def __init__(self, registers: Registers, changed: Callable[[], None]) -> None:
         self._registers = registers
@@ -43,21 +43,17 @@ class Link:
 
     @property
     def is_up(self) -> bool:
-        """Say whether there is a cable and light, and training is over."""
+        """Say whether the cable is in, the laser is on, and training is over."""
         return self._has_light and time.monotonic_ns() >= self._trained_ns
 
-    @property
-    def cable_in(self) -> bool:
-        return self._cable
-
     def links(self) -> int:
-        """Return what LINKS reads, and VFLINKS of every VF."""
+        """Return the value of the port's LINKS, and of VFLINKS of every VF."""
         return Links.UP | LINK_OF_MBIT[self.mbit] if self.is_up else 0
 
     def plug(self, cable: bool, mbit: int, *, trained: bool = False) -> None:
-        """Put the cable in or out; with *trained* the link needs no time.
+        """Plug the cable in (*cable*) or pull the cable; *mbit* is the link's speed in Mbit/s.
 
-        Raises ValueError for a speed that an 82599 has not.
+        The link trains, unless *trained* is set.  Raises ValueError for a speed that no 82599 has.
         """
         if mbit not in LINK_OF_MBIT:
             raise ValueError(f"an 82599 has no link of {mbit} Mbit/s")
@@ -65,12 +61,15 @@ class Link:
         self.train(0.0 if trained else TRAINING_SECONDS)
 
     def train(self, seconds: float = TRAINING_SECONDS) -> None:
-        """Begin anew: the link is down until training is over."""
+        """Train the link for this many *seconds*; the link is down until training is over."""
         self._trained_ns = time.monotonic_ns() + int(seconds * 1e9)
         self.settle()
 
     def settle(self) -> float:
-        """Tell the driver of a change; return in how many seconds to ask again, 0 for never."""
+        """Call *changed* if the link went up or down since the last call.
+
+        Return in how many seconds training is over, 0 if the link does not train.
+        """
         now = self.is_up
         if now != self._shown:
             self._shown = now
@@ -90,6 +89,6 @@ class Link:
 
     def _drive(self, value: int) -> None:
         was = self._registers.held(Register.ESDP) & _LASER_OFF
-        self._registers.hold(Register.ESDP, value & ~_MODULE_PRESENT | _MODULE_PRESENT)
+        self._registers.hold(Register.ESDP, value | _MODULE_PRESENT)
         if value & _LASER_OFF != was:
             self.train()

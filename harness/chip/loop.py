@@ -1,4 +1,4 @@
-"""The event loop of a chip serves each function over vfio-user, and the wires of the ports."""
+"""The event loop of a chip serves functions over vfio-user, and takes frames from the wires."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from harness.twin.sockets import accepted, listening
 from harness.twin.tap import Tap, WireGoneError
 
 CONTROL = "control"
-"""The chip's folder has a socket of this name, by which a lab asks and tells the chip things."""
+"""The chip's folder has a socket of this name; see ``harness.chip.control``."""
 
 _FRAMES_AT_ONCE = 64
 _IDLE_SECONDS = 1.0
 
 
 class Served:
-    """One function is served at the socket *path*, whose name QEMU knows."""
+    """The socket *path* serves *function*, a port or a VF, to one client at a time."""
 
     def __init__(self, path: Path, function: Function) -> None:
         self.path = path
@@ -40,12 +40,15 @@ class Served:
         self.listener = listening(str(path))
 
     def accept(self) -> Channel | None:
-        """Take a client; None where the function has a client already, or none can be taken now."""
+        """Accept a client and return its channel.
+
+        Return None if the function has a client already, or if no client can be accepted now.
+        """
         connection = accepted(self.listener)
         if connection is None:
             return None
         if self.channel:
-            say(f"{self.path.name}: a second client was refused: it has one")
+            say(f"{self.path.name}: refused a second client, since the first is still connected")
             connection.close()
             return None
         self.channel = Channel(connection, self.server.answer)
@@ -53,14 +56,17 @@ class Served:
         return self.channel
 
     def let_go(self) -> None:
-        """Forget the client, which is gone, and reset the function as `Server.client_gone` does."""
+        """Close the channel of the client, which is gone, and reset the function.
+
+        See `Server.client_gone`.
+        """
         assert self.channel is not None
         self.server.client_gone()
         self.channel.close()
         self.channel = None
 
     def close(self) -> None:
-        """Close every socket, and remove the listening socket's file."""
+        """Close both sockets, and remove the file of the listening socket."""
         if self.channel:
             self.let_go()
         self.listener.close()
@@ -68,10 +74,13 @@ class Served:
 
 
 class Chip:
-    """Ports with their VFs, served in *folder*; *taps* are the wires, one for each port.
+    """A chip serves its ports and their VFs at sockets in *folder*.
 
-    The sockets are called ``port<P>`` and ``port<P>-vf<N>``.  *bus* is the number of the PCI bus
-    that QEMU has the functions on.  With *logs*, a folder, what every VF does is recorded there.
+    *folder* gets a socket ``port<P>`` for each port, ``port<P>-vf<N>`` for each VF, and `CONTROL`.
+    *taps* are the wires, one for each port.  Each port has *vfs* VFs; *mac* is the address of the
+    first port, and each further port has the next address.  QEMU has the functions on the PCI bus
+    number *bus*.  The folder *logs* gets a `Record` of each VF; None records nothing.  *disguise*
+    and *placing* say how the chip hides SR-IOV and places VFs.  *stack* closes sockets and records.
     """
 
     def __init__(
@@ -110,17 +119,17 @@ class Chip:
         callers = stack.enter_context(listening(str(folder / CONTROL)))
         stack.callback((folder / CONTROL).unlink, missing_ok=True)
         self._register(callers.fileno(), lambda: self._accept_caller(callers))
-        self._ended, self._end = socket.socketpair()  # readable once it is to end
+        self._ended, self._end = socket.socketpair()  # `end` makes the first readable
         stack.callback(self._ended.close)
         stack.callback(self._end.close)
         self._poll.register(self._ended, select.EPOLLIN)
 
     def end(self, *_: object) -> None:
-        """Have `run` return at once; a signal calls this."""
+        """Make `run` return at once; a signal's handler may call this."""
         self._end.close()
 
     def run(self) -> None:
-        """Serve until told to end."""
+        """Serve clients, callers and wires until `end` is called."""
         wait_s = _IDLE_SECONDS
         while True:
             select.select([self._poll], [], [], wait_s)
@@ -162,7 +171,7 @@ class Chip:
         return found
 
     def _place(self, number: int, count: int) -> None:
-        """Tell QEMU where the BARs of the first *count* VFs of a port are."""
+        """Tell QEMU where the BARs of the first *count* VFs of port *number* are."""
         port = self.ports[number]
         channel = port.memory.channel
         if channel is None:
@@ -233,7 +242,7 @@ class Chip:
 
 
 def _told_once(port: str) -> Failed:
-    """Return a function that says the first failure to place a VF of *port*, and no other."""
+    """Return a function that logs the first failure to place a VF of *port*, and no later one."""
     said = False
 
     def failed(what: str, fix: str) -> None:

@@ -1,4 +1,4 @@
-"""A port and each of its VFs share a mailbox: sixteen words, and whose turn it is.
+"""A port and each of its VFs share a mailbox: sixteen words, and bits that say who may write them.
 
 Ref: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_mbx.c and ../ixgbevf/mbx.c; 82599 datasheet,
 "Virtual Function mailbox" and MBVFICR.
@@ -12,17 +12,17 @@ from harness.chip.registers import Registers
 from harness.uapi.ixgbe_pf import POOLS, VFLRE, PfMailbox, Row
 from harness.uapi.ixgbe_vf import MAILBOX_WORDS, READ_TO_CLEAR, Mailbox
 
-_PER_REGISTER = 16  # VFs in one MBVFICR: a bit for a message, another for an acknowledgement
+_PER_REGISTER = 16  # VFs in one MBVFICR; each has a bit for a message, one for an acknowledgement
 
 
 class VfEnd:
-    """A VF has this end of its mailbox; *told* is called with REQ or ACK when the VF says so."""
+    """A VF has this end of its mailbox, and calls *told* with the REQ and ACK that the VF sets."""
 
     def __init__(self, told: Callable[[int], None]) -> None:
         self._told = told
         self.words = [0] * MAILBOX_WORDS
         self.status = int(Mailbox.RSTI)
-        """VFMAILBOX holds this; the port's end shares PFU and VFU."""
+        """This is VFMAILBOX; PFMAILBOX has the same PFU and VFU."""
 
     def read_word(self, index: int) -> int:
         return self.words[index]
@@ -31,7 +31,7 @@ class VfEnd:
         self.words[index] = value
 
     def read_status(self) -> int:
-        """Read VFMAILBOX, which clears some of its bits."""
+        """Return VFMAILBOX, and clear its bits that a read clears."""
         status = self.status
         self.status &= ~READ_TO_CLEAR
         return status
@@ -46,14 +46,16 @@ class VfEnd:
             self._told(value & (Mailbox.REQ | Mailbox.ACK))
 
     def clear(self) -> None:
-        """Forget who holds the mailbox and what was said, as a reset of the VF does."""
+        """Clear all bits of VFMAILBOX but RSTI and RSTD, as a reset of the VF does."""
         self.status &= Mailbox.RSTI | Mailbox.RSTD
 
 
 class Mailboxes:
-    """A port has this end of all its mailboxes: PFMAILBOX, PFMBMEM, MBVFICR, VFLRE.
+    """A port has this end of its 64 mailboxes: PFMAILBOX, PFMBMEM, MBVFICR, VFLRE.
 
-    *interrupt* tells the port that a VF said something or was reset, *ring* interrupts a VF.
+    `Mailboxes` calls *interrupt* when a VF sends a message, acknowledges one, or is reset.
+    `Mailboxes` calls *ring* with the number of a VF when the port's driver sends to the VF, or
+    acknowledges a message of the VF.
     """
 
     def __init__(
@@ -63,9 +65,9 @@ class Mailboxes:
         self._ring = ring
         self.ends = [VfEnd(self._told_by(number)) for number in range(POOLS)]
         self.silent = False
-        """The port never hears a VF while this is set, which is a fault."""
+        """While this is set, no message of a VF reaches the port, which is a fault."""
         self.loses_resets = False
-        """The port never learns of a VF's function level reset while this is set: another fault."""
+        """While this is set, no reset of a VF shows in VFLRE, which is a fault."""
         self._causes = [0] * Row.MBVFICR.count
         self._resets = [0, 0]
         registers.claim_row(Row.PFMAILBOX, self._read_status, self._write_status)
@@ -76,21 +78,21 @@ class Mailboxes:
             registers.claim(offset, _reader(self._resets, index))
 
     def vf_was_reset(self, number: int) -> None:
-        """Set the VF's bit in VFLRE, since the VF was reset."""
+        """Clear VFMAILBOX of VF *number*, set the VF's bit in VFLRE, and interrupt the port."""
         self.ends[number].clear()
         if not self.loses_resets:
             self._resets[number >> 5] |= 1 << (number & 31)
             self._interrupt()
 
     def forget(self, number: int) -> None:
-        """Drop what a VF said that its port's driver has disabled."""
+        """Drop all messages, acknowledgements and resets of VF *number*, which is disabled now."""
         self.ends[number].clear()
         self._resets[number >> 5] &= ~(1 << (number & 31))
         index, bit = divmod(number, _PER_REGISTER)
         self._causes[index] &= ~(0x10001 << bit)
 
     def port_resets(self) -> None:
-        """Tell all VFs that the port is in reset (RSTI), and forget what was said."""
+        """Set RSTI in all mailboxes, and clear their words, MBVFICR and VFLRE."""
         self._causes[:] = [0] * len(self._causes)
         self._resets[:] = [0, 0]
         for end in self.ends:
@@ -98,7 +100,7 @@ class Mailboxes:
             end.words[:] = [0] * MAILBOX_WORDS
 
     def port_is_up(self) -> None:
-        """Turn RSTI into RSTD, as the port's driver does with PFRSTD when it is up."""
+        """Turn RSTI into RSTD in all mailboxes, as the port's driver asks for by PFRSTD."""
         for end in self.ends:
             if end.status & Mailbox.RSTI:
                 end.status = end.status & ~Mailbox.RSTI | Mailbox.RSTD

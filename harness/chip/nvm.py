@@ -1,4 +1,4 @@
-"""A port's driver reads and writes the words of the EEPROM by these registers.
+"""A port's driver reads and writes the 16-bit words of the EEPROM by registers.
 
 Ref: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_common.c: ixgbe_init_eeprom_params_generic,
 ixgbe_read_eerd_buffer_generic, ixgbe_validate_eeprom_checksum_generic; ixgbe_type.h for the words.
@@ -32,7 +32,7 @@ _SFP_TYPES = (0, 1, 2, 3, 4, 5, 6, 9, 10, 11, 12)
 
 
 def image(mac: bytes) -> list[int]:
-    """Return the words of an X520's EEPROM with the address *mac*, and a right checksum."""
+    """Return the 1024 words of an X520's EEPROM, with the address *mac* and the right checksum."""
     words = [0] * WORDS
     for pointer in _POINTERS:
         words[pointer] = _NOWHERE
@@ -52,7 +52,10 @@ def image(mac: bytes) -> list[int]:
 
 
 def _write_sfp_list(words: list[int], *, at: int) -> int:
-    """Write the list of modules and their sequences; ixgbe_get_sfp_init_sequence_offsets."""
+    """Write the list of SFP+ modules and their sequences to word *at*, and return *at*.
+
+    Ref: Linux, ixgbe_get_sfp_init_sequence_offsets.
+    """
     sequence = at + 0x40
     words[at] = 2 * len(_SFP_TYPES)
     place = at + 1
@@ -60,12 +63,15 @@ def _write_sfp_list(words: list[int], *, at: int) -> int:
         words[place], words[place + 1] = kind, sequence
         place += 2
     words[place] = _NOWHERE
-    words[sequence], words[sequence + 1] = 1, _NOWHERE  # ixgbe_setup_sfp_modules_82599: its end
+    words[sequence], words[sequence + 1] = 1, _NOWHERE  # the end: ixgbe_setup_sfp_modules_82599
     return at
 
 
 class Nvm:
-    """The registers of one port show its EEPROM; each port has an image of its own here."""
+    """The driver of a port reads and writes *words*, the port's EEPROM, by *registers*.
+
+    Every port has an EEPROM of its own here; the ports of an 82599 share one EEPROM.
+    """
 
     def __init__(self, registers: Registers, words: list[int]) -> None:
         self._registers = registers
@@ -85,14 +91,14 @@ class Nvm:
         self._registers.hold(Register.EERD, value)
 
     def _start_write(self, value: int) -> None:
-        """Write a word by EEWR, which has EERD's layout; ixgbe_write_eewr_buffer_generic."""
+        """Write a word by EEWR, whose layout is that of EERD; ixgbe_write_eewr_buffer_generic."""
         address = value >> EERD_ADDRESS_SHIFT & _ADDRESS_MASK
         if value & EERD_START and address < len(self._words):
             self._words[address] = value >> EERD_DATA_SHIFT
         self._registers.hold(Register.EEWR, value & ~EERD_START | EERD_DONE)
 
     def _take_semaphore(self) -> int:
-        """Read SWSM, which sets SMBI; whoever saw SMBI clear has the semaphore."""
+        """Return SWSM, and set SMBI; a reader that sees SMBI clear has the semaphore."""
         value = self._registers.held(Register.SWSM_8259X)
         self._registers.hold(Register.SWSM_8259X, value | SWSM_SMBI)
         return value

@@ -1,4 +1,4 @@
-"""A port (PF) of the chip puts the modules together that ``ixgbe`` sees as one device."""
+"""A port (PF) of the chip joins the modules that ``ixgbe`` sees as one device."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ _VT_MODES = {1: 8, 2: 4, 3: 2}  # GCR_EXT_VT_MODE_*: queues of a pool
 
 
 class PhysicalFunction:
-    """Port *number* of a chip, with *vfs* VFs that its driver may enable.
+    """Port *number* of a chip has *vfs* VFs, which the port's driver may enable.
 
-    *to_wire* puts a frame, given in parts, onto the port's wire and says whether that took it.
-    *records*, one for each VF or none, keep what the VFs did since they were enabled.  *placed* is
-    called when VFs were enabled, for what else has to happen then; see ``harness.chip.placing``.
+    *mac* is the port's address.  *to_wire* puts a frame, given in parts, onto the port's wire, and
+    says whether the wire took the frame.  *records*, one for each VF or none at all, keep what the
+    VFs did since the driver enabled them.  The port calls *placed* with the number of VFs when the
+    driver enabled VFs, so that QEMU learns where they are; see ``harness.chip.placing``.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class PhysicalFunction:
 
     @property
     def queues_per_pool(self) -> int:
-        """Return how many queues each pool has; all of them where there are no pools."""
+        """Return how many queues each pool has; without pools, how many the port has."""
         return _VT_MODES.get(self.registers.held(Register.GCR_EXT) & 3, ixgbe_pf.QUEUES)
 
     @property
@@ -133,7 +134,7 @@ class PhysicalFunction:
         return mode in (Mrqe.RSSEN, Mrqe.VMDQRSS32EN, Mrqe.VMDQRSS64EN)
 
     def table_entry(self, hashed: int) -> int:
-        """Return the entry of RETA for a hash; 0 while frames are not spread."""
+        """Return the entry of RETA for a frame's hash; 0 while the port does not spread frames."""
         if not self.spreads:
             return 0
         index = hashed % ixgbe_vf.RETA_ENTRIES
@@ -152,17 +153,17 @@ class PhysicalFunction:
         self.registers.write(offset, value)
 
     def connect(self) -> None:
-        """Be as after power-on."""
+        """Put the port into its state after power-on, since a client has connected."""
         self.reset()
         self.config.disguise_again()
 
     def reset(self) -> None:
-        """Reset the function: the port begins anew, and its VFs are gone."""
+        """Reset the function: registers get their initial values, and the port has no VF."""
         self.config.clear()
         self._reset_port()
 
     def receive(self, frame: memoryview) -> None:
-        """Take a frame from the wire."""
+        """Take a frame, without its checksum, from the wire."""
         self.path.receive(frame)
 
     def settle(self) -> None:
@@ -170,10 +171,10 @@ class PhysicalFunction:
         self.path.settle()
 
     def deliver_interrupts(self) -> float:
-        """Do what is due now; return in how many seconds the next work is due, 0 for no work.
+        """Do the work that is due now; return in how many seconds more is due, 0 for no more.
 
-        The work is frames of a queue with a rate limit, interrupts, changes of the link, and what a
-        VF that misbehaves writes late.
+        The work is to send frames of queues with a rate limit, to send interrupts, to tell of
+        changes of the link, and to make the late writes of a VF that misbehaves.
         """
         waits = [self.rates.resume(), self.interrupts.deliver(), self.link.settle()]
         for vf in self.vfs[: self.vfs_enabled]:
@@ -205,7 +206,7 @@ class PhysicalFunction:
         self.registers.default(Row.RAH.at(0), high)
 
     def _control(self, value: int) -> None:
-        """Write CTRL; a reset clears all of it, and ixgbe_reset_hw_82599 waits for that."""
+        """Write CTRL, where a reset clears every bit; ixgbe_reset_hw_82599 waits for that."""
         if not value & (Ctrl.RST | Ctrl.LNK_RST):
             self.registers.hold(Register.CTRL, value)
             return
@@ -223,7 +224,7 @@ class PhysicalFunction:
         self._set_key()
 
     def _set_key(self) -> None:
-        """Have every pool hash with RSSRK, which ixgbe_store_key writes a word at a time."""
+        """Let every pool hash with the key in RSSRK, which ixgbe_store_key writes word by word."""
         words = (self.registers.held(Row.RSSRK.at(index)) for index in range(Row.RSSRK.count))
         key = b"".join(word.to_bytes(4, "little") for word in words)
         for receiver in (self.receiver, *(vf.receiver for vf in self.vfs)):
@@ -258,7 +259,7 @@ class PhysicalFunction:
             self._placed(self.vfs_enabled)
             return
         for pool, vf in zip(self._pools, self.vfs, strict=True):
-            vf.reset()  # nobody is told: there is no VF any more
+            vf.reset()  # the port's driver learns of no reset, since no VF is enabled
             vf.receiver.clear()
             vf.transmitter.clear()
             self.mailboxes.forget(pool.number)

@@ -1,12 +1,12 @@
 """A chip tells QEMU where the BARs of VFs are, in one of two ways.
 
-Nobody else writes a VF's BARs: Linux takes them from the port's SR-IOV capability, and QEMU maps
-only what is written to configuration space.  So the chip writes them there, through the window
-that a q35 machine has for configuration cycles (ECAM), in the 100 ms that Linux waits after VF
-Enable (``sriov_enable`` in drivers/pci/iov.c).
+Linux never writes the BARs of a VF, since the port's SR-IOV capability says where they are.  QEMU
+maps a BAR only when an address is written to the BAR in configuration space.  So the chip writes
+the BARs of VFs, through the window of a q35 machine for configuration cycles (ECAM), in the 100 ms
+that Linux waits after VF Enable (``sriov_enable`` in drivers/pci/iov.c).
 
-The chip does not wait for QEMU's answer: before QEMU answers, it asks the VF's own server, which is
-the chip.
+The chip does not wait for QEMU's answer.  QEMU hands each write to the server of the VF before QEMU
+answers, and the chip is that server, so both would wait for each other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.chip.configuration import FIRST_VF_OFFSET, VF_STRIDE
+from harness.chip.registers import MASK_32
 from harness.twin.channel import Channel
 from harness.uapi import vfio_user
 from harness.uapi.pci_regs import Register
@@ -30,28 +31,30 @@ _BARS = (Register.BASE_ADDRESS_0, Register.BASE_ADDRESS_3)
 
 
 class Failed(Protocol):
-    """A function that is told that a VF could not be placed."""
+    """A function of this kind hears that QEMU did not map a VF."""
 
     def __call__(self, what: str, fix: str) -> None:
-        """Take *what* happened, and what a person can do about that (*fix*)."""
+        """Take a sentence on *what* happened, and one on what a person can do (*fix*)."""
 
 
 class Placing(Protocol):
-    """A way to have QEMU map the BARs of a VF."""
+    """A way makes QEMU map the BARs of a VF."""
 
     def place(
         self, port: Channel, *, bus: int, function: int, bars: Sequence[int], failed: Failed
     ) -> None:
-        """Write *bars*, 64 bits each, of the function at *bus*; *port* is its port's client.
+        """Write the addresses *bars* to BAR 0 and BAR 3 of a VF, 64 bits each.
 
-        *failed* is called, during this call or later, where QEMU does not take a write.
+        The VF is on the PCI bus number *bus*; *function* is its device and function as one number.
+        *port* is the channel to the client of the VF's port.  `place` calls *failed*, before it
+        returns or later, if a write fails.  Raises ClientGone if that client is gone.
         """
 
 
 class ByDma:
-    """The port writes by DMA; QEMU carries a write to ECAM out as one to configuration space.
+    """The port writes to ECAM by DMA, and QEMU turns each write into one to configuration space.
 
-    It needs the port's Bus Master Enable, and a vIOMMU that passes the port's DMA (``iommu=pt``).
+    The port's Bus Master Enable must be set, and a vIOMMU must pass the port's DMA (``iommu=pt``).
     QEMU answers each write, and a refused write with an errno (hw/vfio-user/pci.c,
     vfio_user_dma_write): ENODEV where Bus Master Enable is clear or a vIOMMU has no mapping.
     """
@@ -59,7 +62,7 @@ class ByDma:
     def place(
         self, port: Channel, *, bus: int, function: int, bars: Sequence[int], failed: Failed
     ) -> None:
-        """Send a write of 32 bits for each half of each BAR.  Raises ClientGone."""
+        """Send a DMA write of 32 bits for each half of each BAR.  Raises ClientGone."""
 
         def refused(error: int) -> None:
             failed(
@@ -76,9 +79,9 @@ class ByDma:
 
 
 class ByQtest:
-    """The chip writes over QEMU's test socket at *path*, as if it were a processor.
+    """The chip writes to ECAM over QEMU's test socket *path*, as the machine's processor would.
 
-    QEMU answers every such write with OK, whatever became of the write (system/qtest.c).
+    QEMU answers every such write with OK, even one that failed (system/qtest.c).
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,7 +91,7 @@ class ByQtest:
     def place(
         self, port: Channel, *, bus: int, function: int, bars: Sequence[int], failed: Failed
     ) -> None:
-        """Send a ``writel`` for each half of each BAR; connect first where that is still to do."""
+        """Send a ``writel`` for each half of each BAR; the first call connects to QEMU."""
         del port
         lines = [f"writel {at:#x} {value:#x}" for at, value in writes(bus, function, bars)]
         try:
@@ -116,7 +119,7 @@ class ByQtest:
 
 
 class Nowhere:
-    """Nothing is written, which is a fault: QEMU maps no BAR of a VF then."""
+    """The chip writes no BAR, which is a fault: QEMU then maps no BAR of a VF."""
 
     def place(
         self, port: Channel, *, bus: int, function: int, bars: Sequence[int], failed: Failed
@@ -125,20 +128,20 @@ class Nowhere:
 
 
 def vf_function(port: int, number: int) -> int:
-    """Return device and function, as one number, of VF *number* of port *port* (0 or 1)."""
+    """Return device and function, as one number, of VF *number* of port number *port*."""
     return port + FIRST_VF_OFFSET + number * VF_STRIDE
 
 
 def writes(bus: int, function: int, bars: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield address and value of each write of 32 bits that sets *bars*."""
+    """Yield address and value of each write of 32 bits that sets *bars*, lower half first."""
     base = ECAM + (bus << _BUS_SHIFT) + (function << _FUNCTION_SHIFT)
     for register, address in zip(_BARS, bars, strict=True):
         for half in (0, 1):
-            yield base + register + 4 * half, address >> 32 * half & 0xFFFFFFFF
+            yield base + register + 4 * half, address >> 32 * half & MASK_32
 
 
 def _drain(connection: socket.socket) -> None:
-    """Throw away what was answered before, so that QEMU never waits for us to read."""
+    """Throw QEMU's earlier answers away, so that QEMU never waits for the chip to read."""
     try:
         while connection.recv(1 << 16):
             pass

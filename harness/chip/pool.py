@@ -1,4 +1,4 @@
-"""A VF is a pool of its port's switch, with a mailbox and queues of the port."""
+"""A pool is what a port's switch gives frames to: a VF, or the port itself."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 
 class Pool:
-    """Pool *number* of *port*: the port side of a VF, or of the port itself.
+    """Pool *number* is the side of *port* that VF *number* talks to; see ``harness.twin.lender``.
 
-    Ref: Linux, ixgbe_sriov.c, for what the driver does with a VF's registers; the VF's own end is
-    ``harness.twin.lender``.
+    Ref: Linux, ixgbe_sriov.c, for what the port's driver does with a VF's registers.
     """
 
     has_late_replies = False
@@ -36,10 +35,11 @@ class Pool:
         return self._port.link.links()
 
     def vf_was_reset(self) -> None:
-        """Set the VF's bit of VFLRE for the port's driver, and clear its bits of VFRE and VFTE.
+        """Set the VF's bit in VFLRE, and clear the VF's bits in VFRE and VFTE.
 
-        A VF's reset clears these two bits, and ixgbe_set_vf_rx_tx sets them again once the VF
-        has said that it starts anew; filters are the driver's to take out (ixgbe_vf_reset_event).
+        The VF then neither receives nor sends until ixgbe_set_vf_rx_tx sets the bits in VFRE and
+        VFTE again, in answer to the VF's message.  The VF's filters stay until the port's driver
+        removes them (ixgbe_vf_reset_event).  Nothing happens if the VF is not enabled.
         """
         port = self._port
         if self.number < port.vfs_enabled:
@@ -60,9 +60,10 @@ class Pool:
         return False
 
     def choose_queue(self, hashed: int) -> int:
-        """Return the queue by as many bits of the table's entry as PSRTYPE.RQPL says.
+        """Return the VF's receive queue for a frame with this RSS hash.
 
-        Ref: 82599 datasheet, RSS with VMDq.
+        PSRTYPE.RQPL says how many bits of the entry of RETA choose the queue.  Ref: 82599
+        datasheet, RSS with VMDq.
         """
         port = self._port
         entry = port.table_entry(hashed) & (1 << (self.psrtype >> PSRTYPE_RQPL_SHIFT)) - 1
@@ -70,7 +71,7 @@ class Pool:
 
 
 class OwnPool:
-    """The port has a pool of its own, which moves behind those of the VFs when there are VFs."""
+    """The port has a pool of its own, which ixgbe places behind the pools of the VFs."""
 
     has_late_replies = False
     psrtype = 0
@@ -87,7 +88,7 @@ class OwnPool:
         return self._port.link.links()
 
     def vf_was_reset(self) -> None:
-        """Nobody resets the port but the port's driver."""
+        """Do nothing, since this pool is no VF's."""
 
     def tag(self, asked: int | None) -> int | None:
         switch = self._port.switch
@@ -101,7 +102,11 @@ class OwnPool:
         return not switch.has_pools or (switch.sends(own) and switch.lets_out(own, source, vlan))
 
     def choose_queue(self, hashed: int) -> int:
-        """Return the queue by the table's entry, among the pool's queues where there are pools."""
+        """Return the port's receive queue for a frame with this RSS hash.
+
+        The entry of RETA is the queue; with pools, PSRTYPE.RQPL bits of the entry choose among the
+        queues of the port's own pool.
+        """
         port, switch = self._port, self._port.switch
         entry = port.table_entry(hashed)
         if not switch.has_pools:

@@ -1,7 +1,8 @@
 """A port counts frames, bytes, and frames without a descriptor for groups of queues.
 
-Ref: 82599 datasheet, "Statistics registers": RQSMR and TQSM say which of 16 counters each queue
-counts in; Linux, ixgbe_update_stats.  All are cleared by being read; of two halves the upper one.
+RQSMR and TQSM say which of 16 counters counts each queue.  A read clears a counter; a counter of
+bytes has two registers, and a read of the upper register clears both.  Ref: 82599 datasheet,
+"Statistics registers"; Linux, ixgbe_update_stats.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
-from harness.chip.registers import Registers
+from harness.chip.registers import MASK_32, Registers
 from harness.twin.queue import Queue
 from harness.uapi.ixgbe_pf import (
     QDE_ENABLE,
@@ -26,25 +27,25 @@ from harness.uapi.ixgbe_vf import QUEUE_BYTES, QueueRegister
 
 _COUNTERS = 16
 _RECEIVE, _TRANSMIT, _DROPPED = 0x01000, 0x06000, 0x01400
-_MASK_32 = (1 << 32) - 1
 
 Find = Callable[[int, bool], Queue]
-"""A function that returns queue number *n* of the chip: a transmit queue if the flag is set."""
+"""A function that returns a queue by its number: a transmit queue if the second argument is set."""
 
 
 class QueueStatistics:
     """The port's driver reads these counters of queues: QPRC, QBRC, QPRDC, QPTC, QBTC and MPC.
 
-    A frame that finds no descriptor is dropped, where its queue has drop enable (QPRDC); else it
-    waits in the packet buffer, which here has room for none, and counts as missed (MPC).
+    A frame that finds no descriptor is lost.  QPRDC counts the frame if its queue has drop enable
+    (QDE, or DROP_EN in SRRCTL), and MPC counts the frame if not.  On an 82599 the frame of a queue
+    without drop enable waits in the packet buffer; here the packet buffer has no room.
     """
 
     def __init__(self, registers: Registers, find: Find) -> None:
         self._registers = registers
         self._find = find
         self._told: defaultdict[tuple[Queue, str], int] = defaultdict(int)
-        self._drops: set[int] = set()  # QDE says so of these receive queues
-        self._maps: dict[bool, list[list[int]]] = {}  # each counter has these queues
+        self._drops: set[int] = set()  # QDE sets drop enable of these receive queues
+        self._maps: dict[bool, list[list[int]]] = {}  # transmit or not: the queues of each counter
         for row in (Row.RQSMR, Row.TQSM):
             registers.claim_row(row, write=self._mapper(row))
         for counter in range(_COUNTERS):
@@ -60,18 +61,18 @@ class QueueStatistics:
         registers.claim(Row.MPC.at(0), self._read_missed)
 
     def clear(self) -> None:
-        """Take drop enable (QDE) and counter of each queue back, as a reset of the port does."""
+        """Forget drop enable (QDE) and the counter of each queue, as a reset of the port does."""
         self._drops.clear()
         self._maps.clear()
 
     def _claim(self, offset: int, counter: int, transmits: bool) -> None:
         self._registers.claim(
-            offset, lambda: self._take("frames", self._queues(counter, transmits)) & _MASK_32
+            offset, lambda: self._take("frames", self._queues(counter, transmits)) & MASK_32
         )
 
     def _claim_bytes(self, low: int, high: int, counter: int, transmits: bool) -> None:
         def read_low() -> int:
-            return self._since("bytes", self._queues(counter, transmits)) & _MASK_32
+            return self._since("bytes", self._queues(counter, transmits)) & MASK_32
 
         def read_high() -> int:
             return self._take("bytes", self._queues(counter, transmits)) >> 32
@@ -82,20 +83,20 @@ class QueueStatistics:
     def _dropped_reader(self, counter: int) -> Callable[[], int]:
         def read() -> int:
             numbers = [n for n in self._numbers(counter, False) if self._has_drop_enable(n)]
-            return self._take("missed", [self._find(n, False) for n in numbers]) & _MASK_32
+            return self._take("missed", [self._find(n, False) for n in numbers]) & MASK_32
 
         return read
 
     def _read_missed(self) -> int:
         numbers = [n for n in range(QUEUES) if not self._has_drop_enable(n)]
-        return self._take("missed", [self._find(n, False) for n in numbers]) & _MASK_32
+        return self._take("missed", [self._find(n, False) for n in numbers]) & MASK_32
 
     def _since(self, what: str, queues: list[Queue]) -> int:
-        """Return what these queues counted since the driver was told last."""
+        """Return how much the count *what* of *queues* grew since the last `_take` of *what*."""
         return sum(getattr(queue, what) - self._told[queue, what] for queue in queues)
 
     def _take(self, what: str, queues: list[Queue]) -> int:
-        """Return what `_since` returns, and note that the driver was told."""
+        """Return what `_since` returns, and begin to count from 0 again."""
         total = self._since(what, queues)
         for queue in queues:
             self._told[queue, what] = getattr(queue, what)
@@ -105,7 +106,10 @@ class QueueStatistics:
         return [self._find(number, transmits) for number in self._numbers(counter, transmits)]
 
     def _numbers(self, counter: int, transmits: bool) -> list[int]:
-        """Return the queues that count in *counter*; a register has a byte for each of four."""
+        """Return the numbers of the queues of *counter*, as RQSMR or TQSM says.
+
+        A register has a byte for each of four queues.
+        """
         if transmits not in self._maps:
             row, held = Row.TQSM if transmits else Row.RQSMR, self._registers.held
             self._maps[transmits] = [[] for _ in range(_COUNTERS)]
@@ -126,7 +130,7 @@ class QueueStatistics:
         return number in self._drops or bool(control & SRRCTL_DROP_EN)
 
     def _set_drop(self, value: int) -> None:
-        """Set or clear drop enable of one queue, as ixgbe_write_qde asks for it by QDE."""
+        """Set or clear drop enable of the queue that QDE names; Linux, ixgbe_write_qde."""
         self._registers.hold(Register.QDE, value & ~QDE_WRITE)
         if value & QDE_WRITE:
             number = (value & QDE_IDX_MASK) >> QDE_IDX_SHIFT

@@ -1,8 +1,8 @@
-"""A port's driver reaches the registers of all queues of a chip, whoever owns a queue now.
+"""A port's driver reaches the registers of all queues, of the port and of its VFs.
 
-The port's driver can reach every queue, those of its VFs too: queue ``n`` belongs to the pool
-``n / queues of a pool``, and that pool to a VF while VFs are enabled.  Ref: 82599 datasheet, the
-port's aliases of VF registers; Linux, ixgbe_sriov.c, ixgbe_vf_reset_msg (PVFTDWBAL).
+Queue ``n`` belongs to the pool ``n // queues of a pool``.  While VFs are enabled, the queues of
+pool ``p`` are those of VF ``p``.  Ref: 82599 datasheet, the port's aliases of VF registers; Linux,
+ixgbe_sriov.c, ixgbe_vf_reset_msg (PVFTDWBAL).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from harness.chip.registers import MASK_32
 from harness.twin.queue import Queue
 from harness.twin.transmit import Transmitter
 from harness.uapi.ixgbe_pf import (
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 
 _BLOCK = 64
 _ALIASED = 16
-_32_BITS, _36_BITS = (1 << 32) - 1, (1 << 36) - 1
+_MASK_36 = (1 << 36) - 1
 
 
 class QueueRegisters:
-    """All registers of 128 receive and 128 transmit queues of *port* lead here."""
+    """`QueueRegisters` claims the registers of 128 receive and 128 transmit queues of *port*."""
 
     def __init__(self, port: PhysicalFunction) -> None:
         self._port = port
@@ -54,7 +55,7 @@ class QueueRegisters:
             self._claim_counts(number)
 
     def find(self, number: int, transmit: bool) -> Queue:
-        """Return queue *number* of the chip, a VF's or the port's own."""
+        """Return queue *number* of the port, which may be a queue of a VF."""
         port = self._port
         pool, index = divmod(number, port.queues_per_pool)
         if port.switch.has_pools and pool < port.vfs_enabled:
@@ -64,7 +65,7 @@ class QueueRegisters:
         return (port.transmitter.queues if transmit else port.receiver.queues)[number]
 
     def transmit(self, number: int) -> None:
-        """Send what there is in transmit queue *number* of the chip, whoever owns it."""
+        """Send what the driver put into transmit queue *number*, of the port or of a VF."""
         self._transmitter(number).run(self.find(number, True))
 
     def _claim_block(
@@ -78,7 +79,7 @@ class QueueRegisters:
             )
 
     def _claim_counts(self, number: int) -> None:
-        """Show the port the counters of a VF, which reading does not clear."""
+        """Let the port read the counters of VF *number*, which a read does not clear."""
         claim = self._port.registers.claim
         low, high = (base + number * QUEUE_BYTES for base, _ in RECEIVE_BLOCKS)
         claim(low + QueueStatistic.PVFGPRC, self._counter(number, "received"))
@@ -94,7 +95,7 @@ class QueueRegisters:
             if vf >= len(self._port.vfs):
                 return 0
             count = int(getattr(self._port.vfs[vf].statistics, name))
-            return (count & _36_BITS) >> shift & _32_BITS
+            return (count & _MASK_36) >> shift & MASK_32
 
         return read
 

@@ -1,8 +1,9 @@
-"""A port limits how fast each of its transmit queues sends; its driver limits a VF by that.
+"""A port limits the rate of its transmit queues, and ixgbe limits a VF by the VF's queues.
 
-Ref: Linux, ixgbe_sriov.c, ixgbe_set_vf_rate_limit; 82599 datasheet, "Transmit rate scheduler":
-RTTDQSEL chooses a queue, RTTBCNRC holds its factor, link rate by wanted rate, in 2**14ths; and
-RTTBCNRM's MMW_SIZE how many KiB a queue that was late may catch up.
+The driver selects a queue by RTTDQSEL.  RTTBCNRC then holds the factor of that queue: the link's
+rate divided by the wanted rate, times 2**14.  A queue that fell behind its rate may catch up by as
+many KiB as MMW_SIZE of RTTBCNRM says.  Ref: 82599 datasheet, "Transmit rate scheduler"; Linux,
+ixgbe_sriov.c, ixgbe_set_vf_rate_limit.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _KIB = 1024
 
 
 class RateLimits:
-    """These limits say when each of the chip's transmit queues may send its next frame.
+    """The limits say when each of the port's 128 transmit queues may send its next frame.
 
-    *link_mbit* says how fast the link is.  A queue that had to wait is sent from by `resume`, with
-    *run*, which is given the queue's number.
+    *link_mbit* returns the speed of the link in Mbit/s.  `resume` calls *run* with the number of a
+    queue that had to wait, and *run* sends the queue's frames.
     """
 
     def __init__(
@@ -43,19 +44,19 @@ class RateLimits:
 
     def clear(self) -> None:
         """Take every limit away, as a reset of the port does."""
-        self._limits: dict[int, int] = {}  # what RTTBCNRC holds of each queue that has one
+        self._limits: dict[int, int] = {}  # RTTBCNRC of each queue that has a limit
         self._free_ns = [0] * QUEUES
         self._waiting: set[int] = set()
 
     def may_send(self, queue: int) -> bool:
-        """Say whether a frame of *queue* may leave now; where it may not, `resume` sees to it."""
+        """Say whether *queue* may send a frame now; if not, `resume` runs the queue later."""
         if queue not in self._limits or time.monotonic_ns() >= self._free_ns[queue]:
             return True
         self._waiting.add(queue)
         return False
 
     def sent(self, queue: int, length: int) -> None:
-        """Note that a frame of *queue* left, of so many bytes without its checksum."""
+        """Note that *queue* sent a frame of *length* bytes, without its checksum."""
         if queue in self._limits:
             catch_up = (self._registers.held(Register.RTTBCNRM) & _CATCH_UP_MASK) * _KIB
             since = time.monotonic_ns() - self._time_ns(queue, catch_up)
@@ -63,9 +64,9 @@ class RateLimits:
             self._free_ns[queue] = max(self._free_ns[queue], since) + took
 
     def resume(self) -> float:
-        """Send from each queue whose time has come.
+        """Run each queue that had to wait and may send now.
 
-        Return in how many seconds the next queue's time comes, 0 if no queue waits.
+        Return in how many seconds the next queue may send, 0 if no queue waits.
         """
         now = time.monotonic_ns()
         for queue in [each for each in self._waiting if self._free_ns[each] <= now]:
@@ -77,7 +78,7 @@ class RateLimits:
         return max(first - time.monotonic_ns(), 1) / 1e9
 
     def _time_ns(self, queue: int, length: int) -> int:
-        """Return how long so many bytes take at the queue's rate."""
+        """Return how many ns a frame of *length* bytes takes at the rate of *queue*."""
         factor = self._limits[queue] & RTTBCNRC_RF_MASK
         return length * 8 * 1000 * factor // (self._link_mbit() * _UNIT)
 
@@ -92,13 +93,13 @@ class RateLimits:
         if value & RTTBCNRC_RS_ENA:
             self._limits[queue] = value
         elif self._limits.pop(queue, None) is not None:
-            self._free_ns[queue] = 0  # `resume` sends what waits for its time
+            self._free_ns[queue] = 0  # a queue that waits may send at once
 
 
 class PoolRate:
-    """A pool asks here for the limits of its own queues.
+    """A VF numbers its queues from 0, and asks here for their *limits*.
 
-    *first* says which queue of the chip the pool's queue 0 is.
+    *first* returns the number that the VF's queue 0 has on the port.
     """
 
     def __init__(self, limits: RateLimits, first: Callable[[], int]) -> None:

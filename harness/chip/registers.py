@@ -1,4 +1,4 @@
-"""BAR 0 of a port leads each offset to the module that claimed the offset."""
+"""BAR 0 of a port leads each access to the module that claimed the offset."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 from harness.uapi.ixgbe_pf import ALIASES, Row
 
+MASK_32 = (1 << 32) - 1
+"""A register has 32 bits."""
+
 Read = Callable[[], int]
 Write = Callable[[int], None]
 
 
 class Registers:
-    """The registers of a port; those that nobody claimed hold what was written.
+    """A port's registers have 32 bits each; a register that no module claimed holds its value.
 
-    Values are 32 bits.  A register that nobody claimed and nobody wrote reads as 0.
+    A register without a default that nobody wrote reads as 0.  *offset* is in bytes.
     """
 
     def __init__(self) -> None:
@@ -23,13 +26,13 @@ class Registers:
         self._values: dict[int, int] = {}
 
     def read(self, offset: int) -> int:
-        """Return what the driver reads at *offset*."""
+        """Return the value that the driver reads at *offset*."""
         offset = ALIASES.get(offset, offset)
         reader = self._readers.get(offset)
         return reader() if reader else self._values.get(offset, 0)
 
     def write(self, offset: int, value: int) -> None:
-        """Do what a write of the driver's to *offset* does."""
+        """Do what the driver's write of *value* to *offset* does."""
         offset = ALIASES.get(offset, offset)
         writer = self._writers.get(offset)
         if writer:
@@ -38,19 +41,23 @@ class Registers:
             self._values[offset] = value
 
     def held(self, offset: int) -> int:
-        """Return the value that was written last, or the default, whoever claimed *offset*."""
+        """Return the value that the register at *offset* holds, whether claimed or not."""
         return self._values.get(offset, 0)
 
     def hold(self, offset: int, value: int) -> None:
-        """Set the value that `held` returns."""
+        """Set the value that the register at *offset* holds; no module learns of that."""
         self._values[offset] = value
 
     def default(self, offset: int, value: int) -> None:
-        """Give a register the value that it has after each reset, and now."""
+        """Let the register at *offset* hold *value* now and after each reset."""
         self._defaults[offset] = self._values[offset] = value
 
     def claim(self, offset: int, read: Read | None = None, write: Write | None = None) -> None:
-        """Let a module answer at *offset*; else the register holds its value."""
+        """Let *read* answer the driver's reads at *offset*, and *write* take the driver's writes.
+
+        Without *read*, a read returns the value that the register holds.  Without *write*, a write
+        sets that value.
+        """
         if read:
             self._readers[offset] = read
         if write:
@@ -62,7 +69,7 @@ class Registers:
         read: Callable[[int], int] | None = None,
         write: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Let a module answer for a row; the module is told a register's number in the row."""
+        """Claim every register of *row*; the module gets the register's number in the row."""
         for index in range(row.count):
             self.claim(
                 row.at(index),
@@ -71,7 +78,7 @@ class Registers:
             )
 
     def reset(self) -> None:
-        """Put every held value back to its default, as a reset of the port does."""
+        """Let every register hold its default again, as a reset of the port does."""
         self._values = dict(self._defaults)
 
 

@@ -25,9 +25,12 @@ def _with_checksum(page: bytearray, first: int, at: int) -> None:
 
 
 def _identity() -> bytes:
-    """Page A0h of a 10GBASE-SR module of Intel's, the only vendor that needs no permission."""
+    """Return page A0h of Intel's 10GBASE-SR module.
+
+    ixgbe takes modules of other vendors only with permission (IXGBE_DEVICE_CAPS_ALLOW_ANY_SFP).
+    """
     page = bytearray(256)
-    page[0], page[1], page[2] = 0x03, 0x04, 0x07  # an SFP, by its serial number alone, LC
+    page[0], page[1], page[2] = 0x03, 0x04, 0x07  # SFP, identified by its serial id, connector LC
     page[3] = 0x10  # IXGBE_SFF_10GBASESR_CAPABLE
     page[11], page[12] = 0x06, 103  # 64B/66B, 10.3 Gbit/s
     page[16], page[17], page[18], page[19] = 8, 2, 0, 30  # tens of metres of each fibre
@@ -36,17 +39,17 @@ def _identity() -> bytes:
     page[40:56] = _text("FTLX8571D3BCV-IT", 16)
     page[56:60] = _text("A", 4)
     page[60:62] = (850).to_bytes(2, "big")  # nm
-    page[65] = 0x1A  # loss of signal, transmitter fault and disable are wired
+    page[65] = 0x1A  # has wires for loss of signal, transmitter fault and disable
     page[68:84] = _text("VFH0001", 16)
     page[84:92] = _text("260101", 8)
-    page[92], page[94] = 0x68, 0x05  # diagnostics, calibrated inside; SFF-8472 rev 11
+    page[92], page[94] = 0x68, 0x05  # internally calibrated diagnostics; SFF-8472 rev 11
     _with_checksum(page, 0, 63)
     _with_checksum(page, 64, 95)
     return bytes(page)
 
 
 def _diagnostics() -> bytes:
-    """Page A2h: limits, and what the module measures of itself."""
+    """Return page A2h: limits and values of temperature, voltage, current and light."""
     page = bytearray(256)
     warm, cold = 85 << 8, -5 << 8 & 0xFFFF
     for at, high, low in ((0, warm, cold), (8, 36300, 29700), (16, 11800, 2000),
@@ -58,20 +61,20 @@ def _diagnostics() -> bytes:
 
 
 class Module:
-    """A 10GBASE-SR module; *pages* are its memory, by the address on the bus."""
+    """A 10GBASE-SR module has *pages* of 256 bytes, by their address on the I2C bus."""
 
     def __init__(self) -> None:
         self.pages = {_IDENTITY: _identity(), _DIAGNOSTICS: _diagnostics()}
 
 
 class I2cBus:
-    """Two wires between a port and its module, as I2CCTL drives and reads them."""
+    """Two wires lead from a port (master) to its module (slave); I2CCTL drives and reads them."""
 
     def __init__(self, registers: Registers, module: Module) -> None:
         self._module = module
-        self._clock = self._data = 1  # as the master drives them
-        self._drives = 1  # the slave: 0 pulls the data wire down
-        self._bits: list[int] | None = None  # of the byte on its way; None: nobody is addressed
+        self._clock = self._data = 1  # the levels that the master drives
+        self._drives = 1  # the level that the slave drives on the data wire; 0 wins
+        self._bits: list[int] | None = None  # of the current byte; None outside a transfer
         self._page: bytes | None = None
         self._at = 0
         self._expects = "address"
@@ -101,18 +104,18 @@ class I2cBus:
         self._bits, self._drives = None, 1
 
     def _rise(self, data: int) -> None:
-        """Take a bit over, since the clock goes up; whoever listens does."""
+        """Take a bit of a byte, or the acknowledgement after a byte, since the clock rises."""
         if self._bits is None:
             return
         if len(self._bits) < 8:
             self._bits.append(self._drives if self._sends else data)
         elif self._sends and data != _ACKNOWLEDGE:
-            self._stop()  # the master wants no more
+            self._stop()  # the master did not acknowledge, and reads no further byte
         else:
-            self._bits.append(data)  # the ninth
+            self._bits.append(data)  # the ninth bit, which acknowledges the byte
 
     def _fall(self) -> None:
-        """Put the slave's next bit onto the wire, if it is its turn: the clock goes down."""
+        """Let the slave drive its next bit, or 1 if the master has the wire: the clock falls."""
         if self._bits is None:
             return
         if len(self._bits) > 8:
@@ -125,7 +128,7 @@ class I2cBus:
             self._drives = 1
 
     def _taken(self) -> int:
-        """Take the whole byte that has come; return the slave's answer, 0 to acknowledge."""
+        """Take a whole byte from the master, and return the slave's answer: 0 acknowledges."""
         assert self._bits is not None
         byte = int("".join(map(str, self._bits)), 2)
         if self._expects == "address":

@@ -1,8 +1,8 @@
-"""A serial EEPROM sits behind EEC, where a driver reads and writes it bit by bit.
+"""A driver reads and writes a serial EEPROM bit by bit through EEC.
 
-Ref: Linux, drivers/net/ethernet/intel/ixgbe/ixgbe_common.c: ixgbe_acquire_eeprom,
-ixgbe_write_eeprom_buffer_bit_bang, ixgbe_read_eeprom_buffer_bit_bang; commands as AT25-type
-EEPROMs have them, with 16 bits of address.
+The EEPROM takes the commands of the AT25 type, with 16 bits of address.  Ref: Linux,
+drivers/net/ethernet/intel/ixgbe/ixgbe_common.c: ixgbe_acquire_eeprom,
+ixgbe_write_eeprom_buffer_bit_bang, ixgbe_read_eeprom_buffer_bit_bang.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from harness.uapi.ixgbe_eeprom import Eec
 from harness.uapi.ixgbe_pf import Register
 
 PAGE_BYTES = 64
-"""A write that reaches the end of a page goes on at the begin of that page."""
+"""A write that reaches the end of a page continues at the beginning of that page."""
 
-_WRITE, _READ, _READ_STATUS, _WRITE_ENABLE = 0x02, 0x03, 0x05, 0x06
+_WRITE, _READ, _WRITE_ENABLE = 0x02, 0x03, 0x06
 _ADDRESS_BYTES = 2
 _DRIVEN = Eec.SK | Eec.CS | Eec.DI | Eec.REQ | Eec.FWE_MASK
-"""The bits of EEC that software writes; the others are the chip's."""
+"""Software writes these bits of EEC, and the chip sets the other bits."""
 
 
 class SpiEeprom:
     """The EEPROM holds the bytes of *words*, the lower byte of each word first.
 
-    A driver speaks to the EEPROM while EEC.REQ is set, which is granted at once, and while chip
-    select (CS) is low.
+    A driver speaks to the EEPROM while EEC.REQ is set and chip select (CS) is low.  EEC.GNT grants
+    the request at once.
     """
 
     def __init__(self, registers: Registers, words: list[int], fixed: int) -> None:
-        """Claim EEC, whose other bits are *fixed*."""
+        """Claim EEC of *registers*, with *fixed* as the bits that the chip sets from the start."""
         self._registers = registers
         self._words = words
         self._may_write = False
@@ -53,7 +53,7 @@ class SpiEeprom:
         self._registers.hold(Register.EEC_8259X, now)
 
     def _clock(self, bit: bool) -> int:
-        """Take a bit, and return the one that goes out in the same cycle."""
+        """Take one bit from the driver, and return the bit that the EEPROM sends meanwhile."""
         out = self._sent_byte() >> (7 - self._bit_count) & 1
         self._bits = self._bits << 1 & 0xFF | bit
         self._bit_count += 1
@@ -63,9 +63,9 @@ class SpiEeprom:
         return out
 
     def _sent_byte(self) -> int:
-        """Return the byte that the EEPROM sends while it takes the next one."""
+        """Return the byte that the EEPROM sends while the driver sends its next byte."""
         if not self._bytes or self._bytes[0] != _READ:
-            return 0  # the EEPROM is never busy, so that its status is 0 too
+            return 0  # the status of the EEPROM is 0 too: never busy
         past = len(self._bytes) - 1 - _ADDRESS_BYTES
         if past < 0:
             return 0
@@ -73,7 +73,7 @@ class SpiEeprom:
         return self._words[word % len(self._words)] >> 8 * upper & 0xFF
 
     def _end(self) -> None:
-        """Carry the command out, now that chip select rises."""
+        """Do the command that the driver sent, since chip select rises."""
         command = self._bytes[0] if self._bytes else 0
         if command == _WRITE_ENABLE:
             self._may_write = True

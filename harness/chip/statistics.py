@@ -1,14 +1,14 @@
 """A port counts frames and bytes at its MAC, which `ethtool -S` and `ip -s` show.
 
-Ref: 82599 datasheet, "Statistics registers": each is cleared by being read; ixgbe_update_stats.
-Byte counters have 36 bits in two registers, and reading the upper one clears both.
+A read clears a counter.  A counter of bytes has 36 bits in two registers, and a read of the upper
+register clears both.  Ref: 82599 datasheet, "Statistics registers"; Linux, ixgbe_update_stats.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-from harness.chip.registers import Read, Registers
+from harness.chip.registers import MASK_32, Read, Registers
 from harness.uapi.ixgbe_pf import Register, Row
 from harness.uapi.ixgbe_vf import CHECKSUM_BYTES
 
@@ -29,17 +29,25 @@ _BYTES = (
     (Register.GORCL, Register.GORCH), (Register.GOTCL, Register.GOTCH),
     (Register.TORL, Register.TORH),
 )  # fmt: skip
-_MASK_32, _MASK_36 = (1 << 32) - 1, (1 << 36) - 1
+_MASK_36 = (1 << 36) - 1
 _BROADCAST = b"\xff" * 6
 
 
 class PortStatistics:
-    """The port counts what passes at the wire's side, and what it drops.
+    """A port counts the frames that pass its MAC, and the frames that the port drops.
 
-    What no register tells stands beside: frames that were not sent (*malformed*, *unsent*), that
-    found no descriptor (*missed*), and *drops* of frames from the wire by their cause.  The causes:
-    ``link`` is down, the MAC is in ``loopback``, the port does not ``receive``, nobody has the
-    ``address`` or is in the ``vlan``, the ``pool`` is disabled, and ``length``.
+    Registers count the frames that pass, and few of the frames that the port drops.  Attributes
+    count the others: *malformed* and *unsent* are frames that the port's own queues could not send,
+    *missed* are frames for these queues that found no descriptor, and *spoofed* are frames that
+    anti-spoofing held back, of VFs too.  *drops* has the frames from the wire by cause:
+
+    * ``link``: the link is down
+    * ``loopback``: the MAC receives its own frames alone
+    * ``receive``: the driver has not enabled reception (RXCTRL)
+    * ``address``: no filter lets the destination pass
+    * ``vlan``: no filter lets frames of the VLAN, or frames without a tag, pass
+    * ``pool``: every pool of the frame is disabled (VFRE)
+    * ``length``: the frame is longer than the port takes
     """
 
     def __init__(self, registers: Registers) -> None:
@@ -54,7 +62,7 @@ class PortStatistics:
             registers.claim(high, self._high_reader(low))
 
     def received(self, frame: memoryview) -> None:
-        """Count a good frame from the wire, without its checksum."""
+        """Count a good frame from the wire; *frame* lacks the checksum, which counters include."""
         size = len(frame) + CHECKSUM_BYTES
         counts = self._counts
         counts[Register.GPRC] += 1
@@ -66,18 +74,21 @@ class PortStatistics:
             counts[Register.BPRC if frame[:6] == _BROADCAST else Register.MPRC] += 1
 
     def drop(self, cause: str) -> None:
-        """Count a frame that went nowhere; no register of the chip's tells of it."""
+        """Count a frame from the wire that the port dropped for this *cause*."""
         self.drops[cause] += 1
 
     def oversized(self, frame: memoryview) -> None:
-        """Count a frame that passed the filters, and is longer than the port takes."""
+        """Count a frame that passed the filters but is longer than the port takes."""
         self.drop("length")
         self._counts[Register.ROC] += 1
         self._counts[Register.TPR] += 1
         self._counts[Register.TORL] += len(frame) + CHECKSUM_BYTES
 
     def sent(self, head: bytes, length: int) -> None:
-        """Count a frame of *length* bytes that went to the wire; *head* is how it begins."""
+        """Count a frame of *length* bytes, without checksum, that the port put onto the wire.
+
+        *head* has at least the six bytes of the frame's destination.
+        """
         size = length + CHECKSUM_BYTES
         counts = self._counts
         counts[Register.GPTC] += 1
@@ -88,28 +99,31 @@ class PortStatistics:
             counts[Register.BPTC if head[:6] == _BROADCAST else Register.MPTC] += 1
 
     def spoof_dropped(self, pool: int) -> None:
-        """Count a frame that the anti-spoofing of *pool* held back, if VMECM says so."""
+        """Count a frame that the anti-spoofing of *pool* held back.
+
+        SSVPC counts the frame only if VMECM has the bit of *pool*.
+        """
         self.spoofed += 1
         if self._held(Row.VMECM.at(pool >> 5)) >> (pool & 31) & 1:
             self._counts[Register.SSVPC] += 1
 
-    # A receiver and a transmitter count here what they did for the port itself.
+    # The receiver and the transmitter of the port's own queues call these two (`Counts`).
 
     def receive(self, length: int, *, multicast: bool) -> None:
-        """Nothing more is counted for a frame that got into the port's memory."""
+        """Count nothing: the port has no counter for frames that reach its memory."""
 
     def send(self, length: int) -> None:
-        """Nothing more is counted for a frame that the port's own queues sent."""
+        """Count nothing: the port has no counter for frames that its own queues send."""
 
     def _reader(self, register: Register) -> Read:
         def read() -> int:
             value, self._counts[register] = self._counts[register], 0
-            return value & _MASK_32
+            return value & MASK_32
 
         return read
 
     def _low_reader(self, low: Register) -> Read:
-        return lambda: self._counts[low] & _MASK_32
+        return lambda: self._counts[low] & MASK_32
 
     def _high_reader(self, low: Register) -> Read:
         def read() -> int:

@@ -1,15 +1,16 @@
 """The switch in a port says which pools a frame goes to, from the wire or from another pool.
 
-Ref: 82599 datasheet, "Virtualization", packet switching (VMDq) for receive and for transmit; as
-ixgbe sets the registers up: ixgbe_configure_virtualization, ixgbe_set_rx_mode, ixgbe_sriov.c.
-A pool is a VF's, but for the first after those of the VFs, which is the port's own.
+Pool ``n`` belongs to VF ``n``, and the default pool (VT_CTL) belongs to the port itself.  ixgbe
+makes the first pool after those of the VFs the default pool.  Ref: 82599 datasheet,
+"Virtualization", packet switching (VMDq) for receive and for transmit; Linux,
+ixgbe_configure_virtualization, ixgbe_set_rx_mode, ixgbe_sriov.c.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.chip.registers import Registers
+from harness.chip.registers import MASK_32, Registers
 from harness.twin.filters import multicast_hash
 from harness.uapi.ixgbe_pf import (
     HLREG0_JUMBOEN,
@@ -41,41 +42,40 @@ _BROADCAST = b"\xff" * 6
 _STANDARD_BYTES = 1518
 _TAGGED_BYTES = 18
 _TABLES = (Row.RAL, Row.RAH, Row.VMOLR, Row.VLVF, Row.VLVFB)
-"""The switch reads these registers into dictionaries, since a frame asks for them many times."""
+"""The switch keeps these registers in dictionaries, since each frame needs them many times."""
 
-_32_BITS = 0xFFFFFFFF
 _KEPT = {Row.RAH: RAH_AV | 0xFFFF}
-"""A register keeps these bits alone of what is written; ixgbe_ethtool.c, reg_test_82599."""
+"""A register of such a row keeps only these bits of a write; ixgbe_ethtool.c, reg_test_82599."""
 
 
 def tag_of(frame: memoryview) -> int | None:
-    """Return the VLAN of a tagged frame; None of one without a tag."""
+    """Return the VLAN of a tagged frame, and None for a frame without a tag."""
     if len(frame) >= _TAGGED_BYTES and frame[12] == 0x81 and frame[13] == 0x00:
         return (frame[14] << 8 | frame[15]) & 0xFFF
     return None
 
 
 class Switch:
-    """The switch knows the port's filters; a set of pools is a number, with a bit for each pool."""
+    """The switch knows the port's filters.  A set of pools is a number with a bit for each pool."""
 
     def __init__(self, registers: Registers) -> None:
         self._registers = registers
         self._held = registers.held
-        self._addresses: dict[bytes, int] | None = None  # made anew after each change
+        self._addresses: dict[bytes, int] | None = None  # None after a change of _TABLES
         self._members: dict[int, int] = {}
         self._with: dict[Vmolr, int] = {}
         for row in _TABLES:
             registers.claim_row(row, write=self._changes(row))
         self.leaks_to: int | None = None
-        """This pool gets every frame of every other pool, which is a fault: a filter that leaks."""
+        """This pool gets every frame that any other pool gets, which is a fault."""
 
     def clear(self) -> None:
-        """Forget what was read from the tables, since the registers were reset."""
+        """Forget the dictionaries, since the registers were reset."""
         self._addresses = None
 
     @property
     def has_pools(self) -> bool:
-        """Say whether the port has pools at all (VMDq)."""
+        """Say whether the driver has enabled pools (VMDq)."""
         return bool(self._held(Register.VT_CTL) & VtCtl.VT_ENABLE)
 
     @property
@@ -84,7 +84,11 @@ class Switch:
         return self._held(Register.VT_CTL) >> VT_CTL_POOL_SHIFT & VT_CTL_POOL_MASK
 
     def is_too_long(self, frame: memoryview) -> bool:
-        """Say whether a frame, without its checksum, is longer than MAXFRS; a tag is free."""
+        """Say whether a frame, without its checksum, is longer than the port takes.
+
+        The limit with the checksum is MAXFRS if HLREG0.JUMBOEN is set, else 1518 bytes; a VLAN tag
+        may come on top.
+        """
         largest = _STANDARD_BYTES
         if self._held(Register.HLREG0) & HLREG0_JUMBOEN:
             largest = self._held(Register.MAXFRS) >> MAXFRS_SHIFT
@@ -92,7 +96,7 @@ class Switch:
         return len(frame) + CHECKSUM_BYTES > largest + room
 
     def filters(self) -> dict[str, dict[str, list[int]]]:
-        """Return the pools of each exact address, and those of each VLAN that has an entry."""
+        """Return the numbers of the pools of each exact address, and of each VLAN with an entry."""
         addresses = self._read_tables().items()
         return {
             "addresses": {
@@ -106,20 +110,22 @@ class Switch:
         return self._passes_addresses(bytes(frame[:6])) and self._passes_vlan_table(tag_of(frame))
 
     def pools_for(self, frame: memoryview) -> int:
-        """Return the pools that a frame from the wire goes to."""
+        """Return the enabled pools that a frame from the wire goes to."""
         return self._leaked(self._pools_for(frame)) & self._enabled(Row.VFRE)
 
     def cause(self, frame: memoryview) -> str:
-        """Say what kept a frame of the wire out: see `PortStatistics`."""
+        """Return why no pool gets a frame from the wire, as `PortStatistics` names the causes."""
         if not self._passes_addresses(bytes(frame[:6])):
             return "address"
         return "pool" if self.has_pools and self._pools_for(frame) else "vlan"
 
     def pools_from(self, frame: memoryview, source: int) -> tuple[int, bool]:
-        """Return the pools that a pool's frame is looped back to, and whether the wire gets it.
+        """Return the pools that get a frame of pool *source*, and whether the wire gets the frame.
 
-        An exact match of a unicast address keeps a frame from the wire, and from nobody else; a
-        pool hears itself only where VMTXSW says so.  Without loopback all go to the wire.
+        The wire gets every frame but this one: a unicast frame whose destination has an exact
+        match, with a pool that takes the frame's VLAN.  Pool *source* gets its own frame only if
+        VMTXSW has the bit of the pool.  Without pools, or without loopback between pools
+        (PFDTXGSWC), no pool gets the frame and the wire does.
         """
         if not self.has_pools or not self._held(Register.PFDTXGSWC) & PFDTXGSWC_VT_LBEN:
             return 0, True
@@ -147,20 +153,20 @@ class Switch:
         return True
 
     def disable(self, pool: int) -> None:
-        """Let *pool* neither receive nor send until its port's driver enables it again."""
+        """Let *pool* neither receive nor send until the port's driver sets VFRE and VFTE again."""
         for row in (Row.VFRE, Row.VFTE):
             place = row.at(pool >> 5)
             self._registers.hold(place, self._held(place) & ~(1 << (pool & 31)))
 
     def sends(self, pool: int) -> bool:
-        """Say whether *pool* may send at all (VFTE); every pool may while there are no pools."""
+        """Say whether VFTE lets *pool* send; without pools the answer is yes."""
         return not self.has_pools or bool(self._enabled(Row.VFTE) >> pool & 1)
 
     def tag(self, pool: int, asked: int | None) -> int | None:
-        """Return the tag that a frame of *pool* is given, where its descriptor asks for *asked*.
+        """Return the VLAN tag that a frame of *pool* gets, or None for no tag.
 
-        VMVIR says whether that is the pool's own tag, with its priority, or none at all, or what
-        the descriptor asks for; ixgbe_set_vmvir.
+        VMVIR of the pool chooses the pool's own tag with its priority, no tag, or the tag *asked*
+        that the frame's descriptor asks for.  Ref: Linux, ixgbe_set_vmvir.
         """
         value = self._held(Row.VMVIR.at(pool))
         if value & VMVIR_VLANA_NEVER:
@@ -168,10 +174,11 @@ class Switch:
         return value & 0xFFFF if value & VMVIR_VLANA_DEFAULT else asked
 
     def _pools_for(self, frame: memoryview) -> int:
-        """Return the pools of a frame by all steps before VFRE, in the datasheet's order.
+        """Return the pools of a frame from the wire, disabled pools included.
 
-        A frame that passes the filters and has no pool goes to the default pool; ixgbe relies on
-        that for VLANs of its own that have no VLVF entry (ixgbe_find_vlvf_slot, *vlvf_bypass*).
+        The steps are those of the datasheet before VFRE.  A frame that passes the filters and has
+        no pool goes to the default pool, unless VT_CTL.DIS_DEFPL is set: ixgbe relies on that for
+        VLANs of the port that have no VLVF entry (ixgbe_find_vlvf_slot, *vlvf_bypass*).
         """
         if not self.passes(frame):
             return 0
@@ -182,10 +189,10 @@ class Switch:
         return pools if control & VtCtl.REPLEN else pools & -pools
 
     def _passes_addresses(self, mac: bytes) -> bool:
-        """Say whether FCTRL, the receive addresses, MTA and UTA let a destination pass.
+        """Say whether FCTRL, the receive addresses, MTA and UTA let the destination *mac* pass.
 
-        A pool's VMOLR.MPE opens the port to every multicast: ixgbe_update_vf_xcast_mode sets no
-        other bit for a VF that wants all of them.
+        VMOLR.MPE of any pool lets every multicast frame pass: ixgbe_update_vf_xcast_mode sets only
+        that bit for a VF that wants all multicast frames.
         """
         control = self._held(Register.FCTRL)
         if mac == _BROADCAST:
@@ -199,7 +206,7 @@ class Switch:
         return bool(control & Fctrl.UPE) or self._in_table(Row.UTA, mac)
 
     def _candidates(self, mac: bytes) -> int:
-        """Return the pools that want a destination: exact match, broadcast, hash, promiscuity."""
+        """Return the pools that want frames to *mac*: exact match, broadcast, hash, promiscuity."""
         found = self._exact(mac)
         pools = 0 if found is None else self._pools_of_address(found)
         if mac == _BROADCAST:
@@ -229,11 +236,11 @@ class Switch:
         return self._members.get(tag, 0)
 
     def _exact(self, mac: bytes) -> int | None:
-        """Return which receive address register has *mac*; None if no register has it."""
+        """Return the number of the receive address register with *mac*; None without one."""
         return self._read_tables().get(mac)
 
     def _changes(self, row: Row) -> Callable[[int, int], None]:
-        kept = _KEPT.get(row, _32_BITS)
+        kept = _KEPT.get(row, MASK_32)
 
         def write(index: int, value: int) -> None:
             self._registers.hold(row.at(index), value & kept)
@@ -242,7 +249,7 @@ class Switch:
         return write
 
     def _read_tables(self) -> dict[bytes, int]:
-        """Return the first register of each exact address; read all tables again after a change."""
+        """Return the first register of each exact address; make dictionaries anew after changes."""
         if self._addresses is not None:
             return self._addresses
         held = self._held

@@ -1,4 +1,4 @@
-"""The embedded lab: two emulated hosts, their wire and a peer, on the machine that runs the tests.
+"""The embedded lab has two emulated hosts, their wire and a peer, on the machine that runs tests.
 
-Nothing outside this package knows that a lab is emulated.
+Only this package acts on a lab being emulated.
 """

@@ -1,4 +1,7 @@
-"""Which accelerator really runs a kernel here. That ``/dev/kvm`` is there proves nothing."""
+"""The lab tries whether KVM runs a kernel on this machine, since ``/dev/kvm`` alone proves nothing.
+
+The lab uses TCG where KVM runs none.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,29 @@ from harness.lab.tree import Progress
 
 PROBE_SECONDS = 10
 PROBE_LINE = "lab probe: a kernel runs, and can run guests"
+"""The initramfs of a host prints this line; see ``files/host-initramfs``."""
+
 ANSWER = Path("/run/vf-harness/accelerator")
-"""The answer holds until this machine is booted again, so it is kept where a boot clears it."""
+"""This file keeps the answer until this machine boots again, since a boot empties /run."""
 
 VIOMMU = "intel-iommu,intremap=on,caching-mode=on"
-"""Of a lab host; remapped interrupts are why KVM must leave part of them to QEMU (split)."""
+"""A lab host has this vIOMMU, whose interrupt remapping needs KVM's ``kernel-irqchip=split``."""
 
 CPU = {
     "kvm": "host",
-    # AMD SVM with nested paging is what TCG emulates.  phys-bits=36 keeps SeaBIOS from opening a
-    # 64-bit PCI window whose addresses QEMU up to 10.0 cut to 32 bits for a VF's BAR.
+    # TCG emulates AMD SVM with nested paging.  phys-bits=36 keeps SeaBIOS from opening a 64-bit
+    # PCI window: QEMU up to 10.0 cut the address of a VF's BAR in that window to 32 bits.
     "tcg": "EPYC-Rome,+svm,phys-bits=36",
 }
 ACCEL = {"kvm": "kvm,kernel-irqchip=split", "tcg": "tcg,thread=multi,tb-size=1024"}
 
 
 def accelerator(image: Image, progress: Progress) -> str:
-    """``kvm`` if a machine like a lab host comes up under it within PROBE_SECONDS, else ``tcg``.
+    """Return ``kvm`` if KVM boots a kernel within PROBE_SECONDS, else ``tcg``.
 
-    Its processor must show the virtualization that guests on it need.
+    The probe boots a machine with a lab host's vIOMMU from *image*.  The machine's processor must
+    have the virtualization (vmx or svm) that a host needs to run guests.  Later calls return the
+    answer of the first call, until this machine boots again.
     """
     if ANSWER.exists():
         return ANSWER.read_text()

@@ -11,16 +11,16 @@ from harness.twin.tap import Tap
 from harness.uapi.filter import Bpf, FilterOption, SockFilter, SockFprog
 
 _QUEUE_BYTES = 1 << 22
-"""A cable is asked to hold so many bytes of frames; the kernel grants net.core.wmem_max at most."""
+"""A cable holds this many bytes of frames, or net.core.wmem_max if that is less."""
 
 
 def cables(ports: int, taps: Sequence[str], stack: ExitStack) -> list[int]:
-    """Return a descriptor for the wire of each port; *stack* closes them.
+    """Return a descriptor for the wire of each port; *stack* closes the descriptors.
 
-    *taps* names a tap for each port.  Without taps two ports are cabled to each other, which needs
-    no privileges.  The cable of a single port then leads nowhere: the port has a link, and what the
-    port sends is lost.  Raises UsageError for a wrong number of *taps*, and LabError for a tap that
-    cannot be had.
+    *taps* names a tap for each port.  Without taps a cable connects two ports with each other,
+    which needs no privileges.  The cable of a single port then leads nowhere: the port has a link,
+    and every frame of the port is lost.  Raises UsageError for a wrong number of *taps*, and
+    LabError for a tap that cannot be opened.
     """
     if taps:
         return _taps(ports, taps, stack)
@@ -35,7 +35,7 @@ def cables(ports: int, taps: Sequence[str], stack: ExitStack) -> list[int]:
 
 
 def _take_nothing(end: socket.socket) -> None:
-    """Have the kernel drop whatever is sent to *end*, as if it had been taken (sk_filter)."""
+    """Make the kernel drop all that is sent to *end*; the sender sees success (sk_filter)."""
     drop = (SockFilter * 1)(SockFilter(Bpf.RET | Bpf.K, 0, 0, 0))
     program = SockFprog(1, drop)
     end.setsockopt(socket.SOL_SOCKET, FilterOption.ATTACH_FILTER, bytes(program))
@@ -46,7 +46,7 @@ def _taps(ports: int, names: Sequence[str], stack: ExitStack) -> list[int]:
         raise UsageError(
             f"--wire names {len(names)} taps, and the chip has {ports} ports",
             because="each port has one cable",
-            fix=f"name {ports}, with a comma between two",
+            fix=f"name {ports} taps, with a comma between two",
         )
     return [_tap(name, stack) for name in names]
 
@@ -57,9 +57,9 @@ def _tap(name: str, stack: ExitStack) -> int:
     except OSError as refused:
         raise LabError(
             f"this machine: the tap {name!r} cannot be a port's wire: {refused.strerror}",
-            because="it has to be there, be yours, and be used by nobody else",
-            fix=f"make it with `sudo ip tuntap add dev {name} mode tap user $USER` and "
-            f"`sudo ip link set {name} mtu 9000 up`, or end what uses it",
+            because="the tap has to exist, belong to you, and be used by nobody else",
+            fix=f"make the tap with `sudo ip tuntap add dev {name} mode tap user $USER` and "
+            f"`sudo ip link set {name} mtu 9000 up`, or end the program that uses the tap",
         ) from None
     stack.callback(tap.close)
     return tap.fileno()

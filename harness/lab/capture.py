@@ -1,4 +1,4 @@
-"""The wire as someone else's program sees it: tcpdump on the bridge, and what it counts."""
+"""tcpdump captures the frames on a lab's wire, and shares no code with the harness."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from harness.topology import Topology
 from harness.waiting import Deadline, wait_for
 
 SNAP_BYTES = 128
-"""Of each frame; enough for its headers and ours, whatever its length."""
+"""A capture keeps this many bytes of a frame, which hold the frame's headers and number."""
 
 READY_SECONDS = 10
 END_SECONDS = 10
 
 
 class Capture:
-    """A finished capture, *file* on this machine, and what it lost by its own account."""
+    """A finished capture is in *file*, in pcap format, on this machine.
+
+    *dropped* is the number of frames that the kernel dropped, as tcpdump reports it.
+    """
 
     def __init__(self, topology: Topology, file: Path, dropped: int) -> None:
         self._topology = topology
@@ -31,7 +34,7 @@ class Capture:
         self.dropped = dropped
 
     def count(self, expression: str) -> int:
-        """How many captured frames match a pcap filter *expression*, as tcpdump reads it."""
+        """Return how many captured frames match *expression*, a pcap filter."""
         read = subprocess.run(
             _tcpdump(self._topology, self.file.parent, "-r", f"/run/{self.file.name}", expression),
             check=True, capture_output=True, text=True,
@@ -41,10 +44,11 @@ class Capture:
 
 @contextmanager
 def captured(topology: Topology, file: Path) -> Iterator[list[Capture]]:
-    """Capture the wire of an emulated lab into *file*; the list has the Capture afterwards.
+    """Capture IPv4 and ARP frames on the wire of an emulated lab into *file*, during the body.
 
-    It is the bridge that is listened to: each frame is seen once, wherever it comes from.
-    Raises LabError if tcpdump does not start.
+    The list that the body gets is empty until the body ends, and then holds the Capture.  tcpdump
+    listens on the bridge of the wire, so *file* has each frame once, whichever end sent the frame.
+    Raises LabError if tcpdump ends at once, and WaitError if tcpdump does not listen in time.
     """
     wire = wire_of(topology)
     argv = _tcpdump(
@@ -78,8 +82,8 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes], words: Path) -> Non
         if process.poll() is not None:
             raise LabError(
                 f"this machine: tcpdump ended with status {process.returncode}",
-                because=f"it said: {text.strip() or 'nothing'}",
-                fix="see that the lab is up: `vf-harness lab status`",
+                because=f"tcpdump said: {text.strip() or 'nothing'}",
+                fix="see whether the lab is up: `vf-harness lab status`",
             )
         return text
 
@@ -92,6 +96,6 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes], words: Path) -> Non
 
 
 def _dropped(words: Path) -> int:
-    """The number in tcpdump's own last line, "N packets dropped by kernel"."""
+    """Return N of the line "N packets dropped by kernel", which tcpdump prints as it ends."""
     (line,) = (each for each in words.read_text().splitlines() if "dropped by kernel" in each)
     return int(line.split()[0])

@@ -1,4 +1,4 @@
-"""An emulated host has an SR-IOV card: QEMU's own 82576, or the software 82599."""
+"""An emulated host has an SR-IOV card: QEMU's own 82576 (igb), or the software 82599."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ from harness.waiting import Deadline
 
 PORT_MAC = "52:54:00:82:58"
 SLOT = "slot1"
-"""The card is behind this root port, the machine's first, and so on bus 1."""
+"""The card is behind the root port of this name.
+
+That root port is the machine's first bridge, so the card is on PCI bus 1.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card of one family (*device*, the name of its profile) with *ports* and *vfs* of each."""
+    """A card has *ports* ports with *vfs* VFs each.
+
+    *device* is the name of the card's device profile: 82576 or 82599.  *ways* are the ways of a
+    software chip to hide SR-IOV and to place VFs.  Raises UsageError for another *device*.
+    """
 
     device: str
     ports: int
     vfs: int
     ways: Ways = FIRST
     fails: tuple[str, ...] = ()
-    """Names of ways that the chip is to fail at, for tests of what is done then."""
+    """The chip fails at the ways of these names, for tests of the lab itself."""
 
     def __post_init__(self) -> None:
         if self.device not in ("82576", "82599"):
@@ -39,7 +46,7 @@ class Card:
 
     @property
     def is_software_chip(self) -> bool:
-        """Whether the card is a program of ours, which reaches the machine's memory by itself."""
+        """Say whether the card is the software 82599, a process beside QEMU."""
         return self.device == "82599"
 
     def mac(self, host: int) -> str:
@@ -47,7 +54,11 @@ class Card:
         return f"{PORT_MAC}:{host << 4:02x}"
 
     def arguments(self, host: str, number: int, wires: Sequence[int]) -> list[str]:
-        """Return QEMU's arguments for the card; *wires* are descriptors of taps, one a port."""
+        """Return QEMU's arguments for the card of host *host*, which is host number *number*.
+
+        *wires* are descriptors of taps, one for each port.  A software chip inherits the taps, and
+        QEMU then connects to the chip's sockets.
+        """
         if self.is_software_chip:
             return self._chip(host)
         return [
@@ -57,7 +68,7 @@ class Card:
         ]
 
     def memory(self, mib: int) -> list[str]:
-        """Return QEMU's arguments for the machine's memory; a chip of ours needs it shared."""
+        """Return QEMU's arguments for *mib* MiB of memory, which a software chip can share."""
         if not self.is_software_chip:
             return ["-m", str(mib)]
         return ["-m", str(mib), *shared_memory("memory", f"{mib}M")]
@@ -76,7 +87,7 @@ def _qtest(host: str) -> str:
 
 
 def _chosen(card: Card, qtest: Path) -> list[str]:
-    """The chip's options for the ways that it takes; those it is to fail at are made faults."""
+    """Return the chip's options for `Card.ways`, with a fault for each way in `Card.fails`."""
     disguise = "never" if card.ways.disguise in card.fails else card.ways.disguise
     placing = str(qtest) if card.ways.placing == SECOND.placing else card.ways.placing
     if card.ways.placing in card.fails:
@@ -85,7 +96,7 @@ def _chosen(card: Card, qtest: Path) -> list[str]:
 
 
 def sockets(host: str) -> str:
-    """Return the name of the folder, in the lab's own, with the sockets of a host's chip."""
+    """Return the name of the folder for the sockets of the chip of *host*, in the lab's folder."""
     return f"{host}-chip"
 
 
@@ -93,13 +104,15 @@ def start_chip(
     card: Card, *, name: str, host: str, number: int, run: Path, wires: Sequence[int],
     dies_with_us: bool, deadline: Deadline,
 ) -> subprocess.Popen[bytes]:  # fmt: skip
-    """Start the chip of *host*, and return once QEMU can connect to each function.
+    """Start the chip of *host*, and return its process once QEMU can connect to each function.
 
-    *run* is the lab's folder; *name* is how the process is found again.  Raises LabError if the
-    chip ends before that.
+    *run* is the lab's folder, *name* the name in the process's command line by which the process is
+    found again, *number* the number of the host, and *wires* are descriptors of taps, one for each
+    port.  With *dies_with_us* the kernel ends the chip when this process ends.  Raises LabError if
+    the chip ends, and WaitError if *deadline* passes, before QEMU can connect.
     """
     folder = run / sockets(host)
-    shutil.rmtree(folder, ignore_errors=True)  # of a chip that was ended to be started another way
+    shutil.rmtree(folder, ignore_errors=True)  # left by a chip with other ways
     folder.mkdir(mode=0o700)
     return SoftwareChip(card.ports, card.vfs, card.mac(number)).start(
         folder, run / f"{host}-chip.log", whose=host, name=name, wires=wires,

@@ -1,4 +1,4 @@
-"""``vf-harness chip``: a QEMU of one's own, with a software 82599 in its machine."""
+"""``vf-harness chip`` runs a user's QEMU with a software 82599 in its machine."""
 
 from __future__ import annotations
 
@@ -56,8 +56,9 @@ QEMU must be 10.1 or newer (Debian 13 has one in trixie-backports), its machine 
 SeaBIOS, which is QEMU's own choice. When QEMU or the chip ends, the other ends too, and nothing is
 left behind; the exit code is QEMU's, or 128 and the number of the signal that ended QEMU.
 
-QEMU warns of every function that it "could not enable error recovery", and of VFs that a slot "is
-not valid". Both are harmless: the chip reports no PCI errors, and where a VF is, the chip says.
+QEMU warns that QEMU "could not enable error recovery" of each function, and that the slot of a VF
+"is not valid". Both warnings are harmless: the chip reports no PCI errors, and the chip itself
+tells the guest where the VFs are.
 """
 
 _START_SECONDS = 30
@@ -74,9 +75,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--ports", type=int, choices=range(1, _MOST_PORTS + 1), default=1,
-        help="of the chip (default: 1)")  # fmt: skip
+        help="number of ports of the chip (default: 1)")  # fmt: skip
     add("--vfs", type=_vfs, default=8, metavar="N",
-        help=f"that each port can have, {_MOST_VFS} at most (default: 8)")  # fmt: skip
+        help=f"number of VFs that a port can have, {_MOST_VFS} at most (default: 8)")  # fmt: skip
     add("--wire", type=lambda text: text.split(","), default=[], metavar="TAP[,TAP]",
         help="an existing tap for each port")  # fmt: skip
     add(
@@ -86,25 +87,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="address of the first port; the second has the next one (default: %(default)s)",
     )
     add("--bus", type=_bus, metavar="N",
-        help="number of the chip's PCI bus in the guest, where it is not 1: another bridge has a "
-        "lower place than --place on the machine's own bus")  # fmt: skip
+        help="number of the chip's PCI bus in the guest (default: 1); another number if another "
+        "bridge has a lower place than --place on the machine's own bus")  # fmt: skip
     add("--place", type=_place, metavar="HEX",
         help="device number of the chip's root port on the machine's own bus, 1 to 1e "
         "(default: the first that is free)")  # fmt: skip
     add("qemu", nargs=argparse.REMAINDER, metavar="-- qemu-system-x86_64 ...",
-        help="QEMU's command, as it would be without the chip")  # fmt: skip
+        help="QEMU's command, without anything for the chip")  # fmt: skip
 
 
 def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Run the QEMU of *options* with a chip until it ends; its exit status.
+    """Run the QEMU of *options* with a chip until QEMU ends, and return QEMU's exit status.
 
-    Raises UsageError or LabError where that cannot be, or the chip ended before QEMU did.
+    The status of a QEMU that a signal ended is 128 and the signal's number.  *say* prints a line to
+    the user.  Raises UsageError or LabError if this QEMU cannot have the chip, and LabError if the
+    chip ends before QEMU.
     """
     words = options.qemu[1:] if options.qemu[:1] == ["--"] else options.qemu
     if not words:
         raise UsageError(
             "there is no QEMU to run",
-            because="the chip is a device of its machine",
+            because="the chip is a device of QEMU's machine",
             fix="give QEMU's command after `--`; `vf-harness chip --help` has an example",
         )
     command = QemuCommand.of(words)
@@ -139,8 +142,9 @@ def _check_paths(chip: SoftwareChip, folder: Path) -> None:
     longest = max(len(os.fsencode(folder / name)) for name, _ in chip.functions())
     if longest > _PATH_BYTES:
         raise UsageError(
-            f"this machine: the chip's sockets would be in {folder}",
-            because=f"a socket's path has {_PATH_BYTES} bytes at most, and these have {longest}",
+            f"this machine: the path of the folder for the chip's sockets is too long: {folder}",
+            because=f"a socket's path may have {_PATH_BYTES} bytes, and the longest of the chip's "
+            f"sockets would have {longest}",
             fix="name a folder with a shorter path in TMPDIR, such as TMPDIR=/tmp",
         )
 
@@ -160,10 +164,10 @@ def _summary(chip: SoftwareChip, taps: list[str], folder: Path) -> str:
 
 
 def _wait_for_either(*processes: subprocess.Popen[bytes]) -> None:
-    """Return once a process has ended, or raise what a signal's handler raises.
+    """Return once one of the processes has ended, or raise what a signal's handler raises.
 
-    Python notes a signal that comes just before a poll begins, and acts on the signal when the poll
-    is over. So no poll lasts longer than a second.
+    A signal that comes just before a poll begins reaches its handler only after the poll.  So no
+    poll lasts longer than a second.
     """
     with ExitStack() as stack:
         ended = select.poll()
@@ -176,9 +180,9 @@ def _wait_for_either(*processes: subprocess.Popen[bytes]) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, by SIGKILL if it takes its time, and reap it.
+    """End a process by SIGTERM, or by SIGKILL after _END_SECONDS, and reap the process.
 
-    A process that Ctrl-C reached too is on its way already, and finds SIGTERM no reason to hurry.
+    A process that Ctrl-C reached too may be ending already, and take no notice of SIGTERM.
     """
     process.terminate()
     try:
@@ -190,7 +194,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the body as Ctrl-C does: whatever was begun there is undone."""
+    """Let SIGTERM and SIGHUP raise SystemExit in the body, so that the body undoes its work."""
 
     def end(number: int, _: object) -> NoReturn:
         raise SystemExit(128 + number)

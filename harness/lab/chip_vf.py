@@ -1,7 +1,7 @@
-"""A VF of a lab's software chip tells what it did, which is the ground truth, and can misbehave.
+"""A lab's software chip records in files what a VF does, and makes a VF misbehave when asked to.
 
-Its record is in files of this machine, where the peer of such a lab is as well: the times are of
-the peer's own monotonic clock.
+The files are on this machine.  The peer of an emulated lab is on this machine too, so the times in
+the files are in the peer's monotonic clock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ from harness.uapi.pci_regs import Command
 
 @dataclass(frozen=True, slots=True)
 class ChipVf:
-    """VF number *vf* of port number *port* of the chip in *folder*; a ``SoftwareVf``."""
+    """VF number *vf* of port number *port* belongs to the chip in *folder*.
+
+    `ChipVf` is a ``harness.host.software_vf.SoftwareVf``.  Raises MeasurementError where the chip
+    has no files of the VF, and RemoteError where the chip cannot be asked.
+    """
 
     folder: Path
     port: int
@@ -39,20 +43,23 @@ class ChipVf:
 
     @property
     def accesses(self) -> int:
-        """The number of accesses since the VF was enabled, logged or not."""
+        """The number of accesses since the VF was enabled, those that left the log included."""
         with self._file(LOG).open("rb") as log:
             count, dropped, *_ = HEAD.unpack(log.read(HEAD.size))
         return int(count + dropped)
 
     def dma_log(self) -> bytes:
-        """Return the DMA log's head and records, as ``harness.twin.dma_log`` lays them out."""
+        """Return head and records of the DMA log, in the layout of ``harness.twin.dma_log``."""
         with self._file(LOG).open("rb") as log:
             count, *_ = HEAD.unpack(log.read(HEAD.size))
             log.seek(0)
             return log.read(HEAD.size + count * RECORD.size)
 
     def mastered(self) -> list[tuple[int, bool]]:
-        """Return the time in ns and the new value of each change of Bus Master Enable."""
+        """Return the time in ns and the new value of each change of Bus Master Enable.
+
+        The first entry is the first COMMAND on record, a change or not.
+        """
         changes: list[tuple[int, bool]] = []
         for line in self._file(COMMANDS).read_text().splitlines():
             said = json.loads(line)
@@ -62,7 +69,10 @@ class ChipVf:
         return changes
 
     def misbehave(self, **faults: Any) -> None:
-        """Be at fault as ``harness.chip.control`` says, the port with what no VF can be."""
+        """Give the VF these *faults* and no others; faults that no VF can have go to the port.
+
+        ``harness.chip.control`` says what the faults are.  Raises TwinRefused for an unknown fault.
+        """
         of_port = {name: faults.pop(name) for name in faults.keys() - VF_FAULTS}
         with self._control() as control:
             control.ask("misbehave", port=self.port, **of_port)
@@ -70,7 +80,7 @@ class ChipVf:
 
     @property
     def cpu_s(self) -> float:
-        """Processor time that the whole chip has used."""
+        """The processor time in seconds that the whole chip has used."""
         with self._control() as control:
             return float(control.ask("status")["cpu_s"])
 
@@ -82,7 +92,7 @@ class ChipVf:
             except OSError as refused:
                 raise RemoteError(
                     f"{self.folder.name}: the chip cannot be asked: {refused.strerror}",
-                    because="its program has ended, or hangs",
+                    because="the program of the chip has ended, or hangs",
                     fix="see `vf-harness lab status`, and the chip's log beside its folder",
                 ) from None
             yield TwinControl(self.folder.name, connection, "chip")
@@ -92,14 +102,14 @@ class ChipVf:
         if not path.exists():
             raise MeasurementError(
                 f"this machine: there is no {path}",
-                because="a chip records a VF from when its port's driver enables the VF",
-                fix="see that the chip of that host runs (`vf-harness lab status`), and its log",
+                because="a chip records a VF once the port's driver has enabled the VF",
+                fix="see whether the chip of that host runs (`vf-harness lab status`), and its log",
             )
         return path
 
 
 def chip_vf(topology: Topology, vf: Vf) -> ChipVf | None:
-    """Return *vf* as the software chip has it; None where *vf* is of no such chip."""
+    """Return the `ChipVf` of *vf*; None if *vf* belongs to no software chip of a lab."""
     entry = topology.hosts[vf.host.name]
     port = next((each for each in entry.ports.values() if each.device == "82599"), None)
     if topology.emulation is None or port is None:

@@ -1,4 +1,4 @@
-"""Running a tree's own programs on this machine, whatever it has installed itself."""
+"""A program of a file tree runs on this machine, in a chroot of that tree."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ exec chroot "$tree" "$@"
 def in_tree(
     tree: Path, *argv: str, binds: Mapping[str, Path], dies_with_us: bool = True
 ) -> list[str]:
-    """The command that runs *argv* inside a file tree, in a mount namespace of its own.
+    """Return the command that runs *argv* inside *tree*, in a mount namespace of its own.
 
-    *binds* says what is where in there: the path, and what of this machine stands at it; /dev is
-    this machine's in any case.  The process that is started becomes the program itself, so its id
-    and descriptors are the program's.  With *dies_with_us* the kernel ends it when the process
-    that started it ends.
+    *binds* names a path inside the tree, and the folder of this machine that is mounted there; the
+    tree gets this machine's /dev without being asked.  The command must run as root.  Its process
+    becomes the program, so the program has the id and the descriptors of that process.  With
+    *dies_with_us* the kernel kills the program when the process that started the command ends.
     """
     guard = ("setpriv", "--pdeathsig", "KILL") if dies_with_us else ()
     pairs = [str(each) for pair in {"/dev": Path("/dev"), **binds}.items() for each in pair]

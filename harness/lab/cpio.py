@@ -1,7 +1,7 @@
-"""Writes an initramfs: a cpio archive in the "newc" format.
+"""An initramfs is a cpio archive in the "newc" format.
 
-Ref: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.  Uncompressed, since
-unpacking costs an emulated processor more than reading does.
+The archive is not compressed, since unpacking costs an emulated processor more than reading does.
+Ref: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 
 class Archive:
-    """One archive being written; parents of a path are added as they are needed.
+    """The archive writes entries to *out*, and adds the missing parents of each path.
 
-    Paths are relative to the root and use no ``..``; adding a path twice is an error.
+    Paths are relative to the root and use no ``..``.  Raises ValueError if a path is added twice.
     """
 
     def __init__(self, out: BinaryIO) -> None:
@@ -38,7 +38,7 @@ class Archive:
         self._entry(path, stat.S_IFCHR | mode, major=major, minor=minor)
 
     def copy(self, source: Path, path: str) -> None:
-        """Add the regular file *source*, with its own permissions."""
+        """Add the content of the file *source* at *path*, with the permissions of *source*."""
         self.file(path, source.read_bytes(), stat.S_IMODE(source.stat().st_mode))
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""The embedded lab as a whole: up, down, status.
+"""The embedded lab is started, ended and looked at as a whole.
 
-Everything that ``up`` makes is named after the lab (processes, namespaces, a folder in /run), so
-``down`` needs no record of it and clears what any earlier start left behind, whole or half.
+`up` makes processes, namespaces and a folder in /run, all named after the lab.  So `down` needs no
+record of a start, and clears what any earlier start left, complete or not.
 """
 
 from __future__ import annotations
@@ -25,38 +25,47 @@ from harness.remote.connecting import FOLDER
 from harness.topology import Emulation, PeerEntry, Topology
 
 IMAGE = "image"
-"""In the lab's folder, a link to the image that it runs; its being there says that it is up."""
+"""The lab's folder has a link of this name to the lab's image, from when the lab has come up."""
 
 
 class Hosts(Protocol):
-    """All hosts of a lab: emulated machines, or network namespaces of this one."""
+    """The hosts of a lab are emulated machines, or network namespaces of this machine."""
 
     @property
     def running(self) -> tuple[str, ...]:
-        """Names of those that are there."""
+        """The names of the hosts that are running now, in no order."""
 
     @property
     def whole(self) -> bool:
-        """Whether all of them are there, with every process that each consists of."""
+        """Say whether every host is running, with all processes that belong to the host."""
 
     def check(self) -> None:
-        """Raise LabError for what they could not start without."""
+        """Raise LabError or UsageError if the hosts could not be started; change nothing."""
 
     def start(self, built: Image, wire: Wire, progress: Progress, *, dies_with_us: bool) -> None:
-        """Bring them all up, their ports on the *wire*, and return when each can be reached."""
+        """Start all hosts from the image *built*, and return when each host can be reached.
+
+        The hosts are connected to *wire*.  With *dies_with_us* the kernel ends the processes
+        of the hosts when this process ends.
+        """
 
     def end(self) -> None:
-        """End them, and whatever an earlier start left of them."""
+        """End all hosts, and whatever an earlier start left of them."""
 
     def reached(self, built: Image) -> Topology:
-        """The topology with what is known only of hosts that were started."""
+        """Return the topology with the facts that are known only once the hosts are started.
+
+        *built* is the image that the hosts were started from.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The parts of a lab that are on this machine; all empty when the lab is down.
+    """A status names the parts of a lab that are on this machine, none if the lab is down.
 
-    *whole* says that every host of the lab is there, with its chip if it has one.
+    *machines* are names of running hosts, *namespaces* are the existing network namespaces of wire
+    and peer, and *folder* is the lab's folder if it exists.  *whole* says whether every host of the
+    lab is running, with its chip if the host has one.
     """
 
     machines: tuple[str, ...]
@@ -66,15 +75,17 @@ class Status:
 
     @property
     def is_up(self) -> bool:
-        """Whether it came up and all its machines still run; else it is merely left over."""
+        """Say whether the lab came up and all its hosts are still running."""
         return self.whole and self.folder is not None and (self.folder / IMAGE).exists()
 
 
 def up(topology: Topology, progress: Progress, *, dies_with_us: bool) -> Topology:
-    """Start the emulated lab; what is returned says how its machines are reached.
+    """Start the emulated lab, and return the topology with how its hosts are reached.
 
-    On any failure, Ctrl-C included, what was started is ended again.  With *dies_with_us* the
-    machines end with this process even if it is killed.
+    `up` first ends whatever is there of the lab.  On any failure, Ctrl-C included, `up` ends what
+    `up` started.  With *dies_with_us* the kernel ends the hosts when this process ends, even by
+    SIGKILL.  Raises LabBusy while another process starts the lab, UsageError for a lab that is not
+    emulated, and LabError, RemoteError or WaitError if the lab does not come up.
     """
     emulation, peer = _emulated_parts(topology)
     hosts = _hosts(topology)
@@ -95,7 +106,7 @@ def up(topology: Topology, progress: Progress, *, dies_with_us: bool) -> Topolog
 
 
 def down(topology: Topology) -> Status:
-    """End everything that belongs to the lab on this machine; returns what there was."""
+    """End everything that belongs to the lab on this machine, and return what was there."""
     was = status(topology)
     _hosts(topology).end()
     wire = wire_of(topology)
@@ -103,14 +114,14 @@ def down(topology: Topology) -> Status:
     if was.folder:
         shutil.rmtree(was.folder)
     for machine in (*topology.hosts.values(), topology.peer):
-        if machine and machine.namespace:  # what was as much a machine as its namespace
+        if machine and machine.namespace:  # its agent kept files on this machine
             for agents in (FOLDER, STATE):
                 shutil.rmtree(Path(agents, machine.namespace), ignore_errors=True)
     return was
 
 
 def status(topology: Topology) -> Status:
-    """What there is of the lab on this machine; changes nothing."""
+    """Return what is there of the lab on this machine; change nothing."""
     wire = wire_of(topology)
     folder = run_folder(topology)
     hosts = _hosts(topology)
@@ -123,17 +134,20 @@ def status(topology: Topology) -> Status:
 
 
 def reached_topology(topology: Topology) -> Topology:
-    """*topology* as the hosts of the lab that is up are reached."""
+    """Return *topology* with how the hosts of the lab, which must be up, are reached."""
     return _hosts(topology).reached(running_image(topology))
 
 
 def running_image(topology: Topology) -> Image:
-    """The image that the lab which is up runs."""
+    """Return the image that the lab runs; the lab must be up."""
     return image_in((run_folder(topology) / IMAGE).resolve())
 
 
 def wire_of(topology: Topology) -> Wire:
-    """The lab's wire, whether it is there or not."""
+    """Return the lab's wire, whether the wire exists now or not.
+
+    Raises UsageError for a topology without [emulation], or without a peer in a namespace.
+    """
     emulation, peer = _emulated_parts(topology)
     return Wire(f"vfh-{topology.name}-wire", peer.namespace or "", emulation.wire_mtu)
 
@@ -141,7 +155,7 @@ def wire_of(topology: Topology) -> Wire:
 def _emulated_parts(topology: Topology) -> tuple[Emulation, PeerEntry]:
     if topology.emulation is None or topology.peer is None or topology.peer.namespace is None:
         raise UsageError(
-            f"lab {topology.name!r} is not an emulated one",
+            f"lab {topology.name!r} is not an emulated lab",
             because=f"{topology.file} lacks [emulation], or a [peer] with a namespace",
             fix="name a lab that has both, such as emulated",
         )
@@ -149,7 +163,7 @@ def _emulated_parts(topology: Topology) -> tuple[Emulation, PeerEntry]:
 
 
 def _hosts(topology: Topology) -> Hosts:
-    """Namespaces where all hosts are local, machines where they are reached by SSH."""
+    """Return `NamespaceHosts` if the topology reaches every host locally, else `MachineHosts`."""
     emulation, _ = _emulated_parts(topology)
     run = run_folder(topology)
     if all(host.transport == "local" for host in topology.hosts.values()):
@@ -158,19 +172,19 @@ def _hosts(topology: Topology) -> Hosts:
 
 
 def _check_this_machine() -> None:
-    """What no start can do without, before anything is touched."""
+    """Raise LabError without root or /dev/net/tun, before a start changes anything."""
     check_root()
     if not Path("/dev/net/tun").exists():
         raise LabError(
             "this machine: there is no /dev/net/tun",
             because="the emulated hosts' ports are taps",
-            fix="load it with `modprobe tun`; in a container, pass the device in",
+            fix="load the driver with `modprobe tun`; in a container, pass the device in",
         )
 
 
 @contextmanager
 def _starting_alone(topology: Topology) -> Iterator[None]:
-    """Keeps a second start of the same lab out while the first is under way."""
+    """Raise LabBusy if another process starts the same lab, and keep others out meanwhile."""
     RUN.mkdir(mode=0o700, exist_ok=True)
     with (RUN / f"lab-{topology.name}.lock").open("w") as lock:
         try:
@@ -185,5 +199,5 @@ def _starting_alone(topology: Topology) -> Iterator[None]:
 
 
 def run_folder(topology: Topology) -> Path:
-    """Return the folder where the lab, while up, has its sockets, logs and records."""
+    """Return the folder that has the lab's sockets, logs and records while the lab is up."""
     return RUN / f"lab-{topology.name}"

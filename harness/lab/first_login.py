@@ -1,8 +1,9 @@
-"""The first login to an emulated host sets its clock and has its kernel find its ports.
+"""The first login to an emulated host sets its clock and makes its kernel find its ports.
 
-A chip's configuration is in the chip's process, and in no saved state of the machine.  So a machine
-removes its port as it boots, its state is saved without the port, and a scan of the bus finds the
-port afterwards.  The wall clock of a machine that was resumed stands where its state was taken.
+The process of a software chip has the configuration of its ports, and no saved state of a host has
+that.  So a host removes its ports as it boots, the lab saves the host without the ports, and a scan
+of the PCI bus finds the ports afterwards.  The wall clock of a resumed host shows the time of the
+saved state.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ SECONDS, LOOK_SECONDS = 60, 10
 def log_in_first(topology: Topology, *, resumed: bool) -> None:
     """Log in to all hosts at once; return when each port of each host has its interface.
 
-    The hosts' agents are not started for that: Python alone takes seconds to start on a machine
-    that has just been resumed.  The clocks of *resumed* hosts are set by this machine's, to within
-    the time that a command takes.  Raises RemoteError, and WaitError for a port without interface.
+    If *resumed*, the wall clocks of the hosts are set to that of this machine, late by the time
+    that a command takes.  No agent is started, since Python takes seconds to start on a host that
+    has just been resumed.  Raises RemoteError, and WaitError for a port without an interface.
     """
 
     def prepare(name: str) -> None:
@@ -37,7 +38,7 @@ def log_in_first(topology: Topology, *, resumed: bool) -> None:
     logging_in = ThreadPoolExecutor()
     try:
         list(logging_in.map(prepare, topology.hosts))
-    finally:  # after Ctrl-C nobody waits for a login; it ends with the machine
+    finally:  # after Ctrl-C nobody waits for a login, which ends with the host
         logging_in.shutdown(wait=False, cancel_futures=True)
 
 
@@ -52,5 +53,5 @@ def _wait_for_interfaces(host: Transport, entry: HostEntry, deadline: Deadline) 
         lambda: host.run(["ls", "-d", *folders], seconds=LOOK_SECONDS).stderr,
         within=deadline,
         until=lambda seen: not seen,
-        fix="see the kernel log of that host, and the log of its chip beside it in /run",
+        fix="see the kernel log of that host, and the log of its chip in the lab's folder in /run",
     )

@@ -1,7 +1,7 @@
-"""The guest that boots in a lab: Debian's kernel, and programs out of the lab's own tree.
+"""A lab's guest boots a kernel of Debian, with drivers as shipped, and programs of the lab's tree.
 
-The lab's image has one, with the kernel of its tree.  The newest kernel of Debian's backports makes
-another, which is kept beside that; its drivers are as shipped, too.
+The lab's image has a guest with the kernel of the lab's tree.  `guest_image` builds another guest,
+with the newest kernel of Debian's backports, in a folder of its own in the cache.
 """
 
 from __future__ import annotations
@@ -24,30 +24,35 @@ NEWEST = Recipe(
     NEWEST_KERNEL,
     LEFT_OUT,
 )
-"""A tree with the kernel of backports."""
+"""This recipe makes a tree with the kernel of backports."""
 
 KERNEL, INITRAMFS, KEYS, TREE = "vmlinuz", "guest-initramfs", "keys", "tree"
-"""In a guest's folder, which for the kernel of the lab's own tree is that of the lab's image."""
+"""A lab's image and a guest's folder have files of these names."""
 
 
 def write_guest(programs: Path, kernel_of: Path, keys: Path, folder: Path) -> None:
-    """Write KERNEL and INITRAMFS to *folder*, of the two trees, with the guest's *keys*."""
+    """Write a guest's KERNEL and INITRAMFS to *folder*.
+
+    The kernel and its modules are those of the tree *kernel_of*, and the programs those of the tree
+    *programs*.  *keys* is a folder that `make_keys` filled.
+    """
     modules = initramfs.modules_of(kernel_of)
     shutil.copy(kernel_of / "boot" / f"vmlinuz-{modules.name}", folder / KERNEL)
     initramfs.write_guest(programs, modules, keys, folder / INITRAMFS)
 
 
 def guest_in(folder: Path, keys: Path) -> GuestImage:
-    """The complete guest in *folder*."""
+    """Return the guest whose KERNEL and INITRAMFS are in *folder*, with the keys in *keys*."""
     kernel, packed = folder / KERNEL, folder / INITRAMFS
     digest = hashlib.sha256(kernel.read_bytes() + packed.read_bytes()).hexdigest()[:12]
     return GuestImage(kernel, packed, digest, keys / CLIENT, keys / "known_hosts")
 
 
 def guest_image(image: Path, kernel: DebianKernel, progress: Progress) -> GuestImage:
-    """The guest of the lab's *image*, a folder, with that kernel; built if the cache has it not.
+    """Return the guest with Debian's *kernel* for the lab whose image is in the folder *image*.
 
-    Raises LabError where the packages cannot be fetched or the disk is full.
+    The guest is built if the cache does not have it.  Raises LabError if packages cannot be fetched
+    or the disk is full.
     """
     keys = image / KEYS
     if kernel == "stable":
@@ -66,6 +71,6 @@ def guest_image(image: Path, kernel: DebianKernel, progress: Progress) -> GuestI
 
 
 def _hash(image: Path) -> str:
-    """Over the lab's image, which names all of its own, and what is different here."""
+    """Return a hash of the lab's image, the recipe NEWEST, and the code in this file."""
     own = resources.files("harness.lab").joinpath("guest.py").read_bytes()
     return hashlib.sha256(repr((image.name, NEWEST.hash, own)).encode()).hexdigest()[:12]

@@ -1,8 +1,8 @@
-"""The lab's image: built once from distribution packages, then found again by a hash of its recipe.
+"""A lab's image is built once from Debian packages, and found again by a hash of its recipe.
 
-In the cache, ``tree-<hash>/`` is what mmdebstrap made of the packages, and ``image-<hash>/`` what
-the lab boots: a disk, a kernel, two initramfs and the keys.  Both are built under another name
-and renamed when they are complete, so a build that was cut off is never used.
+mmdebstrap makes ``tree-<hash>/`` in the cache from packages.  The lab boots from ``image-<hash>/``
+in the cache: a disk, a kernel, two initramfs and keys.  Each folder is built under another name and
+renamed when it is complete, so a build that was cut off is never used.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ RECIPES: dict[DebianKernel, Recipe] = {
         packages.PACKAGES, f"{packages.PINNED}\n{packages.NEWEST_KERNEL}", packages.LEFT_OUT
     ),
 }
-"""A lab is made of these packages, by the kernel that its hosts boot."""
+"""The recipe of a kernel makes the tree of a lab whose hosts boot that kernel."""
+
 RUN = Path("/run/vf-harness")
-"""A folder for each lab that is up; `image` in it leads to the image that it runs."""
+"""This folder has a folder for each lab that is up, in which ``image`` links to the lab's image."""
 
 KEEP_DAYS = 3
 DISK_MIB = 700
@@ -50,10 +51,10 @@ DISK_MIB = 700
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A complete image in the cache.
+    """A complete image is in *folder* in the cache.
 
-    *tree* is the file tree whose QEMU runs on the runner too; *disk* is never written.
-    *hash* names everything that the image was made of.
+    *tree* is the file tree that the image was made from; this machine runs QEMU of that tree.
+    *hash* is a hash of everything that the image was made from.
     """
 
     tree: Path
@@ -61,29 +62,21 @@ class Image:
     hash: str
 
     @property
-    def disk(self) -> Path:
-        return self.folder / "disk.img"
-
-    @property
-    def kernel(self) -> Path:
-        return self.folder / KERNEL
-
-    @property
     def keys(self) -> Path:
         return self.folder / KEYS
 
     @property
     def host_kernel(self) -> DebianKernel | None:
-        """Which kernel its hosts boot; None of an image that another version of this made."""
+        """The kernel that its hosts boot; None if another version of the harness made the image."""
         made = {f"tree-{recipe.hash}": kernel for kernel, recipe in RECIPES.items()}
         return made.get(self.tree.name)
 
 
 def image(hosts: tuple[str, ...], progress: Progress, kernel: DebianKernel = "stable") -> Image:
-    """The image for *hosts* (their names have keys in it), built if the cache has none.
+    """Return the image with keys for *hosts* (names), built if the cache does not have it.
 
-    Its hosts boot *kernel*, and so do the guests whose kernel is its own.  Raises LabError where
-    the packages cannot be fetched or the disk is full.
+    The hosts boot *kernel*, and so does the guest in the image.  Raises LabError if packages cannot
+    be fetched or the disk is full.
     """
     recipe = RECIPES[kernel]
     made_from = tree(recipe, "the lab's file tree", progress)
@@ -102,12 +95,12 @@ def image(hosts: tuple[str, ...], progress: Progress, kernel: DebianKernel = "st
 
 
 def image_in(folder: Path) -> Image:
-    """The complete image in *folder*."""
+    """Return the complete image in *folder*."""
     return Image((folder / TREE).readlink(), folder, folder.name.removeprefix("image-"))
 
 
 def _image_hash(hosts: tuple[str, ...], recipe: Recipe) -> str:
-    """Over the tree's recipe and every file of this package that an image is made by."""
+    """Return a hash of all that an image is made from, the files of this package included."""
     digest = hashlib.sha256(repr((recipe.hash, hosts, DISK_MIB)).encode())
     package = resources.files("harness.lab")
     for name in ("image.py", "guest.py", "initramfs.py", "cpio.py", "keys.py"):
@@ -118,9 +111,10 @@ def _image_hash(hosts: tuple[str, ...], recipe: Recipe) -> str:
 
 
 def _prune(keep: Path) -> None:
-    """Remove images that nobody has used for KEEP_DAYS, unless a lab runs one, and their trees.
+    """Remove images, guests, and trees without either, that were not used for KEEP_DAYS.
 
-    A folder's own time says when it was last used: `image` and `tree` set it.
+    The image *keep* and the images of labs that are up stay.  The modification time of a folder
+    says when the folder was used last: `image`, `guest_image` and `tree` set that time.
     """
     oldest = time.time() - KEEP_DAYS * 86_400
     running = {link.resolve() for link in RUN.glob("*/image")}
@@ -144,7 +138,10 @@ def _build_image(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
 
 
 def _write_disk(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
-    """An ext4 file of the tree without its boot files and apt lists, plus what makes it a host."""
+    """Write ``disk.img`` to *folder*: an ext4 file system with *tree* and the files of a host.
+
+    The file system lacks the tree's kernel and lists of apt.
+    """
     with tempfile.TemporaryDirectory(dir=tree.parent) as temporary:
         stage = Path(temporary) / "stage"
         subprocess.run(["cp", "--archive", "--link", str(tree), str(stage)], check=True)
@@ -173,13 +170,17 @@ def _write_disk(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
     if made.returncode:
         raise LabError(
             f"this machine: mke2fs ended with status {made.returncode}",
-            because=f"its last words: {last_words(made.stderr)}",
+            because=f"the last words of mke2fs: {last_words(made.stderr)}",
             fix=f"see whether {folder.parent} has room, or raise DISK_MIB in harness/lab/image.py",
         )
 
 
 def _add(path: Path, data: bytes, mode: int) -> None:
-    """A file of our own; *path* must be new, or it would change the tree it is linked from."""
+    """Write *data* to a new file *path*, in place of any file that is there.
+
+    A file that is there is a hard link to the tree's file.  Removing the link leaves the tree as it
+    is; writing to the link would change the tree.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.write_bytes(data)

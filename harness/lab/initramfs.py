@@ -1,6 +1,7 @@
-"""The lab's initramfs: a host's, which mounts a disk, and a guest's or a client's: all it has.
+"""An initramfs is built from the programs, libraries and kernel modules of a file tree.
 
-All take their programs, libraries and kernel modules from a file tree.
+The initramfs of a lab host mounts the host's disk.  A guest has no disk, and a machine of
+``tests/clients`` has none either, so their initramfs holds all their files.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ GUEST_PROGRAMS = (
     "usr/bin/python3",
 )
 
-# A guest's memory is moved with it, so what the agent does not import is left out.
+# The agent imports none of these, and whatever is in the guest's memory has to be migrated.
 NOT_IN_THE_GUEST = frozenset({
     "_pydecimal", "_pyrepl", "asyncio", "concurrent", "curses", "dbm", "doctest", "email",
     "ensurepip", "html", "http", "idlelib", "mailbox", "multiprocessing", "pdb", "pydoc",
@@ -41,18 +42,22 @@ EXTENSIONS = ("_contextvars", "_ctypes", "_queue", "mmap", "resource", "termios"
 
 
 def script(name: str) -> bytes:
-    """The shell script *name* of this package."""
+    """Return the content of the file *name* in the folder ``files`` of this package."""
     return resources.files("harness.lab").joinpath("files", name).read_bytes()
 
 
 def modules_of(tree: Path) -> Path:
-    """The folder of its one kernel's modules, which is named for the kernel's release."""
+    """Return the folder of the modules of *tree*'s only kernel, which is named for its release."""
     (modules,) = (tree / "usr/lib/modules").iterdir()
     return modules
 
 
 def write_host(tree: Path, out: Path) -> None:
-    """The initramfs of a lab host: finds the disk, puts a writable layer over it, moves there."""
+    """Write the initramfs of a lab host to *out*.
+
+    The initramfs mounts the host's disk, puts a writable layer in memory over the disk, and starts
+    the init of the result.
+    """
     with out.open("wb") as file:
         archive = Archive(file)
         _base(archive, tree, script("host-initramfs"))
@@ -61,10 +66,11 @@ def write_host(tree: Path, out: Path) -> None:
 
 
 def write_guest(tree: Path, modules: Path, keys: Path, out: Path) -> None:
-    """The guest: busybox, sshd, Python without its tests, and the drivers of its interfaces.
+    """Write a guest's initramfs to *out*: busybox, sshd, Python, and drivers of its interfaces.
 
-    *modules* is the folder of the kernel's that it boots, of *tree* or of another one.
-    *keys* holds ``guest`` (its host key) and ``authorized_keys``.
+    The programs are those of *tree*.  *modules* is the folder with the modules of the guest's
+    kernel, in *tree* or in another tree.  *keys* has ``guest`` (the guest's host key) and
+    ``authorized_keys``.
     """
     with out.open("wb") as file:
         archive = Archive(file)
@@ -87,10 +93,10 @@ def write_guest(tree: Path, modules: Path, keys: Path, out: Path) -> None:
 def write_programs(
     tree: Path, modules: Iterable[str], programs: Iterable[str], init: bytes, out: Path
 ) -> None:
-    """An initramfs of somebody else's *programs*: *init*, a script for busybox, is all it runs.
+    """Write an initramfs with *programs* to *out*; *init* is the script that busybox runs as init.
 
-    *programs* are paths in *tree*, and can be shared libraries that a program opens by itself;
-    *modules* are names of modules of the kernel that the tree has.
+    *programs* are paths in *tree*: programs, and shared libraries that a program opens by itself.
+    *modules* are names of modules of the tree's only kernel.
     """
     with out.open("wb") as file:
         archive = Archive(file)
@@ -114,7 +120,10 @@ def _base(archive: Archive, tree: Path, init: bytes) -> None:
 
 
 def _modules(archive: Archive, root: Path, names: Iterable[str]) -> None:
-    """The modules with what they depend on, unpacked, and ``modules``: their paths in order."""
+    """Add the modules *names*, the modules that they depend on, and ``modules/order``.
+
+    The modules are not compressed.  ``modules/order`` has their paths in the order of insertion.
+    """
     needs: dict[str, list[str]] = {}
     by_name: dict[str, str] = {}
     for line in (root / "modules.dep").read_text().splitlines():
@@ -136,7 +145,7 @@ def _modules(archive: Archive, root: Path, names: Iterable[str]) -> None:
 
 
 def _program(archive: Archive, tree: Path, path: str) -> None:
-    """One program with the shared libraries that the loader names for it."""
+    """Add the program *path* of *tree*, and the shared libraries that ldd names."""
     real = (tree / path).resolve()
     if path not in archive:
         archive.file(path, real.read_bytes(), 0o755)
@@ -154,7 +163,7 @@ def _libraries(tree: Path, path: str) -> list[str]:
 
 
 def _python(archive: Archive, tree: Path) -> None:
-    """Python's standard library as one zip of compiled modules, and its extension modules."""
+    """Add Python's standard library as one zip of compiled modules, and EXTENSIONS."""
     (library,) = (tree / "usr/lib").glob("python3.*[0-9]")
     version = library.name.removeprefix("python")
     packed = BytesIO()
@@ -164,10 +173,10 @@ def _python(archive: Archive, tree: Path) -> None:
             inside = module.relative_to(library)
             first = inside.parts[0].removesuffix(".pyc")
             if compiled.name.count(".") == 2 and first not in NOT_IN_THE_GUEST:
-                entry = zipfile.ZipInfo(str(inside))  # its date is fixed: the same content again
+                entry = zipfile.ZipInfo(str(inside))  # a fixed date, so that zips are equal
                 bundle.writestr(entry, compiled.read_bytes(), zipfile.ZIP_DEFLATED)
     archive.file(f"usr/lib/python{version.replace('.', '')}.zip", packed.getvalue())
-    archive.copy(library / "os.py", f"usr/lib/python{version}/os.py")  # how it finds its prefix
+    archive.copy(library / "os.py", f"usr/lib/python{version}/os.py")  # shows Python its prefix
     for name in EXTENSIONS:
         (extension,) = (library / "lib-dynload").glob(f"{name}.*.so")
         _program(archive, tree, f"usr/lib/python{version}/lib-dynload/{extension.name}")

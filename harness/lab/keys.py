@@ -1,6 +1,6 @@
-"""Keys of the lab: each machine's host key, the one key that logs in, and who is known by what.
+"""An image has a host key for each machine, one client key that logs in, and known_hosts.
 
-They are made with the image, so both ends of every connection are known before the first one.
+The keys are made with the image, so each end of a connection knows the other end's key beforehand.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ GUEST = "guest"
 
 
 def make_keys(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
-    """Fill *folder* with a private and a ``.pub`` file for each host, the guest and the client.
+    """Make *folder*, with a private and a ``.pub`` file for each host, the guest and the client.
 
-    ``authorized_keys`` holds the client's.  The tree's own ssh-keygen makes them.
+    ``authorized_keys`` has the client's public key, and ``known_hosts`` the guest's host key.  The
+    ssh-keygen of *tree* makes the keys.
     """
     folder.mkdir(mode=0o700)
     with tempfile.TemporaryDirectory(dir=tree / "tmp") as made:
@@ -38,7 +39,10 @@ def make_keys(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
 
 
 def known_hosts(folder: Path, addresses: dict[str, str]) -> str:
-    """The text of a known_hosts file; *addresses*: name to ``address`` or ``[address]:port``."""
+    """Return the text of a known_hosts file with the public keys in *folder*.
+
+    *addresses* gives the address of each name: ``address``, or ``[address]:port`` with a TCP port.
+    """
     lines = []
     for name, address in addresses.items():
         kind, key, *_ = (folder / f"{name}.pub").read_text().split()

@@ -1,4 +1,4 @@
-"""One emulated host: its QEMU command line, and the process."""
+"""An emulated host is a QEMU process, and the process of a software chip if the host has one."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ BOOT_SECONDS = 120
 MANAGEMENT_MAC = "52:54:00:82:57:fe"
 MIGRATION_MAC = "52:54:00:82:59"
 MIGRATION_MTU = 16000
-"""Large, since an emulated processor pays by the packet."""
+"""The MTU between the hosts is large, since each packet costs an emulated processor time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cables:
-    """Descriptors that a machine inherits: a tap for each port, and its end of the other cable.
+    """A machine inherits these descriptors.
 
-    That one leads to the other host and carries nothing but migrations.
+    *wires* has a tap for each port.  *migration* is one end of a cable to the other host, which
+    carries nothing but migrations.
     """
 
     wires: tuple[int, ...]
@@ -40,10 +41,11 @@ class Cables:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """What an emulated host is; two with equal fields share a saved state.
+    """A spec says what an emulated host is; equal specs share a saved state.
 
-    *number* counts the lab's hosts from 1.  *forwards* are TCP ports of this machine's loopback
-    and the host's own port for each.
+    *number* counts the lab's hosts from 1.  *accelerator* is ``kvm`` or ``tcg``.  *forwards* are
+    pairs of TCP ports, one of this machine's loopback and one of the host; the first pair leads to
+    the host's sshd.
     """
 
     lab: str
@@ -57,16 +59,16 @@ class MachineSpec:
 
     @property
     def process_name(self) -> str:
-        """The name by which the process of QEMU is found again later."""
+        """The name in QEMU's command line by which the process of QEMU is found again."""
         return process_name(self.lab, self.host)
 
     @property
     def chip_name(self) -> str:
-        """The name by which the process of the chip is found again later."""
+        """The name in the chip's command line by which the process of the chip is found again."""
         return chip_name(self.lab, self.host)
 
     def argv(self, cables: Cables) -> list[str]:
-        """QEMU's arguments."""
+        """Return QEMU's command line; paths are those inside the image's tree."""
         forwards = "".join(
             f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in self.forwards
         )
@@ -79,7 +81,7 @@ class MachineSpec:
             "-nodefaults", "-display", "none", "-no-reboot",
             "-M", "q35", "-accel", ACCEL[self.accelerator], "-cpu", CPU[self.accelerator],
             "-smp", str(self.cpus), *self.card.memory(self.memory_mib),
-            # The vIOMMU must come before every device that it is to translate for.
+            # The vIOMMU comes first: QEMU lets a vIOMMU translate only for later devices.
             "-device", VIOMMU,
             "-kernel", "/lab/vmlinuz", "-initrd", "/lab/host-initramfs", "-append", append,
             "-drive", "if=none,id=disk,file=/lab/disk.img,format=raw,readonly=on",
@@ -97,13 +99,19 @@ class MachineSpec:
         ]  # fmt: skip
 
     def state_name(self, image: Image) -> str:
-        """The file of a saved state: it belongs to one image and one command line."""
+        """Return the name of the file with a saved state of this spec, made from *image*.
+
+        The name has a hash of the image and of QEMU's command line, since a state fits no other.
+        """
         content = json.dumps([image.hash, self.argv(Cables((0,) * self.card.ports, 0))])
         return f"state-{self.host}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 class Machine:
-    """One running emulated host. *run* holds its console, log and QMP socket."""
+    """An emulated host has its console, log and QMP socket in the folder *run*.
+
+    *state* is the path of the host's saved state, which may not exist.
+    """
 
     def __init__(self, spec: MachineSpec, image: Image, run: Path) -> None:
         self.spec = spec
@@ -116,7 +124,13 @@ class Machine:
     def start(
         self, cables: Cables, deadline: Deadline, *, resume: bool, dies_with_us: bool
     ) -> None:
-        """Start QEMU, and first its chip; with *resume* it waits for a state, and does not boot."""
+        """Start the software chip, if the host has one, and then QEMU.
+
+        QEMU boots; with *resume*, QEMU waits for `resume` to load the saved state instead.  The
+        caller still owns the descriptors in *cables*.  With *dies_with_us* the kernel ends QEMU and
+        chip when this process ends.  Raises LabError if the chip ends at once, and WaitError if
+        *deadline* passes before QEMU can connect to the chip.
+        """
         incoming = ["-incoming", "defer"] if resume else []
         if self.spec.card.is_software_chip:
             chip = start_chip(
@@ -138,12 +152,15 @@ class Machine:
         self._process = ours(process)
 
     def _inherited(self, cables: Cables) -> list[int]:
-        """Return the descriptors that QEMU gets; the wires of a chip go to the chip."""
+        """Return the descriptors that QEMU inherits; a software chip inherits *wires* itself."""
         wires = () if self.spec.card.is_software_chip else cables.wires
         return [*wires, cables.migration]
 
     def resume(self, deadline: Deadline) -> None:
-        """Load the saved state and run on."""
+        """Load the saved state, and let the machine run.
+
+        Raises LabError if QEMU cannot read the state, or if QEMU or the chip has ended.
+        """
         with self._qmp(deadline) as qmp:
             qmp.execute("migrate-set-capabilities", {"capabilities": _MAPPED})
             qmp.execute("migrate-incoming", {"uri": f"file:/lab/{self.state.name}"})
@@ -151,9 +168,10 @@ class Machine:
             qmp.execute("cont")
 
     def save(self, deadline: Deadline) -> None:
-        """Keep this state for the next start; the machine runs on afterwards.
+        """Write the machine's state to the file *state*, and let the machine run on.
 
-        Only a machine that has no VF yet can be resumed from it.
+        Call this only while the machine has no VF: the state of a machine with a VF cannot be
+        resumed.  Raises LabError if QEMU cannot write the state, or if QEMU or the chip has ended.
         """
         partial = self.state.with_suffix(".partial")
         with self._qmp(deadline) as qmp:
@@ -165,7 +183,10 @@ class Machine:
         partial.rename(self.state)
 
     def wait_for_ssh(self, deadline: Deadline) -> None:
-        """Return when the host's sshd has said its name on the forwarded port."""
+        """Return when the host's sshd sends its name through the forwarded TCP port.
+
+        Raises LabError if QEMU or the chip ends, or if *deadline* passes.
+        """
         port = self.spec.forwards[0][0]
 
         def look() -> str:
@@ -192,7 +213,7 @@ class Machine:
             ) from None
 
     def _check_alive(self) -> None:
-        """Raise LabError if QEMU or its chip has ended: without the chip the host has no port."""
+        """Raise LabError if QEMU has ended, or the chip, without which the host has no port."""
         if self._chip is not None and self._chip.poll() is not None:
             log = self._run / f"{self.spec.host}-chip.log"
             raise chip_ended(self.spec.host, self._chip.returncode, log)
@@ -207,9 +228,9 @@ class Machine:
             )
         raise LabError(
             f"{self.spec.host}: its QEMU ended with status {self._process.returncode}",
-            because=f"its last words: {words}",
-            fix="a port in use is freed by `vf-harness lab down`, or choose others in the "
-            "topology (hosts.NAME.port)",
+            because=f"the last words of QEMU: {words}",
+            fix="if a TCP port is in use, free it with `vf-harness lab down`, or choose another "
+            "TCP port in the topology (hosts.NAME.port)",
         )
 
     def _qmp(self, deadline: Deadline) -> closing[Qmp]:

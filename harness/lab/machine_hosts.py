@@ -1,4 +1,4 @@
-"""The hosts of a lab as emulated machines: each a QEMU with an SR-IOV port and sshd."""
+"""The hosts of a lab are emulated machines: each is a QEMU with an SR-IOV port and sshd."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from harness.lab.card import Card
 from harness.lab.first_login import log_in_first
 from harness.lab.image import Image
 from harness.lab.keys import CLIENT, known_hosts
-from harness.lab.machine import (
-    BOOT_SECONDS,
-    Cables,
-    Machine,
-    MachineSpec,
-)
+from harness.lab.machine import BOOT_SECONDS, Cables, Machine, MachineSpec
 from harness.lab.probe import FIRST, Ways, keep_ways, kept_ways, next_ways
 from harness.lab.processes import chips_of, end_machines, machines_of
 from harness.lab.tree import Progress
@@ -28,7 +23,7 @@ from harness.waiting import Deadline
 
 
 class MachineHosts:
-    """All hosts of *topology*; *run* is the folder of the lab that is up."""
+    """The hosts of *topology* are emulated machines; *run* is the lab's folder."""
 
     def __init__(self, topology: Topology, emulation: Emulation, run: Path) -> None:
         self._topology = topology
@@ -37,20 +32,23 @@ class MachineHosts:
 
     @property
     def running(self) -> tuple[str, ...]:
-        """Names of those whose QEMU runs."""
+        """The names of the hosts whose QEMU runs."""
         return tuple(machines_of(self._topology.name, tuple(self._topology.hosts)))
 
     @property
     def whole(self) -> bool:
-        """Whether all of them run: each QEMU, and the chip of each machine that has one."""
+        """Say whether the QEMU of every host runs, and the chip of every host that has a chip."""
         lab, hosts = self._topology.name, tuple(self._topology.hosts)
         with_chip = {name for name in hosts if self._card(name, FIRST).is_software_chip}
         return set(self.running) == set(hosts) and with_chip <= set(chips_of(lab, hosts))
 
     def check(self) -> None:
-        """Raise LabError where a port of this machine that leads to a host cannot be had."""
+        """Raise LabError if a TCP port of this machine that leads to a host is in use.
+
+        Running hosts are no error, since a start ends them first.
+        """
         if self.running:
-            return  # what is left over is ended first, and with it the ports it holds
+            return  # a start ends these hosts first, which frees their TCP ports
         for name, host in self._topology.hosts.items():
             with socket.socket() as attempt:
                 attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,14 +58,16 @@ class MachineHosts:
                     raise LabError(
                         f"this machine: TCP port {host.port}, which leads to {name}, cannot be had",
                         because=taken.strerror or str(taken),
-                        fix=f"end what uses it (`ss -ltnp`), or change the port of {name} in "
-                        f"{self._topology.file}",
+                        fix="end the program that uses the TCP port (`ss -ltnp`), or change the "
+                        f"port of {name} in {self._topology.file}",
                     ) from None
 
     def start(self, built: Image, wire: Wire, progress: Progress, *, dies_with_us: bool) -> None:
-        """Bring all to an answering sshd; booted ones leave a state for the next start.
+        """Start all hosts, and return when each host's sshd answers and its ports have interfaces.
 
-        What a software chip rests on is tried on the first hosts that an image boots.
+        The hosts resume from saved states; without saved states, the hosts boot and their states
+        are saved for the next start.  The first hosts that an image boots try the ways of the
+        software chip (``harness.lab.probe``).  Raises UnsupportedQemu if QEMU takes none of them.
         """
         self._write_known_hosts(built)
         fast = accelerator(built, progress)
@@ -105,11 +105,11 @@ class MachineHosts:
         return any(self._card(name, FIRST).is_software_chip for name in self._topology.hosts)
 
     def end(self) -> None:
-        """End their QEMUs."""
+        """End the QEMU and the chip of every host."""
         end_machines(self._topology.name, tuple(self._topology.hosts))
 
     def reached(self, built: Image) -> Topology:
-        """The topology with the key that logs in and the host keys."""
+        """Return the topology with the client key and the known_hosts file of the hosts."""
         ways = {"identity": built.keys / CLIENT, "known_hosts": self._run / "known_hosts"}
         hosts = {name: host.model_copy(update=ways) for name, host in self._topology.hosts.items()}
         return self._topology.model_copy(update={"hosts": hosts})
@@ -134,7 +134,7 @@ class MachineHosts:
         return Card(device, count, emulation.vfs, ways, emulation.chip_fails)
 
     def _write_known_hosts(self, built: Image) -> None:
-        """The keys that the machines must show."""
+        """Write the host keys, which each host must show at login, to the lab's folder."""
         hosts = self._topology.hosts.items()
         addresses = {name: f"[{host.address}]:{host.port}" for name, host in hosts}
         (self._run / "known_hosts").write_text(known_hosts(built.keys, addresses))
@@ -168,7 +168,7 @@ def _start(
 
 
 def _taps(spec: MachineSpec, wire: Wire, ours: ExitStack) -> tuple[int, ...]:
-    """A tap on the wire for each port of a machine; closed with *ours*."""
+    """Return a new tap on the wire for each port of a machine; *ours* closes the taps."""
     taps = []
     for port in range(spec.card.ports):
         name = spec.host if not port else f"{spec.host}-{port}"

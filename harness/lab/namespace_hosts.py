@@ -1,7 +1,7 @@
-"""The hosts of a lab as network namespaces of this machine: they share its kernel and its disk.
+"""The hosts of a lab are network namespaces of this machine, and share its kernel and its disk.
 
-Each has an interface on the wire, and one on a cable of their own for migrations.  QEMU is the
-image's, entered by a script that stands for it on these hosts.
+Each host has an interface on the wire, and another interface on a cable for migrations.  The hosts
+run the QEMU of the lab's image, by a script with QEMU's name that enters the image's tree.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from harness.lab.wire import Wire, add_bridge, ip
 from harness.topology import HostEntry, Topology
 
 CABLE = "cable"
-"""The bridge in the wire's namespace that migrations go over."""
+"""Migrations go over the bridge of this name in the wire's namespace."""
 
 QEMU = "qemu-system-x86_64"
 _MIGRATION = "cable0"  # a host's end of the cable
 _SHARED = ("/run", "/proc", "/sys", IMAGES)
-"""Where QEMU finds sockets, taps and its guest; they stand for themselves inside the tree."""
+"""The tree has these folders of this machine at the same paths.
+
+QEMU finds sockets, taps and its guest there.
+"""
 
 
 class NamespaceHosts:
-    """All hosts of *topology*; *run* is the folder of the lab that is up."""
+    """The hosts of *topology* are network namespaces; *run* is the lab's folder."""
 
     def __init__(self, topology: Topology, run: Path) -> None:
         self._topology = topology
@@ -35,17 +38,17 @@ class NamespaceHosts:
 
     @property
     def running(self) -> tuple[str, ...]:
-        """Names of those whose namespace is there."""
+        """The names of the hosts whose namespace exists."""
         hosts = self._topology.hosts.items()
         return tuple(name for name, host in hosts if _path(host).exists())
 
     @property
     def whole(self) -> bool:
-        """Whether all of them are there."""
+        """Say whether the namespace of every host exists."""
         return set(self.running) == set(self._topology.hosts)
 
     def check(self) -> None:
-        """Raise UsageError unless each has a namespace of its own, and an interface."""
+        """Raise UsageError unless the topology gives each host a namespace and a twin."""
         for name, host in self._topology.hosts.items():
             if host.namespace is None or host.twin is None:
                 raise UsageError(
@@ -55,7 +58,10 @@ class NamespaceHosts:
                 )
 
     def start(self, built: Image, wire: Wire, progress: Progress, *, dies_with_us: bool) -> None:
-        """Make namespaces and cables.  Nothing of it is a process that could die with us."""
+        """Make the namespaces and their cables; *dies_with_us* changes nothing.
+
+        No process belongs to such a host, so nothing could end with this process.
+        """
         del dies_with_us
         progress(f"making {' and '.join(self._topology.hosts)} as network namespaces")
         Path(IMAGES).mkdir(parents=True, exist_ok=True)
@@ -73,13 +79,13 @@ class NamespaceHosts:
         self._write_qemu(built)
 
     def end(self) -> None:
-        """Remove the namespaces, with all that is in them."""
+        """Remove the namespaces, with the interfaces in them."""
         for host in self._topology.hosts.values():
             if _path(host).exists():
                 ip("netns", "delete", str(host.namespace))
 
     def reached(self, built: Image) -> Topology:
-        """The topology with the image's QEMU, unless it names another."""
+        """Return the topology with the QEMU of the image for each host that names no QEMU."""
         del built
         default = HostEntry.model_fields["qemu"].default
         hosts = {

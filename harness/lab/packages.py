@@ -1,4 +1,4 @@
-"""What a lab machine is made of: Debian packages, and where this machine gets packages from."""
+"""A lab machine is made of Debian packages, which come from the mirrors that this machine uses."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from harness.errors import LabError
 
 SUITE = "trixie"
 PACKAGES = (
-    "busybox-static",     # both initramfs and the hosts' init
-    "ethtool",            # driver, firmware and counters of a port
-    "iproute2",           # links, bridges, VFs
-    "kmod",               # the hosts' drivers
-    "linux-image-amd64",  # igb, igbvf, vfio-pci, kvm: as shipped
-    "openssh-server",     # the only way in
-    "python3",            # the agent
-    "qemu-system-x86",    # for guests on the hosts, and for the hosts on the runner
-    "tcpdump",            # the wire as someone else's program sees it
+    "busybox-static",     # runs both initramfs and the hosts' init
+    "ethtool",            # shows driver, firmware and counters of a port
+    "iproute2",           # sets links, bridges, VFs
+    "kmod",               # loads the hosts' drivers
+    "linux-image-amd64",  # has igb, igbvf, vfio-pci, kvm as shipped
+    "openssh-server",     # is the only way in
+    "python3",            # runs the agent
+    "qemu-system-x86",    # runs guests on the hosts, and the hosts on this machine
+    "tcpdump",            # captures the wire, and shares no code with the harness
 )  # fmt: skip
 
 PINNED = """\
@@ -25,15 +25,17 @@ Package: src:qemu src:seabios
 Pin: release n=trixie-backports
 Pin-Priority: 990
 """
-"""QEMU 11.1 comes from backports, with the firmware it asks for; the kernel does not (a newer
-one was seen to boot a lab host a third slower)."""
+"""QEMU 11.1 comes from backports, with the firmware that QEMU depends on.
+
+The kernel comes from trixie, since a lab host took a third longer to boot the kernel of backports.
+"""
 
 NEWEST_KERNEL = (
     "Package: src:linux src:linux-signed-amd64 src:linux-base\n"
     f"Pin: release n={SUITE}-backports\n"
     "Pin-Priority: 990\n"
 )
-"""The kernel of backports; linux-base, which it needs, comes from there with it."""
+"""The kernel comes from backports, and so does linux-base, which that kernel depends on."""
 
 LEFT_OUT = (
     "/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*",
@@ -46,14 +48,15 @@ ADD_BACKPORTS = (
     'sed -n "s/ trixie main/ trixie-backports main/p" "$1/etc/apt/sources.list"'
     ' > "$1/etc/apt/sources.list.d/backports.list"'
 )
-"""Where mmdebstrap chose the mirror: the same one's backports."""
+"""This hook adds backports of the mirror that mmdebstrap chose."""
 
 
 def sources() -> list[str]:
-    """The apt lines for SUITE, with the mirrors that this machine's own apt uses.
+    """Return apt's source lines for SUITE, with the mirrors that this machine's apt uses.
 
-    ``VF_HARNESS_MIRROR`` names a Debian mirror instead.  On a machine that is not Debian and
-    names none, the list is empty: mmdebstrap then uses the mirror that it knows.
+    The environment variable ``VF_HARNESS_MIRROR`` names another Debian mirror.  The list is empty
+    on a machine that is not Debian, without that variable: mmdebstrap then chooses a mirror.
+    Raises LabError if apt fails.
     """
     named = os.environ.get("VF_HARNESS_MIRROR")
     mirror, security = (named, None) if named else _apt_mirrors()
@@ -64,7 +67,10 @@ def sources() -> list[str]:
 
 
 def _apt_mirrors() -> tuple[str | None, str | None]:
-    """Where this machine's apt, if it has one, gets Debian and its security updates from."""
+    """Return the mirrors of Debian and of its security updates that this machine's apt uses.
+
+    None stands for a mirror that apt does not use, or for a machine without apt.
+    """
     argv = [
         "apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)", "Created-By: Packages",
     ]  # fmt: skip
@@ -76,7 +82,7 @@ def _apt_mirrors() -> tuple[str | None, str | None]:
         raise LabError(
             "this machine: apt-get indextargets failed",
             because=f"apt says: {listing.stderr.strip() or 'nothing'}",
-            fix="mend apt, or name a Debian mirror in VF_HARNESS_MIRROR",
+            fix="repair apt's configuration, or name a Debian mirror in VF_HARNESS_MIRROR",
         )
     by_label = dict(line.split("|", 1) for line in listing.stdout.splitlines() if "|" in line)
     return by_label.get("Debian"), by_label.get("Debian-Security")

@@ -1,8 +1,8 @@
-"""The lab tries once for each image what the software chip needs of QEMU.
+"""The lab tries once for each image whether QEMU does what the software chip needs.
 
 No document of QEMU promises by which reads of configuration space QEMU hides capabilities, nor that
-a write to ECAM moves a BAR.  For each there is a second way, which is taken where the first way
-does not work.
+a write to ECAM moves a BAR.  The chip has two ways to hide SR-IOV from QEMU and two ways to place
+VFs, and the lab takes a second way where the first way does not work.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ print(struct.unpack_from("<I", bar, int(sys.argv[2]))[0])
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The chip shows its SR-IOV capability, and tells QEMU where VFs are, in these two ways."""
+    """*disguise* says when a port hides SR-IOV, and *placing* how QEMU learns where VFs are.
+
+    *disguise* is a value of ``harness.chip.configuration.Disguise``.  *placing* is ``dma``, or
+    ``qtest`` for QEMU's test socket.
+    """
 
     disguise: str = "in-whole-reads"
     placing: str = "dma"
@@ -40,22 +44,24 @@ SECOND = Ways("until-reset", "qtest")
 
 
 def kept_ways(image: Path) -> Ways | None:
-    """The ways that were seen to work with the QEMU of *image*; None if nobody looked yet."""
+    """Return the ways that work with the image in the folder *image*; None if none was tried."""
     file = image / _KEPT
     return Ways(**json.loads(file.read_text())) if file.exists() else None
 
 
 def keep_ways(image: Path, ways: Ways) -> None:
-    """Let every later start of *image* take these ways, without trying them."""
+    """Write *ways* to the folder *image*, so that later starts take them and try none."""
     whole = image / f"{_KEPT}.partial"
     whole.write_text(json.dumps(asdict(ways)))
     whole.rename(image / _KEPT)
 
 
 def next_ways(ways: Ways, topology: Topology) -> Ways:
-    """Try to make a VF on the first host; the same *ways* where that works, else others.
+    """Return *ways* if a VF can be made on the first host of *topology*, else the next ways to try.
 
-    Raises UnsupportedQemu where the second way does not work either.
+    The hosts must run with a chip that takes *ways*; the VF is removed again.  The next ways have
+    the second disguise if the host sees no SR-IOV capability, and the second placing if the VF's
+    registers do not answer.  Raises UnsupportedQemu if that second way was tried already.
     """
     name, entry = next(iter(topology.hosts.items()))
     with connect(name, topology.connection(name)) as host:
@@ -76,10 +82,10 @@ def _shows_sriov(host: Host, port: PortEntry) -> bool:
 
 
 def _maps_vf(host: Host, port: PortEntry) -> bool:
-    """Whether the registers of a VF answer; the VF is made for that, and taken back.
+    """Make a VF, say whether its registers answer, and remove the VF.
 
     VFMAILBOX of a new VF has RSTI or RSTD set, which tell of the port's reset.  Where QEMU maps no
-    registers these machines read 0.
+    registers, the host reads 0.
     """
     device = f"/sys/bus/pci/devices/{port.pci}"
     host.write_text(f"{device}/sriov_drivers_autoprobe", "0")
@@ -97,6 +103,6 @@ def _unsupported(name: str, what: str) -> UnsupportedQemu:
     return UnsupportedQemu(
         f"{name}: its QEMU {what}",
         because="the software 82599 needs that, and neither of its two ways works with this QEMU",
-        fix="use the lab with QEMU's own 82576 (--lab emulated-82576); docs/software-82599.md says "
-        "what the two ways are",
+        fix="use the lab with QEMU's own 82576 (--lab emulated-82576); docs/software-82599.md "
+        "describes the two ways",
     )

@@ -1,6 +1,6 @@
 """The processes of an embedded lab are found on this machine by names in their command lines.
 
-A lab is ended by whoever comes later, so no record of its processes is kept.
+A process may end a lab that another process started, so nobody keeps a record of the processes.
 """
 
 from __future__ import annotations
@@ -16,41 +16,44 @@ from pathlib import Path
 from harness.waiting import wait_for
 
 END_SECONDS = 60
-"""The kernel may take so long to end a killed process, whose GiB of memory it frees first."""
+"""The kernel may take this long to end a killed QEMU, whose GiB of memory are freed first."""
 
 
 def process_name(lab: str, host: str) -> str:
-    """The ``-name`` of a machine's QEMU."""
+    """Return the value of ``-name`` in the command line of a host's QEMU."""
     return f"vf-harness-lab-{lab}-{host}"
 
 
 def chip_name(lab: str, host: str) -> str:
-    """The ``--name`` of the chip of a machine."""
+    """Return the value of ``--name`` in the command line of a host's chip."""
     return f"{process_name(lab, host)}-chip"
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
-"""This very process started these processes, and has to reap them; by their ids."""
+"""This process started these processes, by process id, and has to reap them."""
 
 
 def ours(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-    """Note that this very process started *process*; `end_machines` reaps it then."""
+    """Return *process*, and have `end_machines` reap *process*, which this process started."""
     _children[process.pid] = process
     return process
 
 
 def machines_of(lab: str, hosts: tuple[str, ...]) -> dict[str, int]:
-    """Process ids of the machines of *lab* on this machine, by host, whoever started them."""
+    """Return the process id of each running QEMU of *lab*, by host, whoever started the QEMU."""
     return _processes("-name", {process_name(lab, host): host for host in hosts})
 
 
 def chips_of(lab: str, hosts: tuple[str, ...]) -> dict[str, int]:
-    """Process ids of the chips of *lab*'s machines, by host, whoever started them."""
+    """Return the process id of each running chip of *lab*, by host, whoever started the chip."""
     return _processes("--name", {chip_name(lab, host): host for host in hosts})
 
 
 def _processes(option: str, names: dict[str, str]) -> dict[str, int]:
-    """Process ids by host, for processes whose *option* is one of *names*: name -> host."""
+    """Return the process ids, by host, of processes that have one of *names* after *option*.
+
+    *names* gives the host of each name.
+    """
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -58,8 +61,8 @@ def _processes(option: str, names: dict[str, str]) -> dict[str, int]:
         try:
             argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
-        if option in argv[:-1]:  # whatever the program: what enters the tree becomes QEMU
+            continue  # the process ended while we looked
+        if option in argv[:-1]:  # in any program: the one that enters the tree becomes QEMU
             name = argv[argv.index(option) + 1]
             if name in names:
                 found[names[name]] = int(entry.name)
@@ -67,14 +70,17 @@ def _processes(option: str, names: dict[str, str]) -> dict[str, int]:
 
 
 def end_machines(lab: str, hosts: tuple[str, ...]) -> None:
-    """Kill every machine of *lab* on this machine and its chip; return when they are gone."""
+    """Kill the QEMU and the chip of every host of *lab*, and return when they are gone.
+
+    Raises WaitError if a process does not end within END_SECONDS.
+    """
     for name, process in (*machines_of(lab, hosts).items(), *chips_of(lab, hosts).items()):
         try:
             descriptor = os.pidfd_open(process)
         except ProcessLookupError:
-            continue  # it ended while we looked
+            continue  # the process ended while we looked
         try:
-            with suppress(ProcessLookupError):  # it ended meanwhile, and was reaped
+            with suppress(ProcessLookupError):  # the process ended, and was reaped
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             ended = select.poll()
             ended.register(descriptor, select.POLLIN)

@@ -1,7 +1,7 @@
-"""A software chip is added to a QEMU command line that somebody else wrote.
+"""A software chip is added to a QEMU command line that a user wrote.
 
-QEMU's own rules are followed as far as the chip depends on them: an option has one or two dashes,
-its value is the next word, and a value is JSON or a list ``first,key=value,...``.
+The command line is read by QEMU's rules as far as the chip depends on them: an option has one or
+two dashes, its value is the next word, and a value is JSON or a list ``first,key=value,...``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from harness.errors import HarnessError, LabError, UsageError
 from harness.lab.software_chip import DEVICE, SoftwareChip, root_port, shared_memory
 
 ROOT_PORT, MEMORY, PREFIX = "chip", "chip-memory", "chip-"
-CHASSIS = 82  # a root port that names none has chassis 0, and people count theirs from 1
+CHASSIS = 82  # no other root port has this one: QEMU's default is 0, and users count from 1
 _SECONDS = 30
 _SHARED_BY_ITSELF = ("memory-backend-memfd", "memory-backend-shm")
-_ON = ("on", "yes", "true", "y")  # what QEMU takes for true: qapi_bool_parse in qapi/qapi-util.c
+_ON = ("on", "yes", "true", "y")  # QEMU reads these as true: qapi_bool_parse in qapi/qapi-util.c
 _IS_QEMU = re.compile(r"(qemu-system-x86_64|qemu-kvm)")
 _IS_Q35 = re.compile(r"(pc-)?q35(-.*)?")
 _IS_VIOMMU = re.compile(r"(intel|amd|virtio)-iommu(-pci)?")
@@ -30,9 +30,9 @@ _IS_BRIDGE = re.compile(r".*(bridge|root-port|upstream|pxb.*|ioh3420)")
 
 @dataclass(frozen=True, slots=True)
 class QemuCommand:
-    """A command that runs QEMU: *program* is the words up to QEMU's name, *arguments* the rest.
+    """A command runs QEMU: *program* has the words up to QEMU's name, *arguments* the other words.
 
-    There is more than one word where something runs QEMU, such as ``taskset -c 1``.
+    *program* has several words if another program runs QEMU, such as ``taskset -c 1``.
     """
 
     program: tuple[str, ...]
@@ -40,7 +40,7 @@ class QemuCommand:
 
     @classmethod
     def of(cls, words: Sequence[str]) -> QemuCommand:
-        """Take a command apart; its first word is QEMU where no word has QEMU's name."""
+        """Return the command of *words*; the first word is QEMU if no word is a name of QEMU."""
         named = (
             place for place, word in enumerate(words, start=1) if _IS_QEMU.match(Path(word).name)
         )
@@ -59,10 +59,14 @@ class QemuCommand:
     ) -> list[str]:
         """Return the whole command with *chip*, whose sockets are in the folder *sockets*.
 
-        The chip comes after a vIOMMU, which translates only for what is named later, and before
-        every other device: the first bridge that the firmware finds has bus 1 behind it
-        (SeaBIOS, ``pci_bios_init_bus_rec``).  With *bus_is_known* the caller vouches for the
-        number in *chip*; *place* is that of the root port.  Raises UsageError.
+        The chip comes after a vIOMMU, which translates only for later devices, and before every
+        other device: the first bridge that the firmware finds gets PCI bus 1 (SeaBIOS,
+        ``pci_bios_init_bus_rec``).  *place* is the device number of the chip's root port in hex,
+        and QEMU chooses that number if *place* is empty.
+
+        Raises UsageError if the memory of QEMU's machine cannot be shared, or if a bridge comes
+        before the vIOMMU; *bus_is_known* allows such a bridge, since the caller knows that the bus
+        in *chip* is right.
         """
         after = self._end_of_viommu()
         if not bus_is_known:
@@ -75,9 +79,9 @@ class QemuCommand:
         return [*self.program, *self.arguments[:after], *added, *self.arguments[after:]]
 
     def values(self, *options: str) -> list[dict[str, str]]:
-        """Return the value of each option of these names, in order, by key.
+        """Return the values of all options of these names, in order, each by key.
 
-        What has no key is under the empty string.
+        A word without a key is under the empty string.
         """
         return [_keys(value) for option, value in _options(self.arguments) if option in options]
 
@@ -106,7 +110,7 @@ class QemuCommand:
     def _unknown(self, seen: str) -> HarnessError:
         return LabError(
             f"this machine: {self.program[-1]} does not know the device {DEVICE}",
-            because=f"{seen}; QEMU has it since 10.1, and Debian 13's own QEMU is 10.0",
+            because=f"{seen}; QEMU has the device since 10.1, and Debian 13's own QEMU is 10.0",
             fix="install a newer QEMU (on Debian 13: apt install -t trixie-backports "
             "qemu-system-x86), or name another one in the command",
         )
@@ -129,22 +133,25 @@ class QemuCommand:
         if flash or self.values("bios", "pflash"):
             raise UsageError(
                 "this QEMU's command brings firmware of its own (-bios, -pflash or if=pflash)",
-                because="the chip finds the registers of its VFs where SeaBIOS puts configuration "
-                "space, 0xb0000000; UEFI (OVMF) puts it elsewhere, and the VFs would be dead",
-                fix="leave that out: QEMU then boots by SeaBIOS, which it brings along",
+                because="the chip places its VFs through configuration space, which SeaBIOS puts "
+                "at 0xb0000000; UEFI (OVMF) has another address, and no VF would work",
+                fix="leave these options out: QEMU then boots by its own firmware, SeaBIOS",
             )
 
     def _check_stays(self) -> None:
         if any(_name(word) == "daemonize" for word in self.arguments):
             raise UsageError(
                 "this QEMU's command has -daemonize",
-                because="the chip ends with the process that is started, and QEMU would go on "
-                "without its ports",
+                because="the chip ends with the first process of QEMU, and the process that "
+                "-daemonize leaves would run on without its ports",
                 fix="leave -daemonize out, and put `vf-harness chip` itself into the background",
             )
 
     def _memory(self) -> list[str]:
-        """Return the arguments that make the memory a shared one; none if it is shared already."""
+        """Return arguments that make the machine's memory shared; none if the memory is shared.
+
+        Raises UsageError if the command has memory that is not shared, or no size of the memory.
+        """
         self._check_shared()
         named = ["memory-backend" in keys for keys in self.values("M", "machine")]
         named += ["memdev" in keys for keys in self.values("numa")]
@@ -155,8 +162,8 @@ class QemuCommand:
         if size is None:
             raise UsageError(
                 "this QEMU's command does not say how much memory its machine has",
-                because="the chip reaches that memory by itself, so it has to be made a shared "
-                "one, of a size that is known",
+                because="the chip reads and writes the guest's memory by itself, so QEMU has to "
+                "make shared memory of a known size",
                 fix="add `-m 2G` to QEMU's command",
             )
         return shared_memory(MEMORY, f"{size}M" if size.isdigit() else size)
@@ -170,14 +177,14 @@ class QemuCommand:
                 name = keys.get("id")
                 raise UsageError(
                     f"this QEMU's memory {name!r} ({kind}) is not shared",
-                    because="the chip reads and writes the guest's memory by itself, and would "
-                    "do so in a copy of its own",
-                    fix=f"add share=on to `-object {kind},id={name},...`, or leave that out, with "
-                    "memory-backend=: `-m` alone is made a shared memory here",
+                    because="the chip reads and writes the guest's memory by itself, and can only "
+                    "reach shared memory",
+                    fix=f"add share=on to `-object {kind},id={name},...`, or leave that option and "
+                    f"the use of {name!r} out: memory of the size in `-m` is then shared",
                 )
 
     def _end_of_viommu(self) -> int:
-        """Return the place in the arguments after the last vIOMMU; 0 if there is no vIOMMU."""
+        """Return the index of the argument after the last vIOMMU; 0 if there is no vIOMMU."""
         ends = [
             place + 2
             for place, (word, value) in enumerate(itertools.pairwise(self.arguments))
@@ -191,10 +198,10 @@ class QemuCommand:
             if option == "device" and _IS_BRIDGE.fullmatch(driver := _driver(value)):
                 raise UsageError(
                     f"this QEMU's command has a {driver} before its vIOMMU",
-                    because="the chip comes after the vIOMMU, and is told that its bus is number "
-                    "1; with that bridge before it, it is another one",
-                    fix="put the vIOMMU first, or say the number that the chip's bus has in the "
-                    "guest (lspci -t) with --bus",
+                    because="the chip has to be on PCI bus 1, the bus of the first bridge, and the "
+                    f"chip's own bridge comes after the vIOMMU and so after this {driver}",
+                    fix="put the vIOMMU first, or give the number of the chip's bus in the guest "
+                    "(lspci -t) with --bus",
                 )
 
 
@@ -203,7 +210,7 @@ def _options(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _name(word: str) -> str:
-    """Return the name of an option, without its dashes; empty for any other word."""
+    """Return the name of an option without dashes, and an empty string for any other word."""
     return word.removeprefix("-").removeprefix("-") if word.startswith("-") else ""
 
 
@@ -217,7 +224,7 @@ def _keys(value: str) -> dict[str, str]:
         try:
             return {key: _word(each) for key, each in json.loads(value).items()}
         except ValueError:
-            return {}  # QEMU will say in its own words what is wrong there
+            return {}  # QEMU itself will tell the user what is wrong
     pairs = (part.partition("=") for part in value.split(","))
     return {key if equals else "": text if equals else key for key, equals, text in pairs}
 

@@ -16,12 +16,12 @@ from harness.errors import LabError
 from harness.waiting import Deadline, wait_for
 
 DEVICE = "vfio-user-pci"
-"""QEMU, from 10.1 on, has this name for a device that is served by another process."""
+"""QEMU 10.1 and newer has this device, which another process serves."""
 
 
 @dataclass(frozen=True, slots=True)
 class SoftwareChip:
-    """A chip with *ports* ports and *vfs* VFs of each; *mac* is the address of its first port.
+    """A chip has *ports* ports with *vfs* VFs each; *mac* is the address of the first port.
 
     QEMU has the chip on the PCI bus number *bus*, behind a root port of its own.
     """
@@ -34,8 +34,8 @@ class SoftwareChip:
     def functions(self) -> list[tuple[str, int]]:
         """Return name and place of each function, ports first.
 
-        The name is that of the function's socket; the place is device and function as one number,
-        as on the chip (First VF Offset and VF Stride of its SR-IOV capability).
+        The name is the name of the function's socket.  The place is the PCI device and function as
+        one number, as First VF Offset and VF Stride of the ports' SR-IOV capability say.
         """
         ports = [(f"port{port}", port) for port in range(self.ports)]
         return ports + [
@@ -47,9 +47,9 @@ class SoftwareChip:
     def devices(self, root_port: str, sockets: str, *, prefix: str = "") -> list[str]:
         """Return QEMU's arguments for every function of the chip, on the bus of *root_port*.
 
-        *sockets* is the folder of the sockets as QEMU sees it; *prefix* begins the id of each
-        device.  Each VF is a device of its own, since QEMU knows no VFs of a port that is served
-        by another process.
+        *sockets* is the path that the folder of the sockets has for QEMU.  The id of each device
+        begins with *prefix*.  Each VF is a device of its own, since QEMU knows no VFs of a port
+        that another process serves.
         """
         arguments = []
         for name, place in self.functions():
@@ -65,13 +65,16 @@ class SoftwareChip:
         self, folder: Path, log: Path, *, whose: str, name: str, wires: Sequence[int],
         dies_with_us: bool, deadline: Deadline, options: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:  # fmt: skip
-        """Start the process of the chip, and return once QEMU can connect to each function.
+        """Start a process for the chip, and return the process once QEMU can connect to the chip.
 
-        The sockets are made in *folder*; *wires* are descriptors, one for each port; *options*
-        are further ones of the program.  *name* is how the process is found again.  Errors name
-        the machine of the chip as *whose*.  The process is the caller's to end.  Raises LabError if
-        the chip ends before QEMU can connect, and WaitError if *deadline* passes before that; no
-        process is left then.
+        The chip makes its sockets in *folder*, and writes its log to *log*.  *wires* are
+        descriptors, one for each port, and *options* are further options of ``harness.chip``.
+        *name* is the name in the command line by which the process is found again, and *whose* is
+        the machine that errors name.  The caller has to end the chip; with *dies_with_us* the
+        kernel also ends the chip when this process ends.
+
+        Raises LabError if the chip ends before QEMU can connect, and WaitError if *deadline* passes
+        before that; no process is left then.
         """
         guard = ("setpriv", "--pdeathsig", "KILL") if dies_with_us else ()
         argv = [
@@ -89,7 +92,7 @@ class SoftwareChip:
         def look() -> bool:
             if process.poll() is not None:
                 raise chip_ended(whose, process.returncode, log)
-            return (folder / CONTROL).exists()  # made once all the others are listened on
+            return (folder / CONTROL).exists()  # the chip makes this socket last
 
         try:
             wait_for(f"the chip of {whose}", look, within=deadline)
@@ -103,8 +106,8 @@ class SoftwareChip:
 def root_port(name: str, *, chassis: int, place: str = "") -> list[str]:
     """Return QEMU's arguments for the root port *name*, with room for 63 VFs of two ports.
 
-    *place* is its device number on the machine's own bus, such as ``1e``; QEMU chooses the first
-    free number without it.  *chassis* must be another than that of any other root port.
+    *place* is the device number of the root port on the machine's own bus, in hex; QEMU chooses the
+    first free number if *place* is empty.  No other root port may have the same *chassis*.
     """
     address = f",addr=0x{place}" if place else ""
     described = f"pcie-root-port,id={name},chassis={chassis},slot=1{address}"
@@ -112,9 +115,9 @@ def root_port(name: str, *, chassis: int, place: str = "") -> list[str]:
 
 
 def shared_memory(name: str, size: str) -> list[str]:
-    """Return QEMU's arguments for a machine's memory, which the chip reaches by itself.
+    """Return QEMU's arguments for shared memory, which the chip reads and writes by itself.
 
-    *size* is in QEMU's words, with its unit.
+    *size* is a number with a unit, as QEMU takes sizes, such as ``2G``.
     """
     return [
         *("-machine", f"memory-backend={name}"),
@@ -123,9 +126,9 @@ def shared_memory(name: str, size: str) -> list[str]:
 
 
 def chip_ended(whose: str, status: int, log: Path) -> LabError:
-    """Return the error that says how the chip of *whose* ended, in its own last words."""
+    """Return the error that says how the chip of *whose* ended, with the text of its *log*."""
     return LabError(
         f"{whose}: its chip ended with status {status}",
-        because=f"its last words: {log.read_text(errors='replace').strip() or 'none'}",
+        because=f"the chip's last words: {log.read_text(errors='replace').strip() or 'none'}",
         fix="start the machine and its chip again: the machine has no port without the chip",
     )

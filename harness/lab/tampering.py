@@ -1,6 +1,6 @@
-"""A wire that changes frames: a program between the peer's end and the bridge.
+"""A thread between the peer's end of the wire and the bridge changes frames of flows.
 
-It needs nothing of the kernel but packet sockets, and knows which frames it changed.
+The thread takes and sends frames by two packet sockets, and counts the frames that it changes.
 """
 
 from __future__ import annotations
@@ -21,39 +21,44 @@ from harness.uapi.if_packet import ETH_P_ALL, SOL_PACKET, PacketOption, SocketOp
 
 NEAR, FAR = "tamper0", "tamper1"
 PEER = "peer"
-"""The bridge's port that leads to the peer; see ``harness.lab.wire``."""
+"""The interface of this name in the wire's namespace leads to the peer; see `Wire.make`."""
 
 LARGEST = 16 << 10
 BUFFER_BYTES = 8 << 20
 
 
 class Tampering:
-    """Carries frames both ways; of ours that go to the peer every n-th has one byte changed."""
+    """A thread carries frames both ways, and changes some frames of flows on the way to the peer.
+
+    The thread counts the frames of all flows that go to the peer, and changes the last byte of the
+    payload whenever the count is a multiple of *every*.  `close` ends the thread; the caller owns
+    both sockets.
+    """
 
     def __init__(self, to_peer: socket.socket, to_bridge: socket.socket, every: int) -> None:
         self.changed = 0
-        """How many frames were."""
+        """The thread has changed this many frames."""
         self._failed: OSError | None = None
         self._every = every
         self._seen = 0
         self._ways = {to_peer: to_bridge, to_bridge: to_peer}
         self._to_peer = to_peer
         self._end, self._ending = os.pipe()
-        # a daemon: who fails before close() must still be able to end
+        # A daemon, so that a program can end that failed before close().
         self._thread = threading.Thread(target=self._carry, name="tampering", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Carry nothing any more.  Raises LabError if that ended before."""
+        """End the thread.  Raises LabError if the thread had failed before."""
         os.write(self._ending, b"x")
         self._thread.join()
         os.close(self._end)
         os.close(self._ending)
         if self._failed:
             raise LabError(
-                f"this machine: the wire that changes frames carried none any more: {self._failed}",
-                because="a packet socket of the lab's wire refused one",
-                fix="send less, or see the links of the lab's namespaces",
+                f"this machine: the thread that changes frames on the wire failed: {self._failed}",
+                because="a packet socket on the lab's wire did not take or give a frame",
+                fix="send fewer frames, or look at the links in the lab's network namespaces",
             )
 
     def _carry(self) -> None:
@@ -87,7 +92,11 @@ class Tampering:
 
 @contextmanager
 def tampered(topology: Topology, *, every: int) -> Iterator[Tampering]:
-    """Have the wire of an emulated lab change every n-th of our frames on its way to the peer."""
+    """Let a thread change frames on the wire of an emulated lab during the body; see `Tampering`.
+
+    When the body ends, the wire is as before.  Raises LabError if ``ip`` fails, or if the thread
+    failed.
+    """
     wire = wire_of(topology)
     with ExitStack() as undo:
         undo.callback(ip, "-n", wire.namespace, "link", "set", PEER, "master", BRIDGE)

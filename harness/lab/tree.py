@@ -1,7 +1,7 @@
-"""A file tree of Debian packages in the cache, found again by a hash of what it is made of.
+"""The cache has file trees of Debian packages, found again by a hash of what each is made from.
 
-Whatever has to be the same on every machine comes out of such a tree and is run inside it: QEMU
-for the lab, and other people's programs for the tests.
+Programs that have to be the same on every machine run inside such a tree: QEMU for the lab, and
+the programs of ``tests/clients``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ from harness.lab.packages import ADD_BACKPORTS, SUITE, sources
 Progress = Callable[[str], None]
 
 FREE_MIB = 1500
-"""What a build needs of free disk, a tree and an image together, with room to spare."""
+"""A build needs this much free disk: a tree and an image together, with room to spare."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a tree is made of: *packages* of SUITE, *pinned* by apt, without files *left_out*."""
+    """A recipe makes a tree from *packages* of SUITE.
+
+    *pinned* is the text of a file of apt preferences, and *left_out* are patterns of paths that
+    dpkg leaves out.
+    """
 
     packages: tuple[str, ...]
     pinned: str = ""
@@ -44,7 +48,11 @@ class Recipe:
 
 
 def cache() -> Path:
-    """Where trees and images are kept: ``VF_HARNESS_CACHE``, or ``vf-harness`` in the user's."""
+    """Return the folder of trees and images.
+
+    The environment variable ``VF_HARNESS_CACHE`` names the folder; without that variable, the
+    folder is ``vf-harness`` in the user's cache folder (``XDG_CACHE_HOME``, or ``~/.cache``).
+    """
     named = os.environ.get("VF_HARNESS_CACHE")
     if named:
         return Path(named)
@@ -52,9 +60,10 @@ def cache() -> Path:
 
 
 def tree(recipe: Recipe, what: str, progress: Progress) -> Path:
-    """The tree of *recipe*, built if the cache has none; *what* says to people what it is.
+    """Return the folder of the tree of *recipe*, built if the cache does not have the tree.
 
-    Raises LabError where the packages cannot be fetched or the disk is full.
+    *what* is what *progress* calls the tree.  Raises LabError if packages cannot be fetched, if the
+    disk is full, or if a build is not run as root.
     """
     target = cache() / f"tree-{recipe.hash}"
     with built_by_one():
@@ -62,13 +71,13 @@ def tree(recipe: Recipe, what: str, progress: Progress) -> Path:
             progress(f"building {what} from {SUITE} packages (about a minute)")
             with complete_or_absent(target) as building:
                 _build(recipe, building)
-    os.utime(target)  # its own time says when it was last used
+    os.utime(target)  # this time says when the tree was used last
     return target
 
 
 @contextmanager
 def built_by_one() -> Iterator[None]:
-    """Keeps other processes from building meanwhile; they wait, and find what was built."""
+    """Let only this process build during the body; other processes wait here until then."""
     cache().mkdir(parents=True, exist_ok=True)
     folder = os.open(cache(), os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -80,9 +89,10 @@ def built_by_one() -> Iterator[None]:
 
 @contextmanager
 def complete_or_absent(target: Path) -> Iterator[Path]:
-    """A path to build at; becomes *target* on success, and goes away otherwise.
+    """Yield a path to build at, which does not exist; a body that succeeds makes it *target*.
 
-    Raises LabError where the disk is too full, to begin or to go on.
+    If the body fails, nothing is left of the build.  Raises LabError if the disk has less than
+    FREE_MIB free at the beginning, or is full later.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     free_mib = shutil.disk_usage(target.parent).free >> 20
@@ -105,8 +115,8 @@ def _full(folder: Path) -> LabError:
     free_mib = shutil.disk_usage(folder).free >> 20
     return LabError(
         f"this machine: {free_mib} MiB are free where images are kept ({folder})",
-        because=f"an image and what it is made from take up to {FREE_MIB} MiB",
-        fix="free some, or name another folder in VF_HARNESS_CACHE",
+        because=f"an image and the tree that it is made from take up to {FREE_MIB} MiB",
+        fix="free disk space, or name another folder in VF_HARNESS_CACHE",
     )
 
 
@@ -130,16 +140,17 @@ def _build(recipe: Recipe, target: Path) -> None:
             raise _full(target.parent.parent)
         raise LabError(
             f"this machine: mmdebstrap ended with status {built.returncode}",
-            because=f"its last words: {last_words(built.stderr)}",
+            because=f"the last words of mmdebstrap: {last_words(built.stderr)}",
             fix="look whether the package mirror answers (apt-get update), and try again; "
             "VF_HARNESS_MIRROR names another Debian mirror",
         )
 
 
 def run_tool(argv: list[str], means: str) -> subprocess.CompletedProcess[str]:
-    """Run a program that makes files; *means* says what its absence would mean.
+    """Run the program *argv* to its end, and return its exit status and output as text.
 
-    Raises LabError if it is not installed; how it ended is the caller's to judge.
+    Raises LabError if the program is not installed; *means* is the text of the error that says what
+    that means.  A program that fails raises nothing.
     """
     try:
         return subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -147,20 +158,20 @@ def run_tool(argv: list[str], means: str) -> subprocess.CompletedProcess[str]:
         raise LabError(
             f"this machine: {missing.filename} is not installed",
             because=means,
-            fix="`make demo` and `make test` install it; or install its package by hand",
+            fix="install its package, or run `make demo` or `make test`, which do so",
         ) from None
 
 
 def last_words(text: str) -> str:
-    """The end of what a program said."""
+    """Return the last four lines of a program's output *text*, as one line."""
     return " | ".join(text.strip().splitlines()[-4:]) or "nothing"
 
 
 def check_root() -> None:
-    """Raise LabError unless we are root: trees, namespaces and taps are made by nobody else."""
+    """Raise LabError unless this process runs as root, who alone makes trees and namespaces."""
     if os.geteuid() != 0:
         raise LabError(
             "this machine: not run as root",
-            because="packages are unpacked, and namespaces, taps and a chroot made, by root alone",
+            because="only root can unpack packages, and make namespaces, taps and a chroot",
             fix="run the same command with sudo",
         )

@@ -1,4 +1,4 @@
-"""A lab ready for use, whether it has to be started first or is always there."""
+"""A lab is made ready for use: an emulated lab is started, and real machines are there already."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from harness.topology import DebianKernel, Topology
 
 
 def reached(topology: Topology) -> Topology:
-    """The lab as it is reached now.  Raises UsageError for an emulated one that is not up."""
+    """Return *topology* with how the machines of the lab are reached now.
+
+    Raises UsageError for an emulated lab that is not up.
+    """
     if topology.emulation is None:
         return topology
     if not emulated.status(topology).is_up:
         raise UsageError(
             f"lab {topology.name!r} is not up",
-            because="its machines are made by `vf-harness lab up`; there is nothing to look at",
-            fix="start it first",
+            because="an emulated lab has machines only while it is up",
+            fix="start the lab with `vf-harness lab up`",
         )
     return emulated.reached_topology(topology)
 
@@ -31,11 +34,15 @@ def reached(topology: Topology) -> Topology:
 def ready(
     topology: Topology, progress: Progress, *, keep: bool = False
 ) -> Iterator[tuple[Topology, GuestImage]]:
-    """The lab as it is reached, and the image of its guests.
+    """Yield the topology with how the lab's machines are reached, and the image of its guests.
 
-    An emulated lab that is up already is used and left up; otherwise it is started, and ended
-    with the body, unless the body leaves it to somebody else (*keep*).  Of real machines only the
-    guest's image is made.
+    An emulated lab that is up already stays up.  An emulated lab that is not up is started, and
+    ended when this context ends, always.  *keep* only lets the lab outlive this process: a caller
+    that never ends the context leaves the lab up, where the kernel would otherwise end the lab with
+    this process.  Real machines are not changed; only the image of their guests is built.
+
+    Raises LabError if this process is not root or the lab does not come up, and UsageError if the
+    lab is up with another kernel than the topology asks for.
     """
     if topology.emulation is None:
         yield topology, _guest_of(topology, image((), progress), progress)
@@ -55,11 +62,11 @@ def ready(
 
 
 def _check_kernel(lab: str, running: Image, asked: DebianKernel) -> None:
-    """Raise UsageError for a lab that is up with another kernel than is asked for."""
+    """Raise UsageError if the hosts of a lab that is up run another kernel than *asked*."""
     if running.host_kernel not in (asked, None):
         raise UsageError(
             f"lab {lab!r} is up, and its hosts run Debian's {running.host_kernel} kernel",
-            because=f"this run is for hosts with the kernel of {asked}",
+            because=f"the topology asks for hosts with the kernel of {asked}",
             fix="end that lab first: vf-harness lab down",
         )
 

@@ -1,9 +1,9 @@
-"""The wire between emulated hosts: a bridge in a network namespace, and a peer in another.
+"""The wire between emulated hosts is a bridge in a network namespace; the peer is in another one.
 
-Each host's port is a tap that is opened *inside* the wire's namespace and handed to QEMU as a
-descriptor: QEMU itself stays outside, so its user-mode management network listens on this
-machine's loopback.  The peer's end is a veth pair, so the peer runs on this machine's own CPU
-and a capture on the bridge sees the truth on the wire.
+Each port of an emulated machine has a tap in the wire's namespace, whose descriptor QEMU or the
+chip inherits.  QEMU itself stays outside that namespace, so QEMU's user-mode management network
+listens on this machine's loopback.  A veth pair leads to the peer, which runs on this machine
+without emulation.  A capture on the bridge sees every frame.
 """
 
 from __future__ import annotations
@@ -27,14 +27,20 @@ DISABLED, FORWARDING = 0, 3  # <linux/if_bridge.h>: BR_STATE_*
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A lab's wire: *namespace* holds the bridge and the taps, *peer* the peer's interface."""
+    """A lab's wire has bridge and taps in *namespace*; the peer's interface is in *peer*.
+
+    *namespace* and *peer* are names of network namespaces, and *mtu* is in bytes.
+    """
 
     namespace: str
     peer: str
     mtu: int
 
     def make(self, interface: str, address: str) -> None:
-        """Both namespaces, the bridge, and the peer's *interface* with *address*."""
+        """Make both namespaces, the bridge, and the peer's *interface* with *address*.
+
+        *address* has a prefix length, such as ``198.18.0.1/24``.  Raises LabError if ``ip`` fails.
+        """
         for namespace in (self.namespace, self.peer):
             ip("netns", "add", namespace)
             ip("-n", namespace, "link", "set", "lo", "up")
@@ -44,7 +50,7 @@ class Wire:
         ip("-n", self.peer, "address", "add", address, "dev", interface)
 
     def plug(self, name: str, namespace: str, interface: str, *, bridge: str = BRIDGE) -> None:
-        """A veth pair: *name* on the *bridge*, and *interface*, still down, in *namespace*."""
+        """Make a veth pair: *name* on *bridge*, up, and *interface* in *namespace*, still down."""
         ip(
             "-n", self.namespace, "link", "add", name, "mtu", str(self.mtu), "type", "veth",
             "peer", "name", interface, "mtu", str(self.mtu), "netns", namespace,
@@ -52,9 +58,11 @@ class Wire:
         self._attach(name, bridge)
 
     def tap(self, name: str, *, vnet_header: bool = True) -> int:
-        """A new tap on the bridge; its descriptor is the caller's, and closing it ends the tap.
+        """Make a tap *name* on the bridge, and return its descriptor.
 
-        With *vnet_header* each frame has the header before it that QEMU's own cards expect.
+        The caller owns the descriptor; the tap goes away once all copies of the descriptor are
+        closed.  With *vnet_header*, each frame begins with a virtio header, which QEMU's own cards
+        expect.  Raises LabError if ``ip`` fails.
         """
         with ExitStack() as undo:
             with inside(self.namespace):
@@ -70,19 +78,19 @@ class Wire:
         return descriptor
 
     def cut(self, name: str) -> None:
-        """Stop forwarding to and from the bridge port *name* (a host, or ``peer``).
+        """Stop forwarding to and from the interface *name* on the bridge (a host, or ``peer``).
 
-        Both ends keep their carrier, as at a switch: setting the link down would show there,
-        and back up it would wait for the kernel's link watch, up to a second.
+        Both ends keep their carrier, as at a real switch.  Setting the link down would take the
+        carrier away, and setting the link up again takes up to a second (the kernel's link watch).
         """
         self._forward(name, DISABLED)
 
     def mend(self, name: str) -> None:
-        """Undo ``cut``."""
+        """Forward again to and from the interface *name*, which `cut` stopped."""
         self._forward(name, FORWARDING)
 
     def remove(self) -> None:
-        """Both namespaces with all that is in them; without them, nothing."""
+        """Delete both namespaces, with all that is in them, if they exist."""
         for namespace in (self.namespace, self.peer):
             if Path("/run/netns", namespace).exists():
                 ip("netns", "delete", namespace)
@@ -96,7 +104,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class WireEnd:
-    """One end of a *wire*, called *name* there, which a known outage cuts."""
+    """A known outage cuts this end of the wire: the interface *name* on the bridge of *wire*."""
 
     wire: Wire
     name: str
@@ -109,10 +117,10 @@ class WireEnd:
 
 
 def add_bridge(namespace: str, name: str, mtu: int) -> None:
-    """A bridge that is as quick as a cable.
+    """Make a bridge *name* in *namespace* that forwards like a cable, with *mtu* in bytes.
 
-    One that waits before it forwards, or that takes part in a spanning tree, would add outages of
-    its own; one that snoops multicast would drop what nobody asked for.
+    The bridge has no forward delay and no spanning tree, which would add outages of their own, and
+    no multicast snooping, which would drop frames that nobody subscribed to.
     """
     ip(
         "-n", namespace, "link", "add", name, "mtu", str(mtu), "type", "bridge",
@@ -123,7 +131,7 @@ def add_bridge(namespace: str, name: str, mtu: int) -> None:
 
 @contextmanager
 def inside(namespace: str) -> Iterator[None]:
-    """Run the body's system calls in *namespace*; this thread only."""
+    """Put this thread into the network namespace *namespace* during the body."""
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         target = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
@@ -140,7 +148,7 @@ def inside(namespace: str) -> Iterator[None]:
 
 
 def ip(*arguments: str) -> None:
-    """Run the program of that name.  Raises LabError in its own words."""
+    """Run the program ``ip`` with *arguments*.  Raises LabError with what ``ip`` said."""
     _run("ip", *arguments)
 
 

@@ -270,4 +270,4 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
         arguments(tmp_path, 99), cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
     )
     assert done.returncode == 1
-    assert done.stderr == "chip: it cannot be started: [Errno 9] Bad file descriptor\n"
+    assert done.stderr == "chip: the chip cannot start: [Errno 9] Bad file descriptor\n"

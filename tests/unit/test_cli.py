@@ -75,13 +75,13 @@ def test_a_wrong_topology_is_wrong_use(
 
 def test_a_real_lab_is_not_started(capsys: pytest.CaptureFixture[str]) -> None:
     """Its machines have a power switch; what is asked for is a mistake."""
-    assert "not an emulated one" in told(capsys, 2, "lab", "up", "--lab", "x520-pair")
+    assert "is not an emulated lab" in told(capsys, 2, "lab", "up", "--lab", "x520-pair")
 
 
 def test_a_lab_that_is_down_is_not_looked_at(
     capsys: pytest.CaptureFixture[str], spare: Callable[..., str]
 ) -> None:
-    assert "start it first" in told(capsys, 2, "doctor", "--lab", spare())
+    assert "start the lab with `vf-harness lab up`" in told(capsys, 2, "doctor", "--lab", spare())
 
 
 def test_a_folder_without_results_is_wrong_use(
