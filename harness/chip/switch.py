@@ -191,8 +191,8 @@ class Switch:
     def _passes_addresses(self, mac: bytes) -> bool:
         """Say whether FCTRL, the receive addresses, MTA and UTA let the destination *mac* pass.
 
-        VMOLR.MPE of any pool lets every multicast frame pass: ixgbe_update_vf_xcast_mode sets only
-        that bit for a VF that wants all multicast frames.
+        VMOLR.MPE of any pool lets every multicast frame pass: for a VF that wants all of them,
+        ixgbe_update_vf_xcast_mode sets bits of VMOLR, and not FCTRL.MPE.
         """
         control = self._held(Register.FCTRL)
         if mac == _BROADCAST:

@@ -21,7 +21,7 @@ class LinkState(Enum):
     AUTO = "auto"
     """The VF's link is the port's."""
     DISABLE = "disable"
-    """The VF does not send; it receives once its driver has told a jumbo port its frame size."""
+    """The VF does not send; it receives again once its driver has told the port its frame size."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,7 +283,7 @@ _NO_VFS = {
         "ask for fewer, or take traffic classes (`tc qdisc show`) and macvlans off the port",
     ),
     "EINVAL": (
-        "it makes none beside an XDP program on the port (__ixgbe_enable_sriov)",
+        "the driver makes no VFs while an XDP program is on the port (__ixgbe_enable_sriov)",
         "see the kernel log; `ip link show` names the program, `ip link set dev PORT xdp off` "
         "takes it off",
     ),

@@ -1,4 +1,4 @@
 """The embedded lab has two emulated hosts, their wire and a peer, on the machine that runs tests.
 
-Only this package acts on a lab being emulated.
+Outside this package only --host-kernel, --dry-run and the record of a run ask whether a lab is one.
 """

@@ -56,9 +56,9 @@ QEMU must be 10.1 or newer (Debian 13 has one in trixie-backports), its machine 
 SeaBIOS, which is QEMU's own choice. When QEMU or the chip ends, the other ends too, and nothing is
 left behind; the exit code is QEMU's, or 128 and the number of the signal that ended QEMU.
 
-QEMU warns that QEMU "could not enable error recovery" of each function, and that the slot of a VF
-"is not valid". Both warnings are harmless: the chip reports no PCI errors, and the chip itself
-tells the guest where the VFs are.
+QEMU warns for each function that it "could not enable error recovery", and for each VF that its
+slot "is not valid". Both warnings are harmless: the chip reports no PCI errors, and its SR-IOV
+capability tells the guest where the VFs are.
 """
 
 _START_SECONDS = 30

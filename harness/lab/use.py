@@ -25,7 +25,7 @@ def reached(topology: Topology) -> Topology:
         raise UsageError(
             f"lab {topology.name!r} is not up",
             because="an emulated lab has machines only while it is up",
-            fix="start the lab with `vf-harness lab up`",
+            fix=f"start the lab with `vf-harness lab up --lab {topology.name}`",
         )
     return emulated.reached_topology(topology)
 
@@ -67,7 +67,7 @@ def _check_kernel(lab: str, running: Image, asked: DebianKernel) -> None:
         raise UsageError(
             f"lab {lab!r} is up, and its hosts run Debian's {running.host_kernel} kernel",
             because=f"the topology asks for hosts with the kernel of {asked}",
-            fix="end that lab first: vf-harness lab down",
+            fix=f"end that lab first: `vf-harness lab down --lab {lab}`",
         )
 
 

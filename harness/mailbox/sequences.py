@@ -1,7 +1,8 @@
 """Sequences are played to the driver of a port and to our model of that driver.
 
-Each sequence shows what one function of ixgbe_sriov.c does, which is part of Linux's driver of the
-port; ixgbe_rcv_msg_from_vf() there calls the function for each message.
+A sequence has messages of a VF, each answered by one function of ixgbe_sriov.c that
+ixgbe_rcv_msg_from_vf() calls, and events: what an administrator sets, resets of the VF and of the
+port.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class PortMtu:
 
 @dataclass(frozen=True, slots=True)
 class PortUp:
-    """The port's interface goes up, or down; either resets the port."""
+    """The port's interface goes up, or down, which resets the port."""
 
     up: bool
 

@@ -1,4 +1,4 @@
-"""The port's driver has settings of the VF on record, which no reset takes back."""
+"""The port's driver keeps settings of the VF on record, most of them over every reset."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from harness.uapi.ixgbe_vf import Api, Xcast
 
 @dataclass
 class Administered:
-    """The driver's record of this VF (vfinfo); a reset of the VF or of the port keeps it.
+    """The driver's record of this VF (vfinfo), which a reset of the port keeps.
 
-    *mac* is its vf_mac_addresses, whoever set it last, and *mac_given* its pf_set_mac: whether an
-    administrator has.
+    A reset of the VF keeps all but *hashes*.  *mac* is its vf_mac_addresses, whoever set it last,
+    and *mac_given* its pf_set_mac: whether an administrator has.
     """
 
     mac: bytes = NO_MAC
@@ -30,7 +30,7 @@ class Administered:
     xcast: int = Xcast.NONE
     """The mode that the VF was granted last, which no reset of it takes back."""
     hashes: list[int] = field(default_factory=list)
-    """The multicast places that the VF asked for last."""
+    """The multicast places that the VF asked for last; a reset of the VF empties the list."""
 
     @property
     def has_port_vlan(self) -> bool:

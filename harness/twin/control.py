@@ -150,7 +150,7 @@ class Control:
         self._device.port.set_link(up, mbit)
 
     def set_up(self, up: bool) -> None:
-        """Take the port's interface down, or up; either resets the port."""
+        """Take the port's interface down, which resets the port, or up."""
         self._device.port.set_up(up)
 
     def set_port_mtu(self, mtu: int) -> None:

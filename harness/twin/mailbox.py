@@ -109,8 +109,8 @@ class MailboxRegisters:
         self._outgoing.clear()
 
     def port_is_up(self) -> None:
-        """Tell the VF that the port's driver is up again (RSTD)."""
-        self._status = Mailbox.RSTD
+        """Tell the VF that the port's driver is up again: RSTD takes the place of RSTI."""
+        self._status = self._status & ~Mailbox.RSTI | Mailbox.RSTD
 
     @property
     def _is_in_reset(self) -> bool:

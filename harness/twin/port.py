@@ -96,7 +96,7 @@ class Port:
 
     def links(self) -> int:
         """What the VF's VFLINKS reads: the port's link, also for a VF that is disabled."""
-        if not self._link_up:
+        if not (self._link_up and self._is_up):
             return 0
         return ixgbe_vf.Link.UP | ixgbe_vf.LINK_OF_MBIT[self.link_mbit]
 
@@ -171,36 +171,58 @@ class Port:
         self.reset()
 
     def set_up(self, up: bool) -> None:
-        """ixgbe_open, or ixgbe_close: its interface goes up, or down, by way of a reset.
+        """ixgbe_close, which resets the port (ixgbe_down), or ixgbe_open, which does not.
 
-        A port that is down is in reset for its VFs: none is heard, none sends or receives
-        (ixgbe_down, ixgbe_set_all_vfs).
+        A port that is down is in reset for its VFs: none is heard, none sends or receives.  What
+        is set for a VF while the port is down stays as the port goes up.
         """
-        if up != self._is_up:
-            self._is_up = up
-            self.reset()
+        if up == self._is_up:
+            return
+        self._is_up = up
+        if up:
+            self._configure()
+        else:
+            self._lose_vfs()
 
     def reset(self) -> None:
-        """ixgbe_reset: no VF is clear to send, none has a filter, and each has to start anew.
+        """ixgbe_reinit_locked: down and up again; nothing happens to a port that is down.
+
+        No VF is clear to send, none has a filter, and each has to start anew.
+        """
+        if self._is_up:
+            self._lose_vfs()
+            self._configure()
+
+    def _lose_vfs(self) -> None:
+        """ixgbe_down, which tells the VFs first and then resets the port (ixgbe_reset).
 
         ixgbe_flush_sw_mac_table empties the table of addresses, ixgbe_clear_vfta_generic that of
-        VLANs, and VMOLR and VMVIR are what the hardware makes them: 0.  The VF's multicast places
-        alone are entered again (ixgbe_restore_vf_multicasts).
+        VLANs, and VMOLR and VMVIR are what the hardware makes them: 0.
         """
-        self.mailbox.port_resets()
         self.clear_to_send = False
-        hashes = self.administered.hashes if self._is_up else []
-        accepts = int(Vmolr.ROMPE) if hashes else 0
-        self.filters = Filters(NO_MAC, set(), multicast=set(hashes), accepts=accepts)
+        self._ping()
+        self.mailbox.port_resets()
+        self.filters = Filters(NO_MAC, set())
         self.inserted_vlan = 0
-        self.largest_frame = self._own_frame_bytes if self._is_up else _RESET_FRAME_BYTES
-        # ixgbe_configure_virtualization:
-        self.checks_spoofing = self._is_up and self.administered.spoof_check
+        self.largest_frame = _RESET_FRAME_BYTES
+        self.checks_spoofing = self.receives = self.transmits = False
         self.clear_queues()
+
+    def _configure(self) -> None:
+        """ixgbe_configure and ixgbe_up_complete, which tells the VFs.
+
+        Of what a VF had asked for, its multicast places alone are entered again
+        (ixgbe_restore_vf_multicasts).
+        """
+        if hashes := self.administered.hashes:
+            self.filters.multicast.update(hashes)
+            self.filters.accepts |= Vmolr.ROMPE
+        self.largest_frame = self._own_frame_bytes
+        self.checks_spoofing = self.administered.spoof_check  # ixgbe_configure_virtualization
         self._set_receive_transmit()
-        if self._is_up:
-            self.mailbox.port_is_up()  # PFRSTD, in ixgbe_up_complete
-            self._ping()
+        self.clear_to_send = False
+        self.mailbox.port_is_up()  # PFRSTD
+        self._ping()
 
     # What the VF does.
 
@@ -248,6 +270,8 @@ class Port:
         * A frame without a tag names no VLAN, so that there is nothing to hold against a filter.
         * With a port VLAN each frame has that tag in front of whatever the guest wrote, and the VF
           is in that VLAN: nothing is spoofed, and no frame gets into another VLAN.
+        * A port VLAN that is a priority alone is the exception: the VF is a member of VLAN 0 again
+          only after its reset (ixgbe_enable_port_vlan, ixgbe_vf_reset_event).
 
         Both checks are of the same bit for Linux: set together (ixgbe_ndo_set_vf_spoofchk), and
         cleared together once the VF asks for further addresses (see `requests`).

@@ -77,14 +77,14 @@ def _join(port: Port, number: int, other: int) -> None:
 
 
 def wrong_sums(host: Host) -> int:
-    """Read how many IP headers and TCP segments came in damaged.  Ref: /proc/net/snmp."""
+    """Read how many IP headers, UDP datagrams and TCP segments came in damaged."""
     rows = [line.split() for line in host.read_text("/proc/net/snmp").splitlines()]
     counted = {
         f"{names[0]}{name}": int(value)
         for names, values in zip(rows[::2], rows[1::2], strict=True)
         for name, value in zip(names[1:], values[1:], strict=True)
     }
-    return counted["Ip:InHdrErrors"] + counted["Tcp:InCsumErrors"]
+    return sum(counted[name] for name in ("Ip:InHdrErrors", "Udp:InCsumErrors", "Tcp:InCsumErrors"))
 
 
 def test_no_sum_is_wrong_where_the_port_cuts_a_tunnels_segments(ends: list[Port]) -> None:

@@ -81,7 +81,9 @@ def test_a_real_lab_is_not_started(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_lab_that_is_down_is_not_looked_at(
     capsys: pytest.CaptureFixture[str], spare: Callable[..., str]
 ) -> None:
-    assert "start the lab with `vf-harness lab up`" in told(capsys, 2, "doctor", "--lab", spare())
+    assert "start the lab with `vf-harness lab up --lab" in told(
+        capsys, 2, "doctor", "--lab", spare()
+    )
 
 
 def test_a_folder_without_results_is_wrong_use(

@@ -176,7 +176,7 @@ def test_vfs_beside_an_xdp_program_are_refused_with_what_is_in_their_way(
     machine.has_xdp = True
     with pytest.raises(LabError) as refused, virtual_functions(port, 2):
         pytest.fail("they were made")
-    assert "an XDP program on the port" in refused.value.because
+    assert "an XDP program is on the port" in refused.value.because
     assert machine.call("journal.pending") == []
 
 

@@ -171,6 +171,9 @@ def test_a_deadline_that_passes_as_the_connection_ends_prints_no_traceback(
     channel = cast("paramiko.Channel", SimpleNamespace(close=close))
     with alder._within(0, "a command", channel):
         assert begun.wait(5)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(5)
 
 
 def test_background_process_does_not_hold_a_command_up(alder: SshTransport, tmp_path: Path) -> None:

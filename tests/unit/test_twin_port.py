@@ -300,16 +300,28 @@ def test_a_port_that_is_down_hears_no_vf_and_one_that_is_up_again_does(guest: Gu
     """The VF sees the port in reset (RSTI) from ixgbe_down to ixgbe_up_complete."""
     port = guest.device.port
     port.set_up(False)
+    assert guest.device.read(Register.VFLINKS) == 0
     guest.device.write(Register.VFMAILBOX, Mailbox.VFU | Mailbox.REQ)
     assert guest.device.read(Register.VFMAILBOX) == Mailbox.RSTI | Mailbox.VFU
     assert (port.receives, port.transmits) == (False, False)
     port.set_up(True)
-    assert guest.device.read(Register.VFMAILBOX) == Mailbox.RSTD | Mailbox.PFSTS
+    assert guest.device.read(Register.VFMAILBOX) == Mailbox.RSTD | Mailbox.PFSTS | Mailbox.VFU
     assert guest.device.read(Register.VFMBMEM) == Message.PF_CONTROL
-    port.set_up(True)  # it is so already, which resets nothing
-    assert guest.device.read(Register.VFMAILBOX) == 0
+    port.set_up(True)  # it is so already, which changes nothing
+    assert guest.device.read(Register.VFMAILBOX) == Mailbox.VFU
     guest.start()
     assert hears(guest)
+
+
+def test_what_is_set_while_the_port_is_down_stays_as_it_goes_up(guest: Guest) -> None:
+    """Only ixgbe_down resets the port; an MTU that is set meanwhile resets nothing."""
+    port = guest.device.port
+    port.set_up(False)
+    port.set_mac(PEER)
+    port.set_vlan(7)
+    port.set_mtu(9000)
+    port.set_up(True)
+    assert (port.filters.mac, port.inserted_vlan, port.largest_frame) == (PEER, 7, 9014)
 
 
 def test_a_priority_alone_is_a_vlan_of_the_ports(guest: Guest) -> None:
