@@ -103,7 +103,7 @@ class MailboxRegisters:
         self._words = [0] * MAILBOX_WORDS
 
     def port_resets(self) -> None:
-        """Tell the VF that the port is in reset (RSTI); what was said is lost, and nobody hears."""
+        """Tell the VF that the port is in reset (RSTI); messages are lost until `port_is_up`."""
         self._status = Mailbox.RSTI
         self._words = [0] * MAILBOX_WORDS
         self._outgoing.clear()

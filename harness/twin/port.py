@@ -33,8 +33,8 @@ _LARGEST_MTU = ixgbe_vf.MAX_FRAME_BYTES - _HEADER_BYTES - ixgbe_vf.CHECKSUM_BYTE
 class Port:
     """The port that lends the VF, and what its driver has on record of it.
 
-    *stop_transmitting*, *clear_write_back* and *clear_queues* are what becomes of the VF's queues
-    through the port: by PVFTXDCTL, by PVFTDWBAL with PVFTDWBAH, and by a reset of the port.
+    The port calls *stop_transmitting* (as by PVFTXDCTL), *clear_write_back* (as by PVFTDWBAL and
+    PVFTDWBAH) and *clear_queues* (in a reset of the port), which change the VF's queues.
     *ring* interrupts the VF for its mailbox.  *vfs* is how many VFs the port has, of which this is
     one, and *queues* how many each has: 4, or 2 where the port has more than 31 VFs.
     """
@@ -283,9 +283,10 @@ class Port:
         return self.filters.has(source) and (vlan is None or vlan in self.filters.vlans)
 
     def _forget_vf(self) -> None:
-        """What of VMOLR nothing names stays: a VF that got all multicast frames goes on so.
+        """Take the VF's filters back, as ixgbe_vf_reset_event does.
 
-        Receiver and transmitter are left alone (VFRE, VFTE), and so is xcast.
+        VMOLR keeps bits that the driver does not write: a VF that got all multicast frames goes on
+        getting them.  Receiver and transmitter (VFRE, VFTE) and xcast stay too.
         """
         self.api = int(Api.V10)
         self.administered.hashes = []

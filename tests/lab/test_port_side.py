@@ -1,4 +1,4 @@
-"""What a port sets for a VF shows in the VF's driver and in the frames that arrive.
+"""A port's settings for a VF show in the VF's driver and in the frames that arrive.
 
 The same tests run on twins and on ports, through the VF's ``port_side``.  A test of what only a
 twin's port can do needs a twin.

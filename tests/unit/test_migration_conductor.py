@@ -170,7 +170,7 @@ def test_a_guest_that_cannot_be_logged_in_to_is_an_error_otherwise(
 
 
 def test_the_memory_of_a_guest_that_is_lost_is_compared(successor: Instance) -> None:
-    """What differs may tell why the guest is lost, and nothing else is left to ask."""
+    """The pages that differ may tell why the guest is lost; the guest itself cannot be asked."""
 
     def lost(*_: object, **__: object) -> None:
         raise GuestError("guest: lost", because="its users are served", fix="see its console")
