@@ -15,6 +15,7 @@ from harness.agent.vf_filter import NOT_THERE
 from harness.host.port_side import PortSide
 from harness.remote import Host
 from harness.topology import Capabilities, MacAddress
+from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES
 
 NO_MAC = MacAddress("00:00:00:00:00:00")
 """As the MAC of a VF it clears the filter on its port."""
@@ -60,6 +61,11 @@ class Ring:
     count: int
     head: int
     tail: int
+
+    @property
+    def memory(self) -> range:
+        """The guest's addresses of the descriptors."""
+        return range(self.address, self.address + self.count * DESCRIPTOR_BYTES)
 
 
 class Observation(Protocol):
