@@ -27,7 +27,10 @@ NEWEST = Recipe(
 """This recipe makes a tree with the kernel of backports."""
 
 KERNEL, INITRAMFS, KEYS, TREE = "vmlinuz", "guest-initramfs", "keys", "tree"
-"""A lab's image and a guest's folder have files of these names."""
+"""These are the names of what is in the folder of an image; a guest's folder has all but KEYS.
+
+KERNEL and INITRAMFS are files, KEYS is a folder, and TREE is a link to the tree of the kernel.
+"""
 
 
 def write_guest(programs: Path, kernel_of: Path, keys: Path, folder: Path) -> None:

@@ -18,7 +18,7 @@ from harness.errors import HarnessError, LabError, UsageError
 from harness.lab.software_chip import DEVICE, SoftwareChip, root_port, shared_memory
 
 ROOT_PORT, MEMORY, PREFIX = "chip", "chip-memory", "chip-"
-CHASSIS = 82  # no other root port has this one: QEMU's default is 0, and users count from 1
+CHASSIS = 82  # a user's root ports seldom have 82: QEMU's default is 0, and users count from 1
 _SECONDS = 30
 _SHARED_BY_ITSELF = ("memory-backend-memfd", "memory-backend-shm")
 _ON = ("on", "yes", "true", "y")  # QEMU reads these as true: qapi_bool_parse in qapi/qapi-util.c

@@ -14,8 +14,8 @@ from harness.twin.administered import Administered
 from harness.twin.driver import IXGBE_6_12, Driver
 from harness.twin.filters import NO_MAC, VLAN_IDS, VLAN_PRIORITY_SHIFT, Filters
 from harness.twin.mailbox import MailboxRegisters
+from harness.twin.port_registers import RESET_FRAME_BYTES, PortRegisters
 from harness.twin.requests import LEAST_FRAME_BYTES, LEGACY_FRAME_BYTES, grant
-from harness.twin.rss import KEY
 from harness.uapi import ixgbe_vf
 from harness.uapi.ixgbe_pf import Vmolr
 from harness.uapi.ixgbe_vf import CLEAR_TO_SEND, FAILURE, SUCCESS, Api, Message
@@ -25,12 +25,10 @@ _HEADER_BYTES = 14
 _POOLS_OF_4_QUEUES, _QUEUES_OF_64_POOLS = 32, 2
 """ixgbe_set_sriov_queues: so many pools have 4 queues each; the port's own is one of them."""
 _MOST_QOS = 7
-_RESET_FRAME_BYTES = 1514
-"""MAXFRS without the checksum, before the driver writes it (82599 datasheet, MAXFRS)."""
 _LARGEST_MTU = ixgbe_vf.MAX_FRAME_BYTES - _HEADER_BYTES - ixgbe_vf.CHECKSUM_BYTES
 
 
-class Port:
+class Port(PortRegisters):
     """The port that lends the VF, and what its driver has on record of it.
 
     The port calls *stop_transmitting* (as by PVFTXDCTL), *clear_write_back* (as by PVFTDWBAL and
@@ -47,8 +45,8 @@ class Port:
         driver: Driver = IXGBE_6_12,
         vfs: int = 1,
     ) -> None:
+        super().__init__(link_mbit)
         self.ring: Callable[[], None] = lambda: None
-        self.psrtype = 0
         self.stop_transmitting: Callable[[], None] = lambda: None
         self.clear_write_back: Callable[[], None] = lambda: None
         self.clear_queues: Callable[[], None] = lambda: None
@@ -56,30 +54,11 @@ class Port:
         self.administered = Administered(api=driver.newest_api)
         self.vfs = vfs
         self.queues = _QUEUES_OF_64_POOLS if vfs >= _POOLS_OF_4_QUEUES else ixgbe_vf.MOST_QUEUES
-        self.rss_key = KEY
-        self.link_mbit = link_mbit
-        self._link_up = True
-        self._is_up = True
         self._mtu = mtu
         self.largest_frame = self._own_frame_bytes
-        """MAXFRS without the checksum; a VF raises it, and a reset of the port takes that back."""
         self.clear_to_send = False
-        self.checks_spoofing = True
-        """PFVFSPOOF: whether what the VF sends is held against its filters; see `lets_out`."""
-        self.inserted_vlan = 0
-        """VMVIR: the tag of the port's own, which every frame of the VF gets; 0 for none."""
-        self.filters = Filters(NO_MAC, set())
         self._forget_vf()
         self._set_receive_transmit()
-
-    @property
-    def link_up(self) -> bool:
-        return self._link_up
-
-    @property
-    def is_up(self) -> bool:
-        """Whether its interface is up; see `set_up`."""
-        return self._is_up
 
     @property
     def mtu(self) -> int:
@@ -93,12 +72,6 @@ class Port:
     @property
     def has_late_replies(self) -> bool:
         return self.mailbox.has_late_replies
-
-    def links(self) -> int:
-        """What the VF's VFLINKS reads: the port's link, also for a VF that is disabled."""
-        if not (self._link_up and self._is_up):
-            return 0
-        return ixgbe_vf.Link.UP | ixgbe_vf.LINK_OF_MBIT[self.link_mbit]
 
     # What an administrator does.
 
@@ -160,7 +133,7 @@ class Port:
         """
         if mbit not in ixgbe_vf.LINK_OF_MBIT:
             raise ValueError(f"an 82599 has no link of {mbit} Mbit/s")
-        self._link_up, self.link_mbit = up, mbit
+        self.link_up, self.link_mbit = up, mbit
         self._ping()
 
     def set_mtu(self, mtu: int) -> None:
@@ -176,9 +149,9 @@ class Port:
         A port that is down is in reset for its VFs: none is heard, none sends or receives.  What
         is set for a VF while the port is down stays as the port goes up.
         """
-        if up == self._is_up:
+        if up == self.is_up:
             return
-        self._is_up = up
+        self.is_up = up
         if up:
             self._configure()
         else:
@@ -189,7 +162,7 @@ class Port:
 
         No VF is clear to send, none has a filter, and each has to start anew.
         """
-        if self._is_up:
+        if self.is_up:
             self._lose_vfs()
             self._configure()
 
@@ -204,7 +177,7 @@ class Port:
         self.mailbox.port_resets()
         self.filters = Filters(NO_MAC, set())
         self.inserted_vlan = 0
-        self.largest_frame = _RESET_FRAME_BYTES
+        self.largest_frame = RESET_FRAME_BYTES
         self.checks_spoofing = self.receives = self.transmits = False
         self.clear_queues()
 
@@ -226,11 +199,6 @@ class Port:
 
     # What the VF does.
 
-    def choose_queue(self, hashed: int) -> int:
-        """Entry by entry of the table, the VF's queues take turns (ixgbe_setup_reta)."""
-        queues = 1 << (self.psrtype >> ixgbe_vf.PSRTYPE_RQPL_SHIFT)
-        return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.MOST_QUEUES % queues
-
     def vf_was_reset(self) -> None:
         """ixgbe_vf_reset_event: filters and API are those of a VF that has said nothing yet.
 
@@ -242,45 +210,6 @@ class Port:
         self._forget_vf()
         self.receives = self.transmits = False
         self.stop_transmitting()
-
-    def accepts(self, frame: memoryview) -> bool:
-        """Whether a frame from the wire is for this VF, and may reach it."""
-        largest = self.largest_frame
-        if len(frame) > largest and frame[12] == 0x81 and frame[13] == 0x00:
-            largest += ixgbe_vf.TAG_BYTES  # MAXFRS does not include them
-        if not (self._link_up and self.receives) or len(frame) > largest:
-            return False
-        return self.filters.accept(frame)
-
-    def tag(self, asked: int | None) -> int | None:
-        """The port's own VLAN (VMVIR), whatever the driver asks for; else that, be it 0."""
-        return self.inserted_vlan or asked
-
-    def lets_out(self, source: bytes, vlan: int | None) -> bool:
-        """Whether the VF may send from this address, with a tag of this VLAN or without a tag.
-
-        A check looks at the frame as it leaves: tags are put in before, the descriptor's or the
-        port's (VMVIR).
-
-        * MAC: the source is one of the VF's own addresses (RAR, MPSAR).
-        * VLAN: the tag's VLAN is one that the VF has a filter for (VLVF, VLVFB), asked for by its
-          driver (ixgbe_set_vf_vlan_msg) and gone with its reset (ixgbe_clear_vf_vlans).
-        * A priority tag is one of VLAN 0, which is the VF's as long as it has no port VLAN: the
-          port's driver adds it at each reset, and does not let the VF remove it.
-        * A frame without a tag names no VLAN, so that there is nothing to hold against a filter.
-        * With a port VLAN each frame has that tag in front of whatever the guest wrote, and the VF
-          is in that VLAN: nothing is spoofed, and no frame gets into another VLAN.
-        * A port VLAN that is a priority alone is the exception: the VF is a member of VLAN 0 again
-          only after its reset (ixgbe_enable_port_vlan, ixgbe_vf_reset_event).
-
-        Both checks are of the same bit for Linux: set together (ixgbe_ndo_set_vf_spoofchk), and
-        cleared together once the VF asks for further addresses (see `requests`).
-        """
-        if not (self._link_up and self.transmits):
-            return False
-        if not self.checks_spoofing:
-            return True
-        return self.filters.has(source) and (vlan is None or vlan in self.filters.vlans)
 
     def _forget_vf(self) -> None:
         """Take the VF's filters back, as ixgbe_vf_reset_event does.
@@ -309,7 +238,7 @@ class Port:
 
     def _set_receive_transmit(self) -> None:
         """ixgbe_set_vf_rx_tx: on a jumbo port the VF receives once it has said its frame size."""
-        self.transmits = self._is_up and self.administered.enabled
+        self.transmits = self.is_up and self.administered.enabled
         self.receives = self.transmits and not self.is_jumbo
 
     @property

@@ -1,0 +1,84 @@
+"""A port's registers decide which frames of a VF pass it, and what the VF reads of its link.
+
+Ref: 82599 datasheet, MAXFRS, PFVFRE, PFVFTE, PFVFSPOOF, VMVIR and VFLINKS.
+"""
+
+from __future__ import annotations
+
+from harness.twin.filters import NO_MAC, Filters
+from harness.twin.rss import KEY
+from harness.uapi import ixgbe_vf
+
+RESET_FRAME_BYTES = 1514
+"""MAXFRS without the checksum, before the driver writes it (82599 datasheet, MAXFRS)."""
+
+
+class PortRegisters:
+    """What of the port's registers concerns the VF; the model of the port's driver writes them.
+
+    *largest_frame* is MAXFRS without the checksum, in bytes; a VF raises it, and a reset of the
+    port takes that back.  *receives* and *transmits* are the VF's bits of VFRE and VFTE.
+    *inserted_vlan* is VMVIR: the tag of the port's own, which every frame of the VF gets; 0 for
+    none.  *checks_spoofing* is PFVFSPOOF: whether frames of the VF are held against its filters.
+    """
+
+    def __init__(self, link_mbit: int) -> None:
+        self.psrtype = 0
+        self.rss_key = KEY
+        self.link_mbit = link_mbit
+        self.link_up = self.is_up = True
+        """The cable's state, and whether the port's interface is up."""
+        self.largest_frame = RESET_FRAME_BYTES
+        self.receives = self.transmits = self.checks_spoofing = True
+        self.inserted_vlan = 0
+        self.filters = Filters(NO_MAC, set())
+
+    def links(self) -> int:
+        """What the VF's VFLINKS reads: the port's link, also for a VF that is disabled."""
+        if not (self.link_up and self.is_up):
+            return 0
+        return ixgbe_vf.Link.UP | ixgbe_vf.LINK_OF_MBIT[self.link_mbit]
+
+    def choose_queue(self, hashed: int) -> int:
+        """Entry by entry of the table, the VF's queues take turns (ixgbe_setup_reta)."""
+        queues = 1 << (self.psrtype >> ixgbe_vf.PSRTYPE_RQPL_SHIFT)
+        return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.MOST_QUEUES % queues
+
+    def accepts(self, frame: memoryview) -> bool:
+        """Whether a frame from the wire is for this VF, and may reach it."""
+        largest = self.largest_frame
+        if len(frame) > largest and frame[12] == 0x81 and frame[13] == 0x00:
+            largest += ixgbe_vf.TAG_BYTES  # MAXFRS does not include them
+        if not (self.link_up and self.receives) or len(frame) > largest:
+            return False
+        return self.filters.accept(frame)
+
+    def tag(self, asked: int | None) -> int | None:
+        """The port's own VLAN (VMVIR), whatever the driver asks for; else that, be it 0."""
+        return self.inserted_vlan or asked
+
+    def lets_out(self, source: bytes, vlan: int | None) -> bool:
+        """Whether the VF may send from this address, with a tag of this VLAN or without a tag.
+
+        A check looks at the frame as it leaves: tags are put in before, the descriptor's or the
+        port's (VMVIR).
+
+        * MAC: the source is one of the VF's own addresses (RAR, MPSAR).
+        * VLAN: the tag's VLAN is one that the VF has a filter for (VLVF, VLVFB), asked for by its
+          driver (ixgbe_set_vf_vlan_msg) and gone with its reset (ixgbe_clear_vf_vlans).
+        * A priority tag is one of VLAN 0, which is the VF's as long as it has no port VLAN: the
+          port's driver adds it at each reset, and does not let the VF remove it.
+        * A frame without a tag names no VLAN, so that there is nothing to hold against a filter.
+        * With a port VLAN each frame has that tag in front of whatever the guest wrote, and the VF
+          is in that VLAN: nothing is spoofed, and no frame gets into another VLAN.
+        * A port VLAN that is a priority alone is the exception: the VF is a member of VLAN 0 again
+          only after its reset (ixgbe_enable_port_vlan, ixgbe_vf_reset_event).
+
+        Both checks are of the same bit for Linux: set together (ixgbe_ndo_set_vf_spoofchk), and
+        cleared together once the VF asks for further addresses (see `requests`).
+        """
+        if not (self.link_up and self.transmits):
+            return False
+        if not self.checks_spoofing:
+            return True
+        return self.filters.has(source) and (vlan is None or vlan in self.filters.vlans)
