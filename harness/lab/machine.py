@@ -167,20 +167,30 @@ class Machine:
             self._wait_migrated(qmp, deadline)
             qmp.execute("cont")
 
-    def save(self, deadline: Deadline) -> None:
-        """Write the machine's state to the file *state*, and let the machine run on.
+    def begin_save(self, deadline: Deadline) -> None:
+        """Stop the machine, and let QEMU write its state; `finish_save` comes next.
 
         Call this only while the machine has no VF: the state of a machine with a VF cannot be
-        resumed.  Raises LabError if QEMU cannot write the state, or if QEMU or the chip has ended.
+        resumed.  Raises LabError if QEMU or the chip has ended.
         """
-        partial = self.state.with_suffix(".partial")
         with self._qmp(deadline) as qmp:
             qmp.execute("stop")
             qmp.execute("migrate-set-capabilities", {"capabilities": _MAPPED})
-            qmp.execute("migrate", {"uri": f"file:/lab/{partial.name}"})
+            qmp.execute("migrate", {"uri": f"file:/lab/{self._partial.name}"})
+
+    def finish_save(self, deadline: Deadline) -> None:
+        """Wait until the state is in the file *state*, and let the machine run on.
+
+        Raises LabError if QEMU cannot write the state, or if QEMU or the chip has ended.
+        """
+        with self._qmp(deadline) as qmp:
             self._wait_migrated(qmp, deadline)
             qmp.execute("cont")
-        partial.rename(self.state)
+        self._partial.rename(self.state)
+
+    @property
+    def _partial(self) -> Path:
+        return self.state.with_suffix(".partial")
 
     def wait_for_ssh(self, deadline: Deadline) -> None:
         """Return when the host's sshd sends its name through the forwarded TCP port.
