@@ -21,7 +21,7 @@ HELD_BYTES_PER_S = 1 << 20
 """How fast memory is copied while the guest takes a step: too slowly to come to an end."""
 
 SLOW_BYTES_PER_S = 16 << 20
-"""How fast while a whole pass is waited for: slower than the busy guest writes."""
+"""How fast memory is copied while a whole pass is waited for: slower than a busy guest writes."""
 
 _BUSY = (
     'set -- "$1" /usr/bin/python3; touch "$1"; '
@@ -73,20 +73,26 @@ def held(source: Instance) -> Iterator[None]:
 
 
 @contextmanager
-def kept_going(source: Instance, guest: GuestMachine) -> Iterator[None]:
-    """Have QEMU make pass after pass over the memory: the guest writes more than is copied.
+def slowed(source: Instance) -> Iterator[None]:
+    """Copy so slowly that a guest which is `busy` writes more than is copied in each pass."""
+    with _copying_at(source, SLOW_BYTES_PER_S):
+        yield
+
+
+@contextmanager
+def busy(source: Instance, guest: GuestMachine) -> Iterator[None]:
+    """Let the guest write to its memory all the time.
 
     A guest that is quiet, as one without its VF is, leaves nothing to copy, and QEMU would stop it.
     A guest that QEMU has stopped all the same goes on writing wherever it runs again.
     """
-    busy = guest.scratch("busy")
-    guest.host.run("sh", "-c", _BUSY, "sh", busy)
+    flag = guest.scratch("busy")
+    guest.host.run("sh", "-c", _BUSY, "sh", flag)
     try:
-        with _copying_at(source, SLOW_BYTES_PER_S):
-            yield
+        yield
     finally:
         if state_of(source) == "running":  # else it would not answer, and hide why it was stopped
-            guest.host.unlink(busy)
+            guest.host.unlink(flag)
 
 
 @contextmanager

@@ -157,29 +157,39 @@ class Inplace:
     def _take_steps(self, source: Instance) -> None:
         with ExitStack() as going:
             if self._plan.passes:
-                going.enter_context(pacing.kept_going(source, self._guest))
+                going.enter_context(pacing.busy(source, self._guest))
             if self._plan.marking is Marking.BEFORE:
                 self._mark()
-                self._let_gap_pass(source)
+                self._let_gap_pass(source, going)
             self._quiesce(source)
             if self._plan.marking is Marking.AFTER:
-                self._let_gap_pass(source)
+                self._let_gap_pass(source, going)
                 self._mark()
             self._check_in_precopy(source)
 
-    def _let_gap_pass(self, source: Instance) -> None:
-        """Wait until so many whole passes were made, and that time; one under way is not whole."""
+    def _let_gap_pass(self, source: Instance, going: ExitStack) -> None:
+        """Wait for the plan's whole passes over the memory, and then for the plan's time.
+
+        The pass that is under way is not a whole one.  The passes after that are slow until *going*
+        is closed, so that QEMU does not come to the last pass before the steps are taken.
+        """
         since = len(source.qmp.events)
+        if self._plan.passes:
+            self._wait_for_passes(source, since, 1)
+            going.enter_context(pacing.slowed(source))
+            self._wait_for_passes(source, since, 1 + self._plan.passes)
+        let_pass(self._plan.gap_s)
+
+    def _wait_for_passes(self, source: Instance, since: int, count: int) -> None:
+        """Return when *count* passes have ended since QEMU's event *since*, or the guest stops."""
 
         def enough(event: QmpEvent) -> bool:
-            made = sum(each.name == "MIGRATION_PASS" for each in source.qmp.events[since:])
-            return made > self._plan.passes or event.title == "MIGRATION pre-switchover"
+            ended = sum(each.name == "MIGRATION_PASS" for each in source.qmp.events[since:])
+            return ended >= count or event.title == "MIGRATION pre-switchover"
 
-        if self._plan.passes:
-            source.qmp.wait_for(
-                "the next pass over the memory", enough, within=PASS_SECONDS, since=self._since
-            )
-        let_pass(self._plan.gap_s)
+        source.qmp.wait_for(
+            "the next pass over the memory", enough, within=PASS_SECONDS, since=self._since
+        )
 
     def _quiesce(self, source: Instance) -> None:
         how = self._plan.quiesce
