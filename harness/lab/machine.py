@@ -168,7 +168,7 @@ class Machine:
             qmp.execute("cont")
 
     def begin_save(self, deadline: Deadline) -> None:
-        """Stop the machine, and let QEMU write its state; `finish_save` comes next.
+        """Stop the machine, and begin to write its state; call `finish_save` next.
 
         Call this only while the machine has no VF: the state of a machine with a VF cannot be
         resumed.  Raises LabError if QEMU or the chip has ended.

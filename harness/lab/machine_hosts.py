@@ -163,8 +163,8 @@ def _start(
         machine.wait_for_ssh(deadline)
     if not resume:
         progress(f"saving the state of {names} for the next start")
-        # QEMU looks at each page, and each page of shared memory that the host never touched costs
-        # a page fault: the hosts are saved at the same time, with a processor for each.
+        # The hosts are saved at the same time, since that takes a processor each: QEMU looks at
+        # every page, and a page of shared memory that the host never touched costs a page fault.
         for machine in machines:
             machine.begin_save(deadline)
         for machine in machines:

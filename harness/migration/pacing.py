@@ -91,7 +91,8 @@ def busy(source: Instance, guest: GuestMachine) -> Iterator[None]:
     try:
         yield
     finally:
-        if state_of(source) == "running":  # else it would not answer, and hide why it was stopped
+        # A guest that QEMU has stopped does not answer, and that error would hide the reason.
+        if state_of(source) == "running":
             guest.host.unlink(flag)
 
 

@@ -1,11 +1,11 @@
-"""A port's registers decide which frames of a VF pass it, and what the VF reads of its link.
+"""A port's registers decide which frames of a VF pass the port, and what link the VF reads.
 
 Ref: 82599 datasheet, MAXFRS, PFVFRE, PFVFTE, PFVFSPOOF, VMVIR and VFLINKS.
 """
 
 from __future__ import annotations
 
-from harness.twin.filters import NO_MAC, Filters
+from harness.twin.filters import NO_MAC, VLAN_TYPE, Filters
 from harness.twin.rss import KEY
 from harness.uapi import ixgbe_vf
 
@@ -14,12 +14,14 @@ RESET_FRAME_BYTES = 1514
 
 
 class PortRegisters:
-    """What of the port's registers concerns the VF; the model of the port's driver writes them.
+    """These registers of a port concern one VF; the model of the port's driver writes them.
 
-    *largest_frame* is MAXFRS without the checksum, in bytes; a VF raises it, and a reset of the
-    port takes that back.  *receives* and *transmits* are the VF's bits of VFRE and VFTE.
-    *inserted_vlan* is VMVIR: the tag of the port's own, which every frame of the VF gets; 0 for
-    none.  *checks_spoofing* is PFVFSPOOF: whether frames of the VF are held against its filters.
+    *largest_frame* is MAXFRS without the checksum, in bytes; the VF's driver raises it, and a
+    reset of the port takes that back.  *receives* and *transmits* are the VF's bits of VFRE and
+    VFTE.
+    *inserted_vlan* is VMVIR: the tag that the port puts into every frame of the VF; 0 for none.
+    *checks_spoofing* is PFVFSPOOF: whether frames of the VF are held against its filters.
+    *link_up* is the cable's state, and *is_up* says whether the port's interface is up.
     """
 
     def __init__(self, link_mbit: int) -> None:
@@ -27,41 +29,45 @@ class PortRegisters:
         self.rss_key = KEY
         self.link_mbit = link_mbit
         self.link_up = self.is_up = True
-        """The cable's state, and whether the port's interface is up."""
         self.largest_frame = RESET_FRAME_BYTES
         self.receives = self.transmits = self.checks_spoofing = True
         self.inserted_vlan = 0
         self.filters = Filters(NO_MAC, set())
 
     def links(self) -> int:
-        """What the VF's VFLINKS reads: the port's link, also for a VF that is disabled."""
+        """Return what the VF reads in VFLINKS: the port's link, even if the VF is disabled."""
         if not (self.link_up and self.is_up):
             return 0
         return ixgbe_vf.Link.UP | ixgbe_vf.LINK_OF_MBIT[self.link_mbit]
 
     def choose_queue(self, hashed: int) -> int:
-        """Entry by entry of the table, the VF's queues take turns (ixgbe_setup_reta)."""
+        """Return the queue of a frame whose RSS hash is *hashed*.
+
+        The VF's queues take turns in the entries of the table (ixgbe_setup_reta).
+        """
         queues = 1 << (self.psrtype >> ixgbe_vf.PSRTYPE_RQPL_SHIFT)
         return hashed % ixgbe_vf.RETA_ENTRIES % ixgbe_vf.MOST_QUEUES % queues
 
     def accepts(self, frame: memoryview) -> bool:
-        """Whether a frame from the wire is for this VF, and may reach it."""
+        """Say whether *frame*, from the wire, is for this VF and may reach it."""
         largest = self.largest_frame
-        if len(frame) > largest and frame[12] == 0x81 and frame[13] == 0x00:
-            largest += ixgbe_vf.TAG_BYTES  # MAXFRS does not include them
+        if len(frame) > largest and frame[12:14] == VLAN_TYPE:
+            largest += ixgbe_vf.TAG_BYTES  # MAXFRS does not count the tag
         if not (self.link_up and self.receives) or len(frame) > largest:
             return False
         return self.filters.accept(frame)
 
     def tag(self, asked: int | None) -> int | None:
-        """The port's own VLAN (VMVIR), whatever the driver asks for; else that, be it 0."""
+        """Return the tag of a frame that the VF sends: the port's own (VMVIR), else *asked*.
+
+        *asked* is the descriptor's tag, which may be 0, or None for no tag.
+        """
         return self.inserted_vlan or asked
 
     def lets_out(self, source: bytes, vlan: int | None) -> bool:
-        """Whether the VF may send from this address, with a tag of this VLAN or without a tag.
+        """Say whether the VF may send from *source*, with a tag of *vlan*, or None for no tag.
 
-        A check looks at the frame as it leaves: tags are put in before, the descriptor's or the
-        port's (VMVIR).
+        The checks see the frame with its tag, whether the descriptor or the port (VMVIR) gave it.
 
         * MAC: the source is one of the VF's own addresses (RAR, MPSAR).
         * VLAN: the tag's VLAN is one that the VF has a filter for (VLVF, VLVFB), asked for by its
