@@ -198,6 +198,17 @@ def _starting_alone(topology: Topology) -> Iterator[None]:
         yield
 
 
+def keep_words(topology: Topology, folder: Path) -> None:
+    """Copy the consoles and logs of the lab's emulated machines to *folder*, which is made.
+
+    They tell why a machine ended.  Nothing is made for a lab without such machines.
+    """
+    run = run_folder(topology)
+    for said in (*run.glob("*.console"), *run.glob("*.log")):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(said, folder)
+
+
 def run_folder(topology: Topology) -> Path:
     """Return the folder that has the lab's sockets, logs and records while the lab is up."""
     return RUN / f"lab-{topology.name}"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab, leased for this run; started first if it is an emulated one that is not up."""
     from harness.lab.chip_vf import chip_vf
+    from harness.lab.emulated import keep_words
     from harness.lab.use import ready
     from harness.run.lab import taken
     from harness.run.provenance import provenance
@@ -52,6 +53,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with at_fault(config, LabError), ExitStack() as taking:
         taking.enter_context(_commands_logged(config.stash[RECORD].folder))
         topology, image = taking.enter_context(ready(settings.topology, say, keep=keep))
+        taking.callback(keep_words, topology, config.stash[RECORD].folder / "lab")
         lab = taking.enter_context(taken(topology, image, say, partial(chip_vf, topology)))
         config.stash[RECORD].provenance = provenance(lab)
         given_back = taking.pop_all()

@@ -73,3 +73,21 @@ def test_a_chip_whose_qemu_has_died_is_ended(start: Start) -> None:
     end_machines(LAB, HOSTS)
     assert left.returncode is not None
     assert (machines_of(LAB, HOSTS), chips_of(LAB, HOSTS)) == ({}, {})
+
+
+def test_what_a_labs_machines_said_is_kept_in_the_runs_folder(
+    lab: Topology, tmp_path: Path
+) -> None:
+    """The lab's own folder goes with the lab, and with it why a machine ended."""
+    kept = tmp_path / "run" / "lab"
+    emulated.keep_words(lab, kept)
+    assert not kept.exists(), "no machine said anything"
+    for name in ("alder.console", "alder.log", "alder-chip.log"):
+        (emulated.run_folder(lab) / name).write_text(name)
+    emulated.keep_words(lab, kept)
+    assert {file.name for file in kept.iterdir()} == {
+        "alder.console",
+        "alder.log",
+        "alder-chip.log",
+    }
+    assert (kept / "alder.console").read_text() == "alder.console"
