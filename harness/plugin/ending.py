@@ -1,4 +1,4 @@
-"""A run ends with the exit code of the lab that was at fault, and may leave the lab as it is."""
+"""A run ends early and with an exit code of its own if the lab is at fault; a lab may be kept."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.errors import LabError, RemoteError
-from harness.plugin.hooks import EXIT_CODE
 
 if TYPE_CHECKING:
+    from harness.remote import Host
     from harness.run.lab import Lab
+
+EXIT_CODE = pytest.StashKey[int]()
+"""What the run is to exit with, if the lab itself was at fault."""
+
+MACHINES: pytest.StashKey[tuple[Host, ...]] = pytest.StashKey()
+"""The machines of the lab while the run has it."""
 
 
 @contextmanager
@@ -33,10 +39,21 @@ def at_fault(config: pytest.Config, otherwise: type[LabError] | None) -> Iterato
         pytest.exit(f"\n{error}")  # without a code: with one of ours, pytest tells no summary
 
 
+def end_if_gone(session: pytest.Session) -> None:
+    """End the run after the test that is under way, if a machine of its lab has gone.
+
+    Each further test would fail for that one reason.
+    """
+    machines = session.config.stash.get(MACHINES, ())
+    if gone := [machine.name for machine in machines if machine.is_gone]:
+        session.config.stash[EXIT_CODE] = LabError.exit_code
+        session.shouldstop = f"{' and '.join(gone)} went away, and the run ends without"
+
+
 def keep_lab(lab: Lab, stack: ExitStack, say: Callable[[str], None]) -> None:
     """Leave everything as it is until the leases end, and say how to look at it."""
     never_undo(stack.pop_all())
-    for machine in (*lab.hosts.values(), lab.peer):
+    for machine in lab.machines:
         machine.lease.linger()
         say(f"kept: {lab.topology.connection(machine.name).by_hand}  ({machine.name})")
     say("put back with `vf-harness restore --lab LAB`, or by the machines when the lease ends")

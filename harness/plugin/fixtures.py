@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import GuestError, HarnessError, LabError, RestoreError, UsageError
-from harness.plugin.ending import at_fault, keep_lab
+from harness.plugin.ending import MACHINES, at_fault, keep_lab
 from harness.plugin.guests import Guests
 from harness.plugin.hooks import FAILED, RECORD, WORKER
 from harness.plugin.options import SETTINGS
@@ -56,8 +56,10 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         taking.callback(keep_words, topology, config.stash[RECORD].folder / "lab")
         lab = taking.enter_context(taken(topology, image, say, partial(chip_vf, topology)))
         config.stash[RECORD].provenance = provenance(lab)
+        config.stash[MACHINES] = lab.machines
         given_back = taking.pop_all()
     yield lab
+    del config.stash[MACHINES]
     if keep and config.stash[FAILED]:
         keep_lab(lab, given_back, say)
     else:

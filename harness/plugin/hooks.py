@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, LabError, UsageError, disk_full
+from harness.plugin.ending import EXIT_CODE, end_if_gone
 from harness.plugin.options import MARKERS, SETTINGS, add_options, read_settings
 from harness.plugin.ordering import put_together
 from harness.plugin.plan import plan
@@ -19,9 +20,6 @@ RECORD = pytest.StashKey[Any]()
 
 RESULTS = pytest.StashKey[Any]()
 """What ``RECORD`` came to; written before pytest decides whether to print a summary."""
-
-EXIT_CODE = pytest.StashKey[int]()
-"""What the run is to exit with, if the lab itself was at fault."""
 
 FAILED = pytest.StashKey[bool]()
 
@@ -135,7 +133,9 @@ def pytest_runtest_makereport(
     report = yield
     if call.excinfo and (words := _words(call.excinfo.value)):
         report.longrepr = words  # they say what to do; commands.log has the rest
-    item.config.stash[FAILED] |= report.failed
+    if report.failed:
+        item.config.stash[FAILED] = True
+        end_if_gone(item.session)
     record = item.config.stash.get(RECORD, None)
     if record and report.skipped and _uses_lab(item):
         record.case(item.nodeid)  # that it did not run must not go unseen either

@@ -50,6 +50,11 @@ class AgentClient:
         self._reader = threading.Thread(target=self._read, name=f"agent-{host}", daemon=True)
         self._reader.start()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the agent or the connection has ended, so that no request is answered."""
+        return self._last_words is not None
+
     def call(self, verb: str, *, patience_s: float = 30.0, during: str = "", **args: Any) -> Any:
         """Ask the agent, and return what it answers within *patience_s*.
 

@@ -80,6 +80,11 @@ class Host:
         self._relays: list[Relay] = []
         self.facts = Facts(**agent.call("hello", patience_s=seconds))
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether its agent or the connection has ended, so that nothing can be asked of it."""
+        return self._agent.is_gone
+
     def run(
         self,
         *argv: str,

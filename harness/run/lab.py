@@ -38,6 +38,11 @@ class Lab:
     chip_vf: Callable[[Vf], SoftwareVf | None] = lambda _: None
     """A function that finds the VF of a software chip; None for a VF of another port."""
 
+    @property
+    def machines(self) -> tuple[Host, ...]:
+        """The hosts in the order of the topology, then the peer."""
+        return (*self.hosts.values(), self.peer)
+
     def software_of(self, vf: Vf | None) -> SoftwareVf | None:
         """Return the device of *vf* where that is a program; None for hardware, or without a VF."""
         if vf is None:
@@ -61,7 +66,7 @@ class Lab:
 
         Done before each boot and migration.
         """
-        for machine in (*self.hosts.values(), self.peer):
+        for machine in self.machines:
             machine.lease.renew(LEASE_SECONDS + longer_s)
 
     def pair(self) -> tuple[str, str]:

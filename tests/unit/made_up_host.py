@@ -22,6 +22,7 @@ from harness.errors import LabBusy, RemoteError
 from harness.remote.agent import AgentClient
 from harness.remote.host import Host
 from harness.remote.local import LocalTransport
+from harness.remote.transport import HostGoneError
 from harness.topology import HostEntry, PciAddress
 from harness.uapi.pci_regs import Command
 
@@ -62,6 +63,7 @@ class Machine(AgentClient):
     looks_without_link  how often a port that was reset is looked at before its carrier is back
     most_vfs  how many VFs the port's driver makes
     has_xdp   whether an XDP program is on the port
+    has_gone  whether its connection has ended
     has_bme   whether a VF that is waited for has BME set in time
     ahead_ns  how far its monotonic and its wall clock are ahead of our monotonic one
     """
@@ -111,12 +113,19 @@ class Machine(AgentClient):
         self.looks_without_link = 2
         self.most_vfs = 63
         self.has_xdp = False
+        self.has_gone = False
         self._dark = 0
         self._journal = Journal(str(state))
+
+    @property
+    def is_gone(self) -> bool:
+        return self.has_gone
 
     def call(self, verb: str, *, patience_s: float = 30.0, **args: Any) -> Any:
         """Do what the agent does for *verb*; raises RemoteError as its client does."""
         del patience_s
+        if self.has_gone:
+            raise HostGoneError("birch", f"its agent went away during `{verb}`")
         try:
             return self._serve(verb, args)
         except AgentError as error:

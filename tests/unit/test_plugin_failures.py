@@ -59,6 +59,33 @@ def test_a_host_that_went_away_is_the_labs_fault(project: Project, hook: str, st
     assert "Traceback" not in ran.text
 
 
+def test_a_run_ends_with_the_test_in_which_a_host_went_away(project: Project) -> None:
+    """Each further test would fail for the same reason, and hide the one that tells it."""
+    project.write("conftest.py", MADE_UP_LAB)
+    project.write(
+        "test_it.py",
+        """
+import conftest
+
+def test_before(lab): pass
+
+def test_it(lab):
+    conftest.machines.by_name["birch"].has_gone = True
+    lab.hosts["birch"].run("true")
+
+def test_after(lab): pass
+""",
+    )
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == 12, ran.text  # nobody can tell whether birch is as it was
+    assert "1 failed, 1 passed" in ran.text
+    assert "FAILED test_it.py::test_it - birch: its agent went away" in ran.text
+
+    kept = project.pytest("--artifacts", "runs", "--keep-on-failure")
+    assert kept.status == 11, kept.text
+    assert "birch went away, and the run ends without" in kept.text
+
+
 @pytest.mark.parametrize(
     ("kind", "status"), [("LabError", 11), ("GuestError", 1), ("RemoteError", 1)]
 )

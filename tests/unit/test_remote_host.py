@@ -256,8 +256,10 @@ def test_host_that_went_away_puts_itself_back(own_sshd: Sshd, tmp_path: Path) ->
     recorders = children(alder.facts.pid)
     waiting = threading.Timer(0.3, own_sshd.cut_connections)
     waiting.start()
+    assert not alder.is_gone
     with pytest.raises(HostGoneError, match="alder: its agent went away during `sleep 20`"):
         alder.run("sleep", "20")
+    assert alder.is_gone
     with pytest.raises(HostGoneError, match="during `read /etc/hostname`"):
         alder.read_text("/etc/hostname")
     wait_for("agent is gone", lambda: not alive(alder.facts.pid), within=10)
