@@ -9,6 +9,7 @@ The class says who must act::
     │   ├── RestoreError  a host could not be put back as it was
     │   └── UnsupportedQemu  the QEMU of an emulated lab cannot run its software chip
     ├── RemoteError       a host, a command or the way there failed
+    ├── WaitError         a state that was waited for did not come
     ├── GuestError        the guest did not boot, answer or obey
     ├── MigrationError    the thing under test
     └── MeasurementError  the harness itself has no trustworthy data
@@ -70,6 +71,10 @@ class UnsupportedQemu(LabError):
 
 class RemoteError(HarnessError):
     """A host did not answer, a command failed or did not end in time."""
+
+
+class WaitError(HarnessError):
+    """A state that was waited for did not come before the deadline."""
 
 
 class GuestError(HarnessError):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, WaitError
 
 T = TypeVar("T")
 
@@ -28,10 +28,6 @@ class Deadline:
         return self.remaining == 0.0
 
 
-class WaitError(HarnessError):
-    """What was waited for did not come before the deadline."""
-
-
 def let_pass(seconds: float) -> None:
     """Do nothing for *seconds*, where time itself is what is measured or needed."""
     time.sleep(seconds)
@@ -45,11 +41,13 @@ def wait_for(
     until: Callable[[T], object] = bool,
     every_s: float = 0.05,
     fix: str = "see what was last seen above; the host's log says more",
+    error: type[HarnessError] = WaitError,
 ) -> T:
     """Call *look* until *until* is true of what it returns, and return that.
 
-    *look* is called at least once, even if *within* has run out.  Raises WaitError with
-    the last thing seen; what *look* itself raises is not caught.
+    *look* is called at least once, even if *within* has run out.  Raises *error* with the last
+    thing seen; what *look* itself raises is not caught.  *error* says who must act, if that is
+    known: LabError for a cable that is not in.
     """
     deadline = within if isinstance(within, Deadline) else Deadline(within)
     while True:
@@ -57,7 +55,7 @@ def wait_for(
         if until(seen):
             return seen
         if deadline.expired:
-            raise WaitError(
+            raise error(
                 f"waited {deadline.seconds:g} s for {what}",
                 because=f"last seen: {seen!r}",
                 fix=fix,

@@ -11,7 +11,7 @@ from harness.analysis.audit_records import NOT_BACK, AuditRecords, Evidence, Mom
 from harness.analysis.measured import BmeSample, MeasuredFlow
 from harness.audit.evidence import RingPages, as_given
 from harness.audit.ways import SUSPENDED_S, Subject, Way
-from harness.errors import HarnessError
+from harness.errors import HarnessError, WaitError
 from harness.guest.instance import Instance
 from harness.guest.memory import GuestMemory
 from harness.host.software_vf import Logged
@@ -22,7 +22,7 @@ from harness.migration.raw import Raw
 from harness.traffic.flow import Flow
 from harness.traffic.running import RunningFlow
 from harness.traffic.running import start as start_flow
-from harness.waiting import Deadline, WaitError, let_pass
+from harness.waiting import Deadline, let_pass
 
 SERVED_S = 10
 SETTLE_S, SILENT_S = 4.0, 0.5

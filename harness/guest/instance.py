@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from harness.errors import GuestError, MigrationError, RemoteError
+from harness.errors import GuestError, MigrationError, RemoteError, WaitError
 from harness.guest.command_line import SPARE, VF, command_line, vf_device
 from harness.guest.qmp import QemuGoneError, Qmp
 from harness.guest.spec import GuestImage, GuestSpec, Place
 from harness.host.changes import changed_back
 from harness.host.vf import Vf
 from harness.remote import Host
-from harness.waiting import WaitError, wait_for
+from harness.waiting import wait_for
 
 BOOT_SECONDS = 90
 SILENT_SECONDS = 45

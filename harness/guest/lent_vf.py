@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from harness.errors import GuestError
+from harness.errors import GuestError, WaitError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.host.vf import Vf
-from harness.waiting import WaitError, wait_for
+from harness.waiting import wait_for
 
 LENT_VF_SECONDS = 60
 """How long a guest may take to have its VF; ixgbevf looks for its link once in 2 s, and an emulated

@@ -103,7 +103,7 @@ class Port:
     def set(self, setting: ethtool.Setting, value: str) -> None:
         """Set *setting*, with its value now as the way back; the port has its link again then.
 
-        Raises RemoteError where the driver refuses, and WaitError without a link.
+        Raises RemoteError where the driver refuses, and LabError without a link.
         """
         before = setting.value(self.host, self.interface)
         self.host.change(
@@ -118,7 +118,7 @@ class Port:
 
         The *offline* test resets the port, and so it ends what VFs do.  The driver refuses it while
         a driver of a VF has said that it is there (ixgbe_diag_test: clear_to_send); every test has
-        failed then.  Raises WaitError without a link.
+        failed then.  Raises LabError without a link.
         """
         tested = ethtool.self_test(self.host, self.interface, offline=offline, leased=True)
         wait_for_link(self)
@@ -154,7 +154,7 @@ def find_port(host: Host, name: str, entry: PortEntry) -> Port:
 
 @contextmanager
 def port_up(port: Port, *, mtu: int) -> Iterator[None]:
-    """The port up with *mtu* and a link; afterwards as it was.  Raises WaitError without a link."""
+    """The port up with *mtu* and a link; afterwards as it was.  Raises LabError without a link."""
     interface, link = port.interface, port.link()
     with changed_back(port.host) as host:
         if link["mtu"] != mtu:
@@ -176,7 +176,7 @@ def wait_for_link(port: Port) -> None:
     (ixgbe_change_mtu) and when VFs are made or taken (ixgbe_sriov_reinit).  The carrier falls at
     once, and is LOWER_UP in what ``ip`` shows (net/core/dev.c, dev_get_flags).  The state
     (operstate) follows within a second (net/core/link_watch.c), so alone it may still tell of the
-    link that was there before; until it follows, the port sends nothing.  Raises WaitError.
+    link that was there before; until it follows, the port sends nothing.  Raises LabError.
     """
 
     def look() -> str:
@@ -190,6 +190,7 @@ def wait_for_link(port: Port) -> None:
         within=LINK_SECONDS,
         until=lambda seen: seen == "carrier, state UP",
         fix="see that the cable is in and the other end is up",
+        error=LabError,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.agent import vf_filter
-from harness.errors import HarnessError, LabError, RemoteError
+from harness.errors import HarnessError, LabError, RemoteError, WaitError
 from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port, VfTraffic, wait_for_link
 from harness.host.sriov_port_side import VfPortSide
@@ -21,7 +21,7 @@ from harness.remote import Host, Recorder
 from harness.topology import Capabilities, MacAddress, PciAddress
 from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
 from harness.uapi.pci_regs import NO_ANSWER, NO_ANSWER_32, Command, Register
-from harness.waiting import WaitError, wait_for
+from harness.waiting import wait_for
 
 VFIO = "vfio-pci"
 APPEAR_SECONDS = 10
@@ -216,7 +216,7 @@ def virtual_functions(port: Port, count: int) -> Iterator[list[VirtualFunction]]
 
     The port must be up: a VF made on one that is down gets no address and a late link.  It has its
     link again when this yields, which making VFs took away.  A port that already has VFs is not
-    touched.  Raises LabError, and WaitError for a VF or a link that does not come.
+    touched.  Raises LabError, also for a VF or a link that does not come.
     """
     if count > (allowed := port.vfs_allowed):
         raise LabError(
@@ -304,7 +304,9 @@ def _bound(port: Port, index: int) -> VirtualFunction:
     """
     host = port.host
     link = f"{port.device}/virtfn{index}"
-    wait_for(f"{host.name}: {link}", lambda: host.exists(link), within=APPEAR_SECONDS)
+    wait_for(
+        f"{host.name}: {link}", lambda: host.exists(link), within=APPEAR_SECONDS, error=LabError
+    )
     pci = PciAddress(host.readlink(link).rpartition("/")[2])
     device = f"/sys/bus/pci/devices/{pci}"
     host.write_text(f"{device}/driver_override", VFIO)
@@ -315,6 +317,7 @@ def _bound(port: Port, index: int) -> VirtualFunction:
         within=APPEAR_SECONDS,
         until=lambda driver: driver == VFIO,
         fix="`modprobe vfio-pci`, and see that the IOMMU is on (intel_iommu=on)",
+        error=LabError,
     )
     vf = VirtualFunction(port, index, pci)
     node = f"/dev/vfio/{vf.iommu_group}"

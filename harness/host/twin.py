@@ -9,14 +9,14 @@ from typing import Any
 
 from harness.agent.vf_filter import means_not_there
 from harness.devices import I82599
-from harness.errors import LabError, RemoteError, UsageError
+from harness.errors import LabError, RemoteError, UsageError, WaitError
 from harness.host.twin_control import TwinControl, TwinRefused
 from harness.host.twin_port_side import TwinPortSide
 from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
 from harness.remote import Host
 from harness.topology import Capabilities, MacAddress
 from harness.uapi.pci_regs import Command
-from harness.waiting import WaitError, wait_for
+from harness.waiting import wait_for
 
 
 @dataclass(frozen=True, slots=True)

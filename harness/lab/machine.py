@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import LabError, UnsupportedQemu
+from harness.errors import LabError, UnsupportedQemu, WaitError
 from harness.guest.qmp import Qmp
 from harness.lab.accelerator import ACCEL, CPU, VIOMMU
 from harness.lab.card import Card, start_chip
@@ -18,7 +18,7 @@ from harness.lab.chroot import in_tree
 from harness.lab.image import Image
 from harness.lab.processes import chip_name, ours, process_name
 from harness.lab.software_chip import chip_ended
-from harness.waiting import Deadline, WaitError, wait_for
+from harness.waiting import Deadline, wait_for
 
 BOOT_SECONDS = 120
 MANAGEMENT_MAC = "52:54:00:82:57:fe"

@@ -16,7 +16,7 @@ from harness.analysis.measured import (
     MeasuredFlow,
     QemuFigures,
 )
-from harness.errors import GuestError, RemoteError
+from harness.errors import GuestError, RemoteError, WaitError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.own_vf import OwnVf
@@ -34,7 +34,7 @@ from harness.topology import Capabilities
 from harness.traffic.flow import Endpoint, Flow, FlowRecords
 from harness.traffic.running import RunningFlow
 from harness.traffic.running import start as start_flow
-from harness.waiting import WaitError, let_pass, wait_for
+from harness.waiting import let_pass, wait_for
 
 BEFORE_S = 1.0
 """How long the flows run before the migration is asked for: what undisturbed looks like."""

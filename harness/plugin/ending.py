@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.errors import LabError, RemoteError
+from harness.errors import LabError, RemoteError, WaitError
 
 if TYPE_CHECKING:
     from harness.remote import Host
@@ -26,12 +26,12 @@ MACHINES: pytest.StashKey[tuple[Host, ...]] = pytest.StashKey()
 def at_fault(config: pytest.Config, otherwise: type[LabError] | None) -> Iterator[None]:
     """Let a lab that cannot be used, or not be put back, end the run with its own exit code.
 
-    A machine that does not answer is a fault of *otherwise*, by what was being done with it; of
-    None where it may be the guest, which is what is tested.
+    A machine that does not answer, or a state that does not come, is a fault of *otherwise*, by
+    what was being done; of None where it may be the guest's, which is what is tested.
     """
     try:
         yield
-    except (LabError, RemoteError) as error:
+    except (LabError, RemoteError, WaitError) as error:
         kind = type(error) if isinstance(error, LabError) else otherwise
         if kind is None:
             raise

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.errors import LabError
+from harness.errors import LabError, WaitError
 from harness.lab import initramfs
 from harness.lab.accelerator import ACCEL, CPU, VIOMMU, accelerator
 from harness.lab.chroot import in_tree
@@ -26,7 +26,7 @@ from harness.lab.image import Image
 from harness.lab.qemu_command import QemuCommand
 from harness.lab.software_chip import SoftwareChip
 from harness.lab.tree import last_words
-from harness.waiting import Deadline, WaitError, wait_for
+from harness.waiting import Deadline, wait_for
 
 PORT, VF = "0000:01:00.0", "0000:01:10.0"
 PORT_MAC = "52:54:00:82:58:00"

@@ -9,12 +9,12 @@ import pytest
 
 from harness.analysis.audit import Audited
 from harness.audit.ways import Way
-from harness.errors import MigrationError
+from harness.errors import MigrationError, WaitError
 from harness.guest.faults import refuse_sleep
 from harness.host.software_vf import misbehaving
 from harness.migration import quiescing
 from harness.traffic.running import start
-from harness.waiting import WaitError, let_pass
+from harness.waiting import let_pass
 
 if TYPE_CHECKING:
     from harness.run.lab import Lab

@@ -11,10 +11,9 @@ from harness.analysis.audit_records import NOT_BACK
 from harness.audit import conduct
 from harness.audit.ways import Way
 from harness.clock import Relation
-from harness.errors import GuestError
+from harness.errors import GuestError, WaitError
 from harness.host.vf import Observed
 from harness.migration.clocks import Clocks, SharedClock
-from harness.waiting import WaitError
 
 
 class Subject:

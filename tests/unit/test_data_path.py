@@ -18,10 +18,11 @@ from harness.agent import packet_socket, payload
 from harness.agent.errors import AgentError
 from harness.agent.records import RECEIVED
 from harness.analysis.measured import Direction
+from harness.errors import WaitError
 from harness.remote.transport import HostGoneError
 from harness.traffic.flow import Flow
 from harness.traffic.running import RunningFlow, start
-from harness.waiting import WaitError, let_pass
+from harness.waiting import let_pass
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None,

@@ -12,6 +12,7 @@ from harness.errors import (
     RemoteError,
     RestoreError,
     UsageError,
+    WaitError,
 )
 
 EXIT_CODES = {
@@ -20,6 +21,7 @@ EXIT_CODES = {
     LabBusy: 10,
     RestoreError: 12,
     RemoteError: 1,
+    WaitError: 1,
     GuestError: 1,
     MigrationError: 1,
     MeasurementError: 1,

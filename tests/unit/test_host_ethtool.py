@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 from made_up_host import ENTRY, INTERFACE, Machine, made_up_host
 
-from harness.errors import RemoteError
+from harness.errors import LabError, RemoteError
 from harness.host import ethtool
 from harness.host.changes import changed_back
 from harness.host.port import Port, VfTraffic, find_port
-from harness.waiting import WaitError
 
 OFFLINE = """\
 The test result is {verdict}
@@ -109,7 +108,7 @@ def test_a_port_has_its_link_again_when_it_was_tested(
     monkeypatch.setattr("harness.host.port.LINK_SECONDS", 0.2)
     machine.programs["ethtool"] = Ethtool(OFFLINE.format(verdict="PASS", register=0, loopback=0))
     machine.shown[INTERFACE]["flags"] = ["UP"]
-    with pytest.raises(WaitError, match=f"a link on {INTERFACE}"):
+    with pytest.raises(LabError, match=f"a link on {INTERFACE}"):
         port.self_test(offline=True)
 
 

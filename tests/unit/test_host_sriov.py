@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from made_up_host import ENTRY, INTERFACE, PF, PORT, VFIO_DRIVER, Machine, vf_address
 
-from harness.errors import LabError, RemoteError, RestoreError
+from harness.errors import LabError, RemoteError, RestoreError, WaitError
 from harness.host import port as port_module
 from harness.host import sriov
 from harness.host.changes import changed_back, set_attribute
@@ -18,7 +18,6 @@ from harness.host.sriov import virtual_functions
 from harness.host.vf import NO_MAC, Ring
 from harness.remote import Host
 from harness.topology import CapabilityEntry, FieldEntry, MacAddress
-from harness.waiting import WaitError
 
 MAC = MacAddress("52:54:00:12:34:56")
 
@@ -91,7 +90,7 @@ def test_without_vfio_the_error_says_what_to_load(
     """A VF without a driver would show only as a guest that does not start."""
     monkeypatch.setattr(sriov, "APPEAR_SECONDS", 0.05)
     machine.folders.discard(VFIO_DRIVER)
-    with pytest.raises(WaitError) as missing, virtual_functions(port, 1):
+    with pytest.raises(LabError) as missing, virtual_functions(port, 1):
         pytest.fail("a VF was lent")
     assert "last seen: 'no driver'" in missing.value.because
     assert "modprobe vfio-pci" in missing.value.fix
@@ -261,7 +260,7 @@ def test_a_link_that_does_not_come_back_is_told_as_it_was_last_seen(
     monkeypatch.setattr(port_module, "LINK_SECONDS", 0.05)
     machine.looks_without_link = 1000
     with (
-        pytest.raises(WaitError, match=f"alder: a link on {INTERFACE}") as late,
+        pytest.raises(LabError, match=f"alder: a link on {INTERFACE}") as late,
         virtual_functions(port, 1),
     ):
         pytest.fail("a VF was lent")

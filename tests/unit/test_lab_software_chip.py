@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import WaitError
 from harness.lab.cable import cables
 from harness.lab.processes import chips_of
 from harness.lab.software_chip import SoftwareChip
-from harness.waiting import Deadline, WaitError
+from harness.waiting import Deadline
 
 CHIP = SoftwareChip(ports=1, vfs=2, mac="52:54:00:82:58:00")
 

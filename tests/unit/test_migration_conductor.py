@@ -17,7 +17,7 @@ from wire import laid
 
 from harness.analysis.measured import REFUSED, Direction
 from harness.analysis.packets import SENT
-from harness.errors import GuestError, RemoteError
+from harness.errors import GuestError, RemoteError, WaitError
 from harness.guest import qmp
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
@@ -26,7 +26,7 @@ from harness.migration.raw import Raw
 from harness.migration.scheme import GONE, SILENT, Note, Outcome, Patience, state_of
 from harness.traffic.flow import Flow
 from harness.traffic.running import start
-from harness.waiting import WaitError, let_pass
+from harness.waiting import let_pass
 
 if TYPE_CHECKING:
     from harness.guest.machine import GuestMachine

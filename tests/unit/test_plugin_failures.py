@@ -42,14 +42,16 @@ def test_a_lab_at_fault_has_an_exit_code_of_its_own(
     ("hook", "status"),
     [
         ("def connect(name, way): raise gone\nharness.run.lab.connect = connect", 11),
+        ("def connect(name, way): raise late\nharness.run.lab.connect = connect", 11),
         ("@pytest.fixture(scope='session', autouse=True)\n"
          "def going(lab):\n    yield\n    machines.by_name['birch'].call = raising", 12),
     ],
 )  # fmt: skip
 def test_a_host_that_went_away_is_the_labs_fault(project: Project, hook: str, status: int) -> None:
     """The exit code blames the lab, so that nobody looks for the cause in the migration."""
-    gone = "import pytest\nfrom harness.errors import RemoteError\n"
+    gone = "import pytest\nfrom harness.errors import RemoteError, WaitError\n"
     gone += "gone = RemoteError('birch: does not answer', because='b', fix='f')\n"
+    gone += "late = WaitError('birch: does not answer', because='b', fix='f')\n"
     gone += "def raising(verb, **args): raise gone\n"
     project.write("conftest.py", MADE_UP_LAB + gone + hook)
     project.write("test_it.py", OF_THE_LAB)
@@ -87,7 +89,8 @@ def test_after(lab): pass
 
 
 @pytest.mark.parametrize(
-    ("kind", "status"), [("LabError", 11), ("GuestError", 1), ("RemoteError", 1)]
+    ("kind", "status"),
+    [("LabError", 11), ("GuestError", 1), ("RemoteError", 1), ("WaitError", 1)],
 )
 def test_a_lab_at_fault_may_show_as_late_as_a_guest_is_prepared(
     project: Project, kind: str, status: int

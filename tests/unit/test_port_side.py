@@ -14,6 +14,7 @@ import pytest
 from made_up_host import ENTRY, INTERFACE, Machine, made_up_host
 from vf_driver import guest_with_vf
 
+from harness.errors import WaitError
 from harness.host import sriov_port_side
 from harness.host.port import find_port
 from harness.host.port_side import LinkState, PortSide, VfSettings, put_back
@@ -23,7 +24,6 @@ from harness.host.twin_control import TwinControl
 from harness.remote import Host
 from harness.topology import MacAddress
 from harness.twin.control import Control, ControlConnection
-from harness.waiting import WaitError
 
 OWN, OTHER = MacAddress("52:54:00:12:34:56"), MacAddress("02:00:00:00:00:09")
 MADE = VfSettings(OWN, vlan=0, trusted=False, spoof_check=True, link_state=LinkState.AUTO)

@@ -3,7 +3,8 @@
 import pytest
 
 from harness import waiting
-from harness.waiting import Deadline, WaitError, wait_for
+from harness.errors import WaitError
+from harness.waiting import Deadline, wait_for
 
 
 class Clock:

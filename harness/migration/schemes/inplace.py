@@ -22,7 +22,7 @@ from harness.analysis.measured import (
     QUIESCE,
     QUIESCED,
 )
-from harness.errors import LabError, MigrationError, RemoteError
+from harness.errors import LabError, MigrationError, RemoteError, WaitError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
@@ -32,7 +32,7 @@ from harness.migration.memory import LoggedComparison
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.migration.quiescing import stop_dma
 from harness.migration.scheme import Note, Outcome
-from harness.waiting import Deadline, WaitError, let_pass
+from harness.waiting import Deadline, let_pass
 
 TOO_LATE_S = 0.5
 """How long after the end a step *after the stop* is taken: DMA goes on until then."""
