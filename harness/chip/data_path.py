@@ -53,10 +53,17 @@ class DataPath:
     def send_own(self, parts: list[Part]) -> bool:
         """Send a frame, given in parts, of the port's own pool.
 
-        Return False if the frame was for the wire, and the link is down or the wire did not take
-        the frame; else True.
+        Return False if the frame was for the wire, and the wire did not take the frame; else True.
         """
         return self._send(parts, self._port.switch.own_pool)
+
+    @property
+    def fetches(self) -> bool:
+        """Say whether transmit queues are served: the link is up, or the MAC is looped back.
+
+        "We've lost link, so the controller stops DMA" (ixgbe_watchdog_flush_tx).
+        """
+        return self._port.link.is_up or self._is_looped_back
 
     @property
     def _is_looped_back(self) -> bool:
@@ -101,6 +108,7 @@ class DataPath:
 
     def _send(self, parts: list[Part], pool: int) -> bool:
         port = self._port
+        port.statistics.fetched()
         if self._is_looped_back:  # with the link up or down
             self._deliver(memoryview(b"".join(parts)))
             return True
@@ -113,7 +121,7 @@ class DataPath:
                 self._give(pools, frame)
         if not to_wire:
             return True
-        if not port.link.is_up or not self._to_wire(parts):
+        if not self._to_wire(parts):
             return False
         port.statistics.sent(bytes(parts[0][:6]), sum(map(len, parts)))
         return True

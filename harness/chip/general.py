@@ -9,6 +9,7 @@ from __future__ import annotations
 from harness.chip.configuration import PortConfig
 from harness.chip.registers import Registers
 from harness.uapi.ixgbe_pf import (
+    FDIRCMD_CMD_MASK,
     FDIRCTRL_INIT_DONE,
     HLREG0_RXCRCSTRP,
     HLREG0_TXCRCEN,
@@ -34,7 +35,7 @@ _DEFAULTS = {
 
 
 class General:
-    """`General` answers for STATUS and FDIRCTRL, and gives unclaimed registers initial values.
+    """`General` answers for STATUS and the flow director, and sets registers' initial values.
 
     *number* is the port's number on its chip, and *config* its configuration space.
     """
@@ -45,6 +46,7 @@ class General:
         self._config = config
         registers.claim(Register.STATUS, self._status)
         registers.claim(Register.FDIRCTRL, write=self._configure_flow_director)
+        registers.claim(Register.FDIRCMD, write=self._command_flow_director)
         for offset, value in _DEFAULTS.items():
             registers.default(offset, value)
 
@@ -60,3 +62,7 @@ class General:
     def _configure_flow_director(self, value: int) -> None:
         """Set INIT_DONE at once, for which ixgbe_fdir_enable_82599 waits."""
         self._registers.hold(Register.FDIRCTRL, value | FDIRCTRL_INIT_DONE)
+
+    def _command_flow_director(self, value: int) -> None:
+        """Complete the command at once, for which ixgbe_fdir_check_cmd_complete waits."""
+        self._registers.hold(Register.FDIRCMD, value & ~FDIRCMD_CMD_MASK)

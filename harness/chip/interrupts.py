@@ -11,7 +11,7 @@ import time
 from harness.chip.registers import MASK_32, Registers
 from harness.twin.memory import Gate
 from harness.twin.vectors import Vectors
-from harness.uapi.ixgbe_pf import GPIE_EIAME, GPIE_OCD, VECTORS, Register, Row
+from harness.uapi.ixgbe_pf import GPIE_EIAME, GPIE_MSIX_MODE, GPIE_OCD, VECTORS, Register, Row
 from harness.uapi.ixgbe_vf import EITR_INTERVAL_MASK, EITR_NS, IVAR_VALID, IVAR_VECTOR
 
 _QUEUE_CAUSES = 0xFFFF
@@ -31,6 +31,9 @@ class PortInterrupts(Vectors):
     waits.  The message clears the cause where EIAC has the cause's bit, and in any case for vectors
     16 to 63.  While GPIE.EIAME is set, the message disables the cause where EIAM or EIAM_EX has the
     cause's bit.
+
+    While GPIE.MSIX_MODE is clear, vector 0 sends the messages of all causes.  DPDK leaves it so for
+    a port whose receive queues do not interrupt (ixgbe_configure_msix).
     """
 
     def __init__(self, registers: Registers, gate: Gate) -> None:
@@ -110,10 +113,16 @@ class PortInterrupts(Vectors):
             self._others &= ~(sent & held(Register.EIAC))
             if masks_itself:
                 self._others_enabled &= ~(sent & held(Register.EIAM))
-        self.trigger(vector)
+        self.trigger(vector if self._is_multiple else 0)
+
+    @property
+    def _is_multiple(self) -> bool:
+        return bool(self._registers.held(Register.GPIE) & GPIE_MSIX_MODE)
 
     @property
     def _other_vector(self) -> int | None:
+        if not self._is_multiple:
+            return 0
         entry = self._registers.held(Register.IVAR_MISC) >> 8 & 0xFF
         vector = entry & IVAR_VECTOR
         return vector if entry & IVAR_VALID and vector < VECTORS else None

@@ -31,8 +31,12 @@ _SFP_TYPES = (0, 1, 2, 3, 4, 5, 6, 9, 10, 11, 12)
 """The EEPROM has an empty initialization sequence for each of these ixgbe_sfp_type_*."""
 
 
-def image(mac: bytes) -> list[int]:
-    """Return the 1024 words of an X520's EEPROM, with the address *mac* and the right checksum."""
+def image() -> list[int]:
+    """Return 1024 words as an X520's EEPROM has them, with the right checksum.
+
+    Words 0 to 2 are control words, all 0, so IXGBE_EEPROM_CCD_BIT of word 1 is clear.  The drivers
+    take the port's address from RAR 0.
+    """
     words = [0] * WORDS
     for pointer in _POINTERS:
         words[pointer] = _NOWHERE
@@ -46,7 +50,6 @@ def image(mac: bytes) -> list[int]:
     words[0x2D], words[0x2E] = 0x0001, 0x8000  # the version of the image (NVM_ETK_OFF_*)
     words[0x29] = 0x1000  # NVM version
     words[0x2B] = _write_sfp_list(words, at=0x100)
-    words[0x00:0x03] = [int.from_bytes(mac[at : at + 2], "little") for at in (0, 2, 4)]
     words[_CHECKSUM_AT] = (_CHECKSUM - sum(words[:_CHECKSUM_AT])) & 0xFFFF
     return words
 

@@ -87,7 +87,7 @@ class PhysicalFunction:
             self.registers, lambda: self.interrupts.set_causes(Eicr.MAILBOX), self._ring
         )
         General(self.registers, number, self.config)
-        Nvm(self.registers, image(mac))
+        Nvm(self.registers, image())
         I2cBus(self.registers, Module())
         self.path = DataPath(self, to_wire)
         own = OwnPool(self)
@@ -139,12 +139,6 @@ class PhysicalFunction:
             return 0
         index = hashed % ixgbe_vf.RETA_ENTRIES
         return self.registers.held(Row.RETA.at(index >> 2)) >> 8 * (index & 3) & 0xF
-
-    def split_type(self, pool: int) -> int:
-        """Return PSRTYPE of *pool*."""
-        if pool < self.vfs_enabled:
-            return self._pools[pool].psrtype
-        return self.registers.held(Row.PSRTYPE.at(pool))
 
     def read(self, offset: int) -> int:
         return self.registers.read(offset)
@@ -270,6 +264,8 @@ class PhysicalFunction:
 
     def _link_changed(self) -> None:
         self.interrupts.set_causes(Eicr.LSC)
+        for transmitter in (self.transmitter, *(vf.transmitter for vf in self.vfs)):
+            transmitter.run_all()
 
     def _ring(self, number: int) -> None:
         if number < len(self._pools):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.chip.mailbox import VfEnd
-from harness.uapi.ixgbe_pf import QUEUES, VF_QUEUES
+from harness.uapi.ixgbe_pf import QUEUES, VF_QUEUES, Row
 from harness.uapi.ixgbe_vf import PSRTYPE_RQPL_SHIFT
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ class Pool:
     @property
     def mailbox(self) -> VfEnd:
         return self._port.mailboxes.ends[self.number]
+
+    @property
+    def fetches(self) -> bool:
+        return self._port.path.fetches
 
     def links(self) -> int:
         return self._port.link.links()
@@ -84,6 +88,10 @@ class OwnPool:
     def mailbox(self) -> VfEnd:
         raise LookupError("a port has no mailbox of its own")
 
+    @property
+    def fetches(self) -> bool:
+        return self._port.path.fetches
+
     def links(self) -> int:
         return self._port.link.links()
 
@@ -112,5 +120,5 @@ class OwnPool:
         if not switch.has_pools:
             return entry
         own = switch.own_pool
-        bits = port.split_type(own) >> PSRTYPE_RQPL_SHIFT
+        bits = port.registers.held(Row.PSRTYPE.at(own)) >> PSRTYPE_RQPL_SHIFT
         return (own * port.queues_per_pool + (entry & (1 << bits) - 1)) % QUEUES

@@ -61,7 +61,7 @@ class QueueStatistics:
         registers.claim(Row.MPC.at(0), self._read_missed)
 
     def clear(self) -> None:
-        """Forget drop enable (QDE) and the counter of each queue, as a reset of the port does."""
+        """Forget which queues drop (QDE) and which counter counts which queue, as a reset does."""
         self._drops.clear()
         self._maps.clear()
 

@@ -23,7 +23,7 @@ _SENT_BY_SIZE = (
 _COUNTERS = (
     *(register for _, register in (*_RECEIVED_BY_SIZE, *_SENT_BY_SIZE)),
     *(Register.GPRC, Register.BPRC, Register.MPRC, Register.GPTC, Register.MPTC, Register.BPTC),
-    *(Register.TPR, Register.TPT, Register.RUC, Register.ROC, Register.SSVPC),
+    *(Register.TPR, Register.TPT, Register.RUC, Register.ROC, Register.SSVPC, Register.TXDGPC),
 )
 _BYTES = (
     (Register.GORCL, Register.GORCH), (Register.GOTCL, Register.GOTCH),
@@ -35,6 +35,9 @@ _BROADCAST = b"\xff" * 6
 
 class PortStatistics:
     """A port counts the frames that pass its MAC, and the frames that the port drops.
+
+    GORC lacks the checksums of frames, which the MAC strips (HLREG0.RXCRCSTRP, which ixgbe sets);
+    TOR and GOTC have them.  Ref: DPDK, ixgbe_read_stats_registers.
 
     Registers count the frames that pass, and few of the frames that the port drops.  Attributes
     count the others: *malformed* and *unsent* are frames that the port's own queues could not send,
@@ -62,12 +65,12 @@ class PortStatistics:
             registers.claim(high, self._high_reader(low))
 
     def received(self, frame: memoryview) -> None:
-        """Count a good frame from the wire; *frame* lacks the checksum, which counters include."""
+        """Count a good frame from the wire; *frame* lacks its checksum."""
         size = len(frame) + CHECKSUM_BYTES
         counts = self._counts
         counts[Register.GPRC] += 1
         counts[Register.TPR] += 1
-        counts[Register.GORCL] += size
+        counts[Register.GORCL] += len(frame)
         counts[Register.TORL] += size
         counts[_bin(_RECEIVED_BY_SIZE, size)] += 1
         if frame[0] & 1:
@@ -97,6 +100,13 @@ class PortStatistics:
         counts[_bin(_SENT_BY_SIZE, size)] += 1
         if head[0] & 1:
             counts[Register.BPTC if head[:6] == _BROADCAST else Register.MPTC] += 1
+
+    def fetched(self) -> None:
+        """Count a frame that the transmit DMA gave to the switch, of the port or of a VF.
+
+        ixgbe_check_for_bad_vf reads TXDGPC, and looks at no VF while the count grows.
+        """
+        self._counts[Register.TXDGPC] += 1
 
     def spoof_dropped(self, pool: int) -> None:
         """Count a frame that the anti-spoofing of *pool* held back.

@@ -78,6 +78,11 @@ class ChipVf:
             control.ask("misbehave", port=self.port, **of_port)
             control.ask("misbehave", port=self.port, vf=self.vf, **faults)
 
+    def set_link(self, up: bool) -> None:
+        """Plug the cable of the VF's port in, or pull the cable."""
+        with self._control() as control:
+            control.ask("set_link", port=self.port, up=up)
+
     @property
     def cpu_s(self) -> float:
         """The processor time in seconds that the whole chip has used."""

@@ -26,8 +26,8 @@ MACHINES: pytest.StashKey[tuple[Host, ...]] = pytest.StashKey()
 def at_fault(config: pytest.Config, otherwise: type[LabError] | None) -> Iterator[None]:
     """Let a lab that cannot be used, or not be put back, end the run with its own exit code.
 
-    A machine that does not answer, or a state that does not come, is a fault of *otherwise*, by
-    what was being done; of None where it may be the guest's, which is what is tested.
+    The run ends with the exit code of *otherwise* if a machine does not answer, or a state does not
+    come.  With None that error passes on, since the guest may be its cause, which is under test.
     """
     try:
         yield
@@ -47,7 +47,7 @@ def end_if_gone(session: pytest.Session) -> None:
     machines = session.config.stash.get(MACHINES, ())
     if gone := [machine.name for machine in machines if machine.is_gone]:
         session.config.stash[EXIT_CODE] = LabError.exit_code
-        session.shouldstop = f"{' and '.join(gone)} went away, and the run ends without"
+        session.shouldstop = f"{' and '.join(gone)} went away, and each further test would fail"
 
 
 def keep_lab(lab: Lab, stack: ExitStack, say: Callable[[str], None]) -> None:

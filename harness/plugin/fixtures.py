@@ -265,7 +265,7 @@ def audit(flow: Callable[..., Flow], case: Case, lab: Lab) -> Callable[[MovingGu
 
 
 _numbers = itertools.count(1)
-"""Each flow of this process has a number, by which a late recorder is told from another's."""
+"""Each flow of this process has its own number, so frames of an earlier flow are told apart."""
 
 
 def progress(config: pytest.Config) -> Callable[[str], None]:

@@ -27,10 +27,10 @@ UNTESTED = pytest.StashKey[str]()
 """One line names the chosen subjects that this lab cannot test."""
 
 LAB_TESTS = "tests/lab"
-"""What is run for who names a lab and no file."""
+"""pytest runs this folder if the user names a lab and no file."""
 
 WORKER = "workerinput"
-"""What a pytest config has in a worker of pytest-xdist only."""
+"""Only a worker of pytest-xdist has this attribute in its config."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{marker}: {meaning}")
     if config.option.help or config.option.markers:
-        return  # what is shown then is the same for every lab, also for one that is described wrong
+        return  # these are the same for every lab, so that a faulty topology must not hide them
     try:
         config.stash[SETTINGS] = read_settings(config)
     except UsageError as error:

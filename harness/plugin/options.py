@@ -101,8 +101,8 @@ def _topology(config: pytest.Config) -> Topology:
     if kernel := _kernel(config, "--host-kernel", "a host"):
         if topology.emulation is None:
             raise UsageError(
-                f"--host-kernel {kernel}: the hosts of lab {topology.name!r} boot what they have",
-                because="they are not made by the lab; VF_HARNESS_HOST_KERNEL, too",
+                f"--host-kernel {kernel}: the harness did not make the hosts of {topology.name!r}",
+                because="this option, or VF_HARNESS_HOST_KERNEL, is for emulated hosts only",
                 fix="leave it out, or name an emulated lab",
             )
         emulation = topology.emulation.model_copy(update={"host_kernel": kernel})
@@ -144,7 +144,7 @@ def _switch(config: pytest.Config, option: str) -> bool:
     if word not in (*TRUE, *FALSE):
         raise UsageError(
             f"{ENVIRONMENT}{variable}={word}: neither yes nor no",
-            because=f"it stands for {option}, and a slip must not turn that off",
+            because=f"it stands for {option}, which a typing error must not turn off",
             fix=f"set it to one of {', '.join(TRUE)}, or unset it",
         )
     return word in TRUE or bool(config.getoption(option))

@@ -25,7 +25,7 @@ def plan(topology: Topology, tests: int) -> Iterator[str]:
         for port_name, port in host.ports.items():
             where = f"    {port_name} {port.pci}"
             if port_name not in used:
-                yield f"{where}: nothing: no port of the others goes with it on the peer's link"
+                yield f"{where}: unchanged: no other host has a port on the same link to the peer"
                 continue
             yield f"{where}: up with MTU {topology.guest.mtu}, into bridge vfh0"
             yield f"{where}: sriov_numvfs 0 -> {port.vfs}, bound to vfio-pci;"

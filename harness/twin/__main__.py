@@ -1,4 +1,4 @@
-"""The program: one twin, from the sockets that it listens on to its end by SIGTERM."""
+"""The program runs one twin until SIGTERM ends the program."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SOON_SECONDS = 0.001
 
 
 class EventLoop:
-    """Client, wire and control, whichever has something."""
+    """The event loop serves the twin's client, its wire and its control socket."""
 
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self._log = DmaLog(options.dma_log) if options.dma_log else None

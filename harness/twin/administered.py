@@ -10,10 +10,10 @@ from harness.uapi.ixgbe_vf import Api, Xcast
 
 @dataclass
 class Administered:
-    """The driver's record of this VF (vfinfo), which a reset of the port keeps.
+    """The port's driver keeps this record of the VF (vfinfo); a reset of the port changes nothing.
 
-    A reset of the VF keeps all but *hashes*.  *mac* is its vf_mac_addresses, whoever set it last,
-    and *mac_given* its pf_set_mac: whether an administrator has.
+    A reset of the VF clears *hashes* alone.  *mac* is vf_mac_addresses, set by the VF or by an
+    administrator, and *mac_given* (pf_set_mac) says that an administrator set it.
     """
 
     mac: bytes = NO_MAC

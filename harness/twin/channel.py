@@ -22,10 +22,10 @@ MAX_DESCRIPTORS = 16
 """That we take with one message, and say so (``max_msg_fds``)."""
 
 PATIENCE_SECONDS = 10.0
-"""For a client that neither takes what we send nor answers."""
+"""We let a client go that neither takes nor answers anything for this long."""
 
 DEEPEST = 16
-"""Requests of ours that the client may leave open and go on asking; further commands wait."""
+"""With more of our own requests open than this, the client's further commands wait."""
 
 DEEPEST_OF_ALL = 32
 """All clients of a process together may leave so many requests of ours open.
@@ -173,8 +173,8 @@ class Channel:
     def _receive(self) -> None:
         """Take what has come.
 
-        Descriptors belong to the message that the bytes they come with end in: a read goes no
-        further than what they were sent with.  Ref: Linux, unix_stream_read_generic.
+        A read never goes past the bytes that descriptors were sent with.  So a descriptor belongs
+        to the message in which the bytes of its read end.  Ref: Linux, unix_stream_read_generic.
         """
         while True:
             try:

@@ -101,18 +101,18 @@ def transport_is_right(frame: Bytes, parsed: Parsed) -> bool:
 def put_network(frame: bytearray, at: int, length: int) -> None:
     """Finish the IPv4 checksum *at*, over *length* bytes from there on.
 
-    The sum begins with what the driver left in its place: 0, or for a tunnel, whose headers are
-    part of the *length*, what takes these out again.
+    The driver leaves a start value in the place of the checksum: 0 for a plain frame.  For a tunnel
+    the value cancels the headers behind the outer header, which *length* includes.
     """
     value = complement(total(frame[at : at + length]))
     frame[at + 10 : at + 12] = value.to_bytes(2, "big")
 
 
 def put_transport(frame: bytearray, at: int, transport: int, more: int = 0) -> None:
-    """Finish the checksum of the segment *at*, which has its pseudo header's sum in place.
+    """Finish the checksum of the segment *at*, where the driver left its pseudo header's sum.
 
-    So the driver leaves it; see Linux, Documentation/networking/checksum-offloads.rst.  What the
-    driver's sum does not count is *more*.  SCTP's checksum has no pseudo header.
+    *more* is what that sum lacks.  SCTP's checksum has no pseudo header.  Ref: Linux,
+    Documentation/networking/checksum-offloads.rst.
     """
     within = CHECKSUM_AT[transport]
     place = slice(at + within.start, at + within.stop)

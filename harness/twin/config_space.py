@@ -33,9 +33,9 @@ class ConfigSpace(ConfigBytes):
     """4096 bytes, some of which can be written.
 
     With *erratum_35* the PCI Express capability has version 0 and zeros for what the device can,
-    as on real 82599 VFs.  *commanded* is told the COMMAND register whenever it is written, *reset*
-    when a function level reset is asked for, which VFIO does only where the capability has one.
-    *changed* is told the name of one of *capabilities* and its registers when they become others.
+    as on real 82599 VFs.  *commanded* is called with COMMAND after each write of COMMAND, *reset*
+    when the guest asks for a function level reset, which VFIO does only where the capability has
+    one, and *changed* with the name and the registers of one of *capabilities* that changed.
     """
 
     RESET_COMMAND = 0
@@ -134,7 +134,7 @@ class ConfigSpace(ConfigBytes):
             self.put_express()
 
     def _invented(self) -> None:
-        """Whatever is in no real VF, each at the end of the list: bytes that can be written."""
+        """Put each invented capability at the end of the list, with registers to be written."""
         link = EXPRESS + 1
         for each in self._capabilities:
             if each.id:

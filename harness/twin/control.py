@@ -30,7 +30,7 @@ _READ_SECONDS = 1  # for one who asks and does not read: the guest's VF stands s
 
 
 class Control:
-    """The words; each of them can be called."""
+    """A caller can call each public method by a request."""
 
     def __init__(self, device: Device, has_client: Callable[[], bool]) -> None:
         self._device = device
@@ -39,7 +39,7 @@ class Control:
         """Changes of COMMAND or of a described register that their record had no room for."""
 
     def status(self) -> dict[str, Any]:
-        """All that can be told of the twin; changes nothing."""
+        """Return the state of the twin, its port and its VF; change nothing."""
         device, port = self._device, self._device.port
         log = device.memory.log
         return {
@@ -113,7 +113,7 @@ class Control:
         self._device.clear_filter_on_release(name)
 
     def released(self) -> list[dict[str, Any]]:
-        """What that came to, if the VF was released since."""
+        """Return the events of `clear_filter_on_release`, none until the VF was released."""
         return list(self._device.released)
 
     def announce(self, mac: str) -> None:
@@ -162,11 +162,11 @@ class Control:
         self._device.port.administered.api = Api(newest)
 
     def reset_port(self) -> None:
-        """Reset the port; the same goes for that."""
+        """Reset the port; the VF's driver has to start anew."""
         self._device.port.reset()
 
     def set_tracked(self, on: bool) -> None:
-        """All DMA writes by message, which marks pages; or straight."""
+        """Let all DMA writes go by message, which marks their pages, or straight into memory."""
         self._device.memory.tracked = on
 
     def set_bus_master(self, on: bool) -> None:
@@ -200,9 +200,9 @@ class Control:
             return {"pages": 0, "refused": str(refused)}
 
     def misbehave(self, **faults: float) -> None:
-        """Be at fault from now on, in this way alone; without a fault, be good again.
+        """Give the twin these *faults* and no others; without *faults*, none.
 
-        The faults: those of `Misbehaviour` (*late_ms* for its *late_ns*), *late_mailbox_ms*,
+        The faults are those of `Misbehaviour` (*late_ms* for its *late_ns*), *late_mailbox_ms*,
         *silent_mailbox*, *loses* (so many interrupts), *dies*.  Nothing changes if one is unknown.
         """
         asked = dict.fromkeys(_FAULTS, 0.0) | faults

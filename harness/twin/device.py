@@ -47,6 +47,7 @@ class Device(Vf):
         port.stop_transmitting = self.transmitter.disable
         port.clear_write_back = self.transmitter.clear_write_back
         port.clear_queues = self._clear_queues
+        port.holds_frames = self.transmitter.holds_frames
 
     def receive(self, frame: memoryview) -> None:
         """Take a frame from the wire; what no filter of the port's wants is dropped."""

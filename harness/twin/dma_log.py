@@ -1,4 +1,4 @@
-"""The DMA log: what the device read and wrote in the guest's memory, and when; the ground truth.
+"""The DMA log keeps what the device read and wrote in the guest's memory, and when.
 
 A file of records, mapped and as long as it will ever be, so that an entry costs a write to memory
 and is there even if the twin dies.  The file's head says how many there are.
@@ -24,7 +24,7 @@ CAPACITY = 2_000_000
 
 
 class Kind(IntEnum):
-    """What an access is for; from WRITES on the device writes."""
+    """A kind says what an access is for; kinds from WRITES on are writes by the device."""
 
     TX_DESCRIPTOR = 0
     TX_DATA = 1

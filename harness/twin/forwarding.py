@@ -23,7 +23,7 @@ class Forwarding:
         self._mac = NO_MAC
 
     def follow(self, mac: bytes) -> str:
-        """Have the entry be that of *mac*, or none for NO_MAC; what the bridge refused, or ``""``.
+        """Let the bridge lead *mac* to the tap, or nothing for NO_MAC; return a refusal, or ``""``.
 
         Costs a process where the address is another than before, and nothing where it is not.
         """

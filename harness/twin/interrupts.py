@@ -40,7 +40,7 @@ class Interrupts(Vectors):
         self._intervals = [0] * ixgbe_vf.VECTORS
 
     def read(self, offset: int) -> int:
-        """A register of ours; VTEICR is cleared by being read.
+        """Return the register at *offset*, 0 for an unknown one; a read of VTEICR clears it.
 
         VTEICS reads the same causes and clears none, by which drivers look at them: ixgbevf/
         ethtool.c, ixgbevf_get_regs.

@@ -24,6 +24,10 @@ class Lender(Protocol):
     def has_late_replies(self) -> bool:
         """Whether a message to the VF waits for its time."""
 
+    @property
+    def fetches(self) -> bool:
+        """Whether the port serves transmit queues, which it does while it has a link."""
+
     def links(self) -> int:
         """Return what VFLINKS reads."""
 

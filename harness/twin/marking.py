@@ -1,9 +1,9 @@
-"""Marking dirty what the device wrote straight into the guest's memory: the driver's part.
+"""The twin marks the pages dirty that it wrote straight into the guest's memory.
 
-The client's dirty-page tracking sees writes by message only.  So one byte of each page is written
-again by message, with the value that it has: the dummy write of a driver that marks its own pages.
-It is the last byte that the device wrote there, which the guest's kernel, whose headers are at the
-front, hardly ever writes itself.
+The client's dirty-page tracking sees only writes by message.  So the twin writes one byte of each
+page again, by message and with the same value: the dummy write of a driver that marks its pages.
+The byte is the last that the device wrote there, since the guest's kernel writes near the front of
+a frame and hardly ever there.
 """
 
 from __future__ import annotations

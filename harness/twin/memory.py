@@ -36,10 +36,10 @@ class Gate(Protocol):
 
 
 class GuestMemory:
-    """What is mapped, and the two ways to it: straight, and by message through the client.
+    """The device reaches the client's memory straight, or by messages through the client.
 
-    Straight writes are unknown to the client's dirty-page tracking; those by message are marked.
-    With *tracked* all writes go by message.  No access is made while the *gate* is shut.
+    The client marks as dirty only what is written by message.  With *tracked* all writes go by
+    message.  No access is made while the *gate* is shut.
     """
 
     def __init__(self, gate: Gate, log: DmaLog | None) -> None:
@@ -50,7 +50,8 @@ class GuestMemory:
         self.tracked = False
         self.largest_transfer = vfio_user.MAX_TRANSFER
         """Bytes of one message's access, as agreed on with the client."""
-        self.faults = 0  # accesses that found nothing lent
+        self.faults = 0
+        """Accesses that found nothing lent, or that the client refused or took back."""
         self.refusals = 0
         """Maps and unmaps that were refused; the first one of each client's is said, too."""
         self._said = False
@@ -90,7 +91,7 @@ class GuestMemory:
         self._said = False
 
     def read(self, address: int, length: int, kind: int, queue: int = 0) -> Bytes:
-        """What is there; a view of the memory itself where it can be, not to be kept.
+        """Return *length* bytes; they may be a view of the memory, so do not keep them.
 
         Raises DmaFault.
         """
@@ -165,11 +166,12 @@ class GuestMemory:
         except ClientGone as gone:
             raise DmaFault(str(gone)) from None
         if reply.flags & Flag.ERROR:
+            self.faults += 1
             raise DmaFault(f"the client refused: {os.strerror(reply.error & 0x7FFFFFFF)}")
         return reply.payload
 
     def _lent(self, address: int, length: int, flag: MapFlag) -> Region | None:
-        """The region that an access lies in; None if it lies in several, one after the other.
+        """Return the region that holds the whole access; None if it spans neighbouring regions.
 
         Raises DmaFault unless all of it is lent for that, and the bus is the device's.
         """
@@ -196,6 +198,7 @@ class GuestMemory:
         while address < end:
             region = self._regions.holding(address, 1)
             if region is None or not region.flags & flag:
+                self.faults += 1
                 raise DmaFault(f"the client took back what is at {address:#x}")
             part = min(end, region.end) - address
             yield region, address, part

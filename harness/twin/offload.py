@@ -1,9 +1,9 @@
 """The device fills in checksums and VLAN tags of a frame on its way out, and cuts segments.
 
-The device knows no tunnel.  It is told where an IP header begins (MACLEN) and where a transport's
-does (IPLEN on), and what lies between is to it one IP header.  A tunnel's driver says where the
-*outer* IP header and the *inner* transport begin, and the device's two sums come out right since
-each begins with the value that the driver left in the checksum's place:
+The device knows no tunnel.  A context descriptor says where an IP header begins (MACLEN) and ends
+(IPLEN), and the device takes all between for one IP header.  For a tunnel the driver names the
+*outer* IP header and the *inner* transport.  Both sums come out right, since each starts from a
+value that the driver wrote into the place of the checksum:
 
 * IPv4's is over IPLEN bytes.  The driver leaves 0, or for a tunnel the complement of the sum of all
   that follows the outer header, which takes that out again.

@@ -32,7 +32,8 @@ class Port(PortRegisters):
     """The port that lends the VF, and what its driver has on record of it.
 
     The port calls *stop_transmitting* (as by PVFTXDCTL), *clear_write_back* (as by PVFTDWBAL and
-    PVFTDWBAH) and *clear_queues* (in a reset of the port), which change the VF's queues.
+    PVFTDWBAH) and *clear_queues* (in a reset of the port), which change the VF's queues, and
+    *holds_frames* (PVFTDH and PVFTDT), which says whether the VF has frames to send.
     *ring* interrupts the VF for its mailbox.  *vfs* is how many VFs the port has, of which this is
     one, and *queues* how many each has: 4, or 2 where the port has more than 31 VFs.
     """
@@ -50,6 +51,7 @@ class Port(PortRegisters):
         self.stop_transmitting: Callable[[], None] = lambda: None
         self.clear_write_back: Callable[[], None] = lambda: None
         self.clear_queues: Callable[[], None] = lambda: None
+        self.holds_frames: Callable[[], bool] = lambda: False
         self.mailbox = MailboxRegisters(self._message, self._acknowledged, lambda: self.ring())
         self.administered = Administered(api=driver.newest_api)
         self.vfs = vfs
@@ -129,10 +131,14 @@ class Port(PortRegisters):
     def set_link(self, up: bool, mbit: int) -> None:
         """The cable: ixgbe_watchdog_link_is_up, or _down, which tell every VF.
 
-        Raises ValueError for a speed that an 82599 has not.
+        Frames that the VF wanted to send meanwhile made the driver reset the port
+        (ixgbe_watchdog_flush_tx), so they are lost, and the VF starts anew.  Raises ValueError for
+        a speed that an 82599 has not.
         """
         if mbit not in ixgbe_vf.LINK_OF_MBIT:
             raise ValueError(f"an 82599 has no link of {mbit} Mbit/s")
+        if up and not self.link_up and self.holds_frames():
+            self.reset()
         self.link_up, self.link_mbit = up, mbit
         self._ping()
 
@@ -252,7 +258,7 @@ class Port(PortRegisters):
         self.mailbox.send([Message.PF_CONTROL | clear], rings=True)
 
     def _acknowledged(self) -> None:
-        """ixgbe_rcv_ack_from_vf: who is not clear to send should not be reading either."""
+        """ixgbe_rcv_ack_from_vf: answer FAILURE to a VF that is not clear to send."""
         if not self.clear_to_send:
             self.mailbox.send([FAILURE])
 

@@ -57,6 +57,10 @@ class PortRegisters:
             return False
         return self.filters.accept(frame)
 
+    @property
+    def fetches(self) -> bool:
+        return self.link_up
+
     def tag(self, asked: int | None) -> int | None:
         """Return the tag of a frame that the VF sends: the port's own (VMVIR), else *asked*.
 
@@ -83,7 +87,7 @@ class PortRegisters:
         Both checks are of the same bit for Linux: set together (ixgbe_ndo_set_vf_spoofchk), and
         cleared together once the VF asks for further addresses (see `requests`).
         """
-        if not (self.link_up and self.transmits):
+        if not self.transmits:
             return False
         if not self.checks_spoofing:
             return True

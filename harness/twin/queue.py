@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from harness.uapi.ixgbe_vf import (
-    CHECKSUM_BYTES,
     DESCRIPTOR_BYTES,
     QueueControl,
     QueueRegister,
@@ -26,8 +25,11 @@ class Queue:
     def __init__(self, number: int) -> None:
         self.number = number
         self.frames = self.bytes = self.missed = 0
-        """Frames and bytes, checksums included, that passed through the queue, and frames that
-        found no descriptor.  The counts begin when the function is made; no reset clears them."""
+        """Frames and bytes that passed through the queue, and frames that found no descriptor.
+
+        Bytes of frames that were sent include their checksums; received frames have theirs stripped
+        before (DPDK, ixgbe_read_stats_registers).  No reset clears the counts.
+        """
         self.epoch = self.base = self.count = 0
         """The epoch counts what makes descriptors in hand void: a reset, another ring, the queue
         turned off."""
@@ -42,7 +44,7 @@ class Queue:
         self._place()
 
     def reset_function(self) -> None:
-        """Do what a function reset (VFLR) of the VF does: the place of the ring is gone, no more.
+        """Take the ring's address and length away, as a function reset (VFLR) of the VF does.
 
         Head, tail, DCTL, SRRCTL, DCA and the write-back address are kept, so a queue that was on
         is on, with a ring of no length.  Ref: Intel 82599 specification update, software
@@ -80,13 +82,13 @@ class Queue:
             self._place()
 
     def count_frame(self, length: int) -> None:
-        """Count a frame of so many bytes, without its checksum."""
+        """Count a frame of *length* bytes."""
         self.frames += 1
-        self.bytes += length + CHECKSUM_BYTES
+        self.bytes += length
 
     @property
     def runs(self) -> bool:
-        """Whether the queue is on and has a ring; a function reset takes the ring alone."""
+        """Whether the queue is on and has a ring; a function reset leaves it on without a ring."""
         return self.enabled and bool(self.count)
 
     @property
@@ -95,11 +97,6 @@ class Queue:
         if not self.enabled or not self.count or max(self.head, self.tail) >= self.count:
             return 0
         return (self.tail - self.head) % self.count
-
-    @property
-    def run(self) -> int:
-        """How many of those lie one after the other from *head* on."""
-        return min(self.available, self.count - self.head)
 
     def address_of(self, index: int) -> int:
         """The guest's address of descriptor *index*, which may be past the end by one round."""

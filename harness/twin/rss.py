@@ -42,12 +42,12 @@ def toeplitz(data: bytes, key: bytes = KEY) -> int:
 
 
 class Spread:
-    """Hashes of flows, remembered: one costs as much as the rest of a frame."""
+    """`Spread` hashes flows, and remembers hashes: one hash costs as much as a frame's rest."""
 
     def __init__(self) -> None:
         self.fields: Callable[[], int] = lambda: _USUAL
-        """Tells the bits of MRQC, where a port has that; else they are as ixgbe_setup_mrqc sets
-        them."""
+        """This returns the field bits of MRQC; without a port that has MRQC, the bits that
+        ixgbe_setup_mrqc sets."""
         self._known: dict[bytes, int] = {}
         self._key = KEY
 

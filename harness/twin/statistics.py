@@ -55,7 +55,7 @@ class Statistics:
         self.sent_bytes += length + CHECKSUM_BYTES
 
     def read(self, offset: int) -> int | None:
-        """A register of ours; None for any other."""
+        """Return the counter at *offset*, or None if no counter is there."""
         if offset == Register.VFGPRC:
             return self.received & _32_BITS
         if offset == Register.VFGPTC:

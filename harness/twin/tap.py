@@ -31,7 +31,7 @@ class Tap:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         largest = ixgbe_vf.MAX_FRAME_BYTES - ixgbe_vf.CHECKSUM_BYTES + ixgbe_vf.TAG_BYTES
-        self._buffer = bytearray(largest + 1)  # what is longer is cut off, and still too long
+        self._buffer = bytearray(largest + 1)  # one more shows that a frame is too long
         self._view = memoryview(self._buffer)
 
     @classmethod

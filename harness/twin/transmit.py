@@ -99,23 +99,33 @@ class Transmitter:
             for register in (QueueRegister.WBAL, QueueRegister.WBAH):
                 queue.write(register, 0)
 
+    def holds_frames(self) -> bool:
+        """Say whether a queue has descriptors that the driver gave to the device."""
+        return any(queue.available for queue in self.queues)
+
+    def run_all(self) -> None:
+        """Send what the driver has put into every ring, as the port does once it has its link."""
+        for queue in self.queues:
+            self.run(queue)
+
     def run(self, queue: Queue) -> None:
         """Send what the driver has put into the ring up to its tail.
 
-        Where the bus is not ours, or an address is not lent, the ring stands still.  A tail that
-        the driver writes while the client is asked for something is seen when that is done.
+        Where the bus is not ours, an address is not lent, or the port has no link, the ring stands
+        still.  A tail that the driver writes while the client is asked for something is seen when
+        that is done.
         """
         if queue.number in self._running:
             return
         self._running.add(queue.number)
         try:
-            while queue.available:
+            while queue.available and self._port.fetches:
                 before = queue.epoch, queue.head, queue.tail
                 self._run_available(queue)
                 if before == (queue.epoch, queue.head, queue.tail):
                     break  # the end of a frame is not there yet
         except DmaFault:
-            pass
+            pass  # the ring stands still, and the memory counted the fault
         finally:
             self._running.discard(queue.number)
             if queue.number in self._reported:
@@ -200,7 +210,7 @@ class Transmitter:
         elif self._send([*parts, bytes(_LEAST_BYTES - length)] if length < _LEAST_BYTES else parts):
             length = max(length, _LEAST_BYTES)
             self._statistics.send(length)
-            queue.count_frame(length)
+            queue.count_frame(length + ixgbe_vf.CHECKSUM_BYTES)
             if self.rate:
                 self.rate.sent(queue.number, length)
         else:

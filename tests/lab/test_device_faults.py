@@ -12,11 +12,13 @@ from harness.audit.ways import Way
 from harness.errors import MigrationError, WaitError
 from harness.guest.faults import refuse_sleep
 from harness.host.software_vf import misbehaving
+from harness.lab.chip_vf import chip_vf
 from harness.migration import quiescing
 from harness.traffic.running import start
-from harness.waiting import let_pass
+from harness.waiting import let_pass, wait_for
 
 if TYPE_CHECKING:
+    from harness.remote import Host
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
     from harness.traffic.flow import Flow
@@ -81,3 +83,30 @@ def test_a_guest_that_will_not_sleep_says_why(
     with pytest.raises(MigrationError, match="did not fall asleep within 3 s") as awake:
         audit(staying_guest, Way.ACPI_SUSPEND)
     assert "Read-only file system" in awake.value.because
+
+
+@pytest.mark.nightly
+@pytest.mark.needs("82599")
+@pytest.mark.about("frames that wait for a link")
+def test_a_port_that_loses_its_link_under_traffic_is_reset(
+    lab: Lab, staying_guest: MovingGuest, flow: Callable[..., Flow]
+) -> None:
+    """Ixgbe finds frames that the VF cannot send (ixgbe_watchdog_flush_tx); the VF starts anew."""
+    ends, host = staying_guest.ends(), staying_guest.instance.host
+    vf = staying_guest.instance.vf
+    device = vf and chip_vf(lab.topology, vf)
+    assert device
+    with start(flow(64, "from-guest"), ends.peer_end, ends.guest_end) as running:
+        running.wait_until_served(5)
+        before = _flushes(host)
+        device.set_link(False)
+        wait_for(
+            "the driver to reset the port", lambda: _flushes(host), within=20,
+            until=lambda now: now > before,
+        )  # fmt: skip
+        device.set_link(True)
+        running.wait_until_served(30)
+
+
+def _flushes(host: Host) -> int:
+    return host.run("dmesg").stdout.count("initiating reset to clear Tx work after link loss")

@@ -12,6 +12,7 @@ from port_driver import Port, port_of_chip
 
 from harness.chip.physical_function import PhysicalFunction
 from harness.uapi.ixgbe_pf import (
+    FDIRCMD_CMD_MASK,
     FDIRCTRL_INIT_DONE,
     HLREG0_JUMBOEN,
     HLREG0_RXCRCSTRP,
@@ -66,3 +67,10 @@ def test_the_flow_director_is_ready_when_it_was_configured(port: Port) -> None:
     """The driver waits for that when it opens the port; ixgbe_fdir_enable_82599."""
     port.write(Register.FDIRCTRL, 0x1)
     assert port.read(Register.FDIRCTRL) == 0x1 | FDIRCTRL_INIT_DONE
+
+
+@pytest.mark.parametrize("command", [1, 2, 3], ids=["add", "remove", "query"])
+def test_a_command_to_the_flow_director_is_over_at_once(port: Port, command: int) -> None:
+    """The driver polls for that (ixgbe_fdir_check_cmd_complete), or `ethtool -N` fails."""
+    port.write(Register.FDIRCMD, 0x100 | command)
+    assert port.read(Register.FDIRCMD) & FDIRCMD_CMD_MASK == 0

@@ -150,6 +150,16 @@ def test_other_causes_go_out_by_their_own_vector(port: Port, lines: Lines) -> No
     assert (lines.rung(), port.read(Register.EICS)) == ([0, 0, 0], 0)
 
 
+def test_without_msix_mode_every_cause_goes_out_by_vector_0(port: Port, lines: Lines) -> None:
+    """DPDK leaves GPIE so for a port whose queues do not interrupt (ixgbe_configure_msix)."""
+    port.write(Register.GPIE, 0)
+    port.write(Register.IVAR_MISC, 0)
+    port.chip.link.plug(False, 10_000)
+    port.turn()
+    assert lines.rung() == [1, 0, 0]
+    assert port.read(Register.EICR) & Eicr.LSC
+
+
 def test_a_cause_that_comes_before_the_last_one_was_handled_is_told_too(
     port: Port, lines: Lines
 ) -> None:

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from port_driver import Port, port_of_chip
+from port_driver import PEER_MAC, PORT_MAC, Port, port_of_chip
+from vf_rings import frame_of
 
 from harness.chip.link import TRAINING_SECONDS
 from harness.uapi.ixgbe_pf import Eicr, Links, Register
@@ -21,6 +22,7 @@ from harness.uapi.ixgbe_vf import Register as VfRegister
 LASER_OFF, MODULE = 0x8, 0x4
 RESTART = 0x1000
 LMS = 7 << 13
+FRAME = frame_of(60, head=PEER_MAC + PORT_MAC)
 
 
 @pytest.fixture
@@ -104,6 +106,15 @@ def test_without_a_cable_no_training_helps(port: Port) -> None:
     port.chip.link.plug(False, 10_000)
     port.write(Register.AUTOC, port.read(Register.AUTOC) | RESTART)
     assert (port.turn(), port.read(Register.LINKS)) == (0.0, 0)
+
+
+def test_without_a_link_the_rings_stand_still(port: Port) -> None:
+    """ixgbe_watchdog_flush_tx finds frames that wait (h != t), and resets the port for them."""
+    port.chip.link.plug(False, 10_000)
+    port.tx[0].send(FRAME)
+    assert (port.sent, port.tx[0].done()) == ([], [])
+    port.link_up()
+    assert (port.sent, port.tx[0].done()) == ([FRAME], [0])
 
 
 def test_the_driver_finds_a_serial_link_of_10_gbit(port: Port) -> None:

@@ -9,7 +9,6 @@ from harness.chip.registers import Registers
 from harness.uapi.ixgbe_eeprom import EERD_DONE, EERD_START
 from harness.uapi.ixgbe_pf import Register
 
-MAC = bytes.fromhex("525400825810")
 SFP_LIST = 0x2B  # IXGBE_PHY_INIT_OFFSET_NL
 SR_CORE_0, SR_CORE_1 = 5, 6  # ixgbe_sfp_type_srlr_core0 and 1
 END = 0xFFFF
@@ -20,7 +19,7 @@ class Eeprom:
 
     def __init__(self) -> None:
         self.registers = Registers()
-        Nvm(self.registers, image(MAC))
+        Nvm(self.registers, image())
         eec = self.registers.read(Register.EEC_8259X)
         self.words = 1 << ((eec >> 11 & 0xF) + 6)
 
@@ -42,9 +41,9 @@ def test_the_first_words_sum_up(eeprom: Eeprom) -> None:
     assert sum(eeprom.read(word) for word in range(0x40)) & 0xFFFF == 0xBABA
 
 
-def test_the_address_is_in_the_first_three_words(eeprom: Eeprom) -> None:
-    words = [eeprom.read(word) for word in range(3)]
-    assert b"".join(word.to_bytes(2, "little") for word in words) == MAC
+def test_no_control_word_turns_the_link_off(eeprom: Eeprom) -> None:
+    """IXGBE_EEPROM_CCD_BIT would have the driver do so in D3; ixgbe_stop_mac_link_on_d3_82599."""
+    assert not eeprom.read(1) & 2
 
 
 @pytest.mark.parametrize("module", [SR_CORE_0, SR_CORE_1])

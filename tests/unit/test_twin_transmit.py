@@ -276,10 +276,17 @@ def test_a_port_that_is_disabled_for_the_vf_sends_none_of_its_frames(guest: Gues
 
 
 def test_a_frame_is_not_sent_over_a_cable_that_is_pulled(guest: Guest) -> None:
-    """A driver that has not noticed yet is done with the frame all the same."""
+    """The ring stands still, and the port's driver resets the port (ixgbe_watchdog_flush_tx)."""
     guest.device.port.set_link(False, 10_000)
     guest.tx[0].send(frame(60))
-    assert (guest.sent, guest.tx[0].done()) == ([], [0])
+    assert (guest.sent, guest.tx[0].done()) == ([], [])
+    assert guest.device.port.clear_to_send
+    guest.device.port.set_link(True, 10_000)
+    assert (guest.sent, guest.device.port.clear_to_send) == ([], False)
+
+
+def test_a_cable_that_is_pulled_from_an_idle_vf_costs_no_reset(guest: Guest) -> None:
+    guest.device.port.set_link(False, 10_000)
     guest.device.port.set_link(True, 10_000)
     guest.tx[0].send(frame(60))
     assert guest.sent == [frame(60)]
