@@ -59,9 +59,10 @@ class DataPath:
 
     @property
     def fetches(self) -> bool:
-        """Say whether transmit queues are served: the link is up, or the MAC is looped back.
+        """Say whether the port reads descriptors of transmit queues, its own and those of VFs.
 
-        "We've lost link, so the controller stops DMA" (ixgbe_watchdog_flush_tx).
+        The port does so while the link is up, or while the MAC is looped back.  Ref: Linux,
+        ixgbe_watchdog_flush_tx, "We've lost link, so the controller stops DMA".
         """
         return self._port.link.is_up or self._is_looped_back
 

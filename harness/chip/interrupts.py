@@ -113,15 +113,15 @@ class PortInterrupts(Vectors):
             self._others &= ~(sent & held(Register.EIAC))
             if masks_itself:
                 self._others_enabled &= ~(sent & held(Register.EIAM))
-        self.trigger(vector if self._is_multiple else 0)
+        self.trigger(vector if self._is_in_msix_mode else 0)
 
     @property
-    def _is_multiple(self) -> bool:
+    def _is_in_msix_mode(self) -> bool:
         return bool(self._registers.held(Register.GPIE) & GPIE_MSIX_MODE)
 
     @property
     def _other_vector(self) -> int | None:
-        if not self._is_multiple:
+        if not self._is_in_msix_mode:
             return 0
         entry = self._registers.held(Register.IVAR_MISC) >> 8 & 0xFF
         vector = entry & IVAR_VECTOR

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from harness.run.lab import Lab
 
 EXIT_CODE = pytest.StashKey[int]()
-"""What the run is to exit with, if the lab itself was at fault."""
+"""The run ends with this exit code, if the lab was at fault."""
 
 MACHINES: pytest.StashKey[tuple[Host, ...]] = pytest.StashKey()
-"""The machines of the lab while the run has it."""
+"""The run has these machines, from when the lab is taken until the lab is given back."""
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class Lender(Protocol):
 
     @property
     def fetches(self) -> bool:
-        """Whether the port serves transmit queues, which it does while it has a link."""
+        """Whether the port reads descriptors of transmit queues; without a link it reads none."""
 
     def links(self) -> int:
         """Return what VFLINKS reads."""

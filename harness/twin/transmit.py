@@ -125,7 +125,7 @@ class Transmitter:
                 if before == (queue.epoch, queue.head, queue.tail):
                     break  # the end of a frame is not there yet
         except DmaFault:
-            pass  # the ring stands still, and the memory counted the fault
+            pass  # the ring stands still
         finally:
             self._running.discard(queue.number)
             if queue.number in self._reported:

@@ -91,7 +91,10 @@ def test_a_guest_that_will_not_sleep_says_why(
 def test_a_port_that_loses_its_link_under_traffic_is_reset(
     lab: Lab, staying_guest: MovingGuest, flow: Callable[..., Flow]
 ) -> None:
-    """Ixgbe finds frames that the VF cannot send (ixgbe_watchdog_flush_tx); the VF starts anew."""
+    """Ixgbe resets the port, since the VF has frames that wait; the VF then starts anew.
+
+    Ref: Linux, ixgbe_watchdog_flush_tx.
+    """
     ends, host = staying_guest.ends(), staying_guest.instance.host
     vf = staying_guest.instance.vf
     device = vf and chip_vf(lab.topology, vf)
@@ -100,11 +103,13 @@ def test_a_port_that_loses_its_link_under_traffic_is_reset(
         running.wait_until_served(5)
         before = _flushes(host)
         device.set_link(False)
-        wait_for(
-            "the driver to reset the port", lambda: _flushes(host), within=20,
-            until=lambda now: now > before,
-        )  # fmt: skip
-        device.set_link(True)
+        try:
+            wait_for(
+                "the driver to reset the port", lambda: _flushes(host), within=20,
+                until=lambda now: now > before,
+            )  # fmt: skip
+        finally:
+            device.set_link(True)
         running.wait_until_served(30)
 
 

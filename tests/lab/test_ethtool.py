@@ -114,7 +114,7 @@ def test_port_and_vf_count_the_frames_that_a_flow_sent(
     }
     assert grown["frames"] == pytest.approx([sent * 1.05] * 6, rel=0.05)
     whole = echo.frame_bytes + ETH_FCS_LEN
-    stripped = echo.frame_bytes  # of GORC; DPDK, ixgbe_read_stats_registers
+    stripped = echo.frame_bytes  # GORC counts no checksum; DPDK, ixgbe_read_stats_registers
     octets = [sent * each * 1.05 for each in (stripped, whole, whole, whole)]
     assert grown["bytes"] == pytest.approx(octets, rel=0.05)
     assert grown["frames of the port's own queues"][0] < sent / 10

@@ -52,7 +52,7 @@ def test_a_vf_that_was_let_go_wrote_nothing_more(
     from harness.lab.chip_vf import chip_vf
 
     moved = migrate(guest, flow(9014), compare_memory=True, longest_outage_ms=None)
-    left = guest.other_vf  # of the guest that was moved, which is another one if the first was lost
+    left = guest.other_vf  # where the guest came from; one that was lost is moved anew
     assert left is not None
     truth, log = chip_vf(lab.topology, left), moved.device_log
     assert truth is not None

@@ -114,6 +114,7 @@ class Machine(AgentClient):
         self.most_vfs = 63
         self.has_xdp = False
         self.has_gone = False
+        self._name = state.name
         self._dark = 0
         self._journal = Journal(str(state))
 
@@ -125,7 +126,7 @@ class Machine(AgentClient):
         """Do what the agent does for *verb*; raises RemoteError as its client does."""
         del patience_s
         if self.has_gone:
-            raise HostGoneError("birch", f"its agent went away during `{verb}`")
+            raise HostGoneError(self._name, f"its agent went away during `{verb}`")
         try:
             return self._serve(verb, args)
         except AgentError as error:

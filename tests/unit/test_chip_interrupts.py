@@ -158,6 +158,12 @@ def test_without_msix_mode_every_cause_goes_out_by_vector_0(port: Port, lines: L
     port.turn()
     assert lines.rung() == [1, 0, 0]
     assert port.read(Register.EICR) & Eicr.LSC
+    port.link_up()
+    lines.rung()
+    port.set_ivar(0, vector=1)
+    unmask(port, 1)
+    port.hear(TO_PORT)
+    assert lines.rung() == [1, 0, 0]
 
 
 def test_a_cause_that_comes_before_the_last_one_was_handled_is_told_too(

@@ -84,6 +84,16 @@ def test_the_kernel_refuses_to_go_from_n_to_m(port: Port, machine: Machine) -> N
     assert machine.files[f"{PORT}/sriov_numvfs"] == "0\n", "a refused change has no way back"
 
 
+def test_a_vf_that_the_kernel_does_not_show_is_the_labs_fault(
+    port: Port, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver took the number, and no device came on the bus."""
+    monkeypatch.setattr(sriov, "APPEAR_SECONDS", 0.05)
+    monkeypatch.setattr(machine, "_make_vfs", lambda _path, _text: None)
+    with pytest.raises(LabError, match=r"alder: .*/virtfn0"), virtual_functions(port, 1):
+        pytest.fail("a VF was lent")
+
+
 def test_without_vfio_the_error_says_what_to_load(
     port: Port, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

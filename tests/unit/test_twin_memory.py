@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 from descriptors import memory_file, open_descriptors
@@ -12,7 +13,7 @@ from lent_memory import BY_MESSAGE, PAGE, SHARED, Guest, refused
 from lent_memory import guest as guest
 from vfio_client import LENT, Asked
 
-from harness.twin.channel import ClientGone
+from harness.twin.channel import ClientGone, Message
 from harness.twin.dma_log import MISBEHAVED, Kind
 from harness.twin.memory import DmaFault
 from harness.uapi.vfio_user import MAX_TRANSFER, Command, MapFlag
@@ -117,6 +118,24 @@ def test_an_access_in_progress_keeps_what_is_taken_back_no_longer_than_it_lasts(
         guest.memory.read(SHARED, 5, Kind.TX_DATA)
 
 
+def test_what_the_client_takes_back_while_it_is_asked_is_a_fault(guest: Guest) -> None:
+    """The rest of the access finds nothing there."""
+    behind, channel = BY_MESSAGE + 4 * PAGE, guest.memory.channel
+    assert channel
+    guest.memory.map(behind, PAGE, LENT, 0, None)
+    request = channel.request
+
+    def answer(command: Command, *payload: bytes) -> Message:
+        reply = request(command, *payload)
+        guest.memory.unmap(behind, PAGE)
+        return reply
+
+    with patch.object(channel, "request", answer), pytest.raises(DmaFault, match="took back"):
+        guest.memory.write(behind - 2, b"four", Kind.RX_DATA)
+    assert guest.memory.faults == 1
+    assert guest.records() == [(behind - 2, 2, Kind.RX_DATA, 0)]
+
+
 def test_without_a_client_there_is_no_memory(guest: Guest) -> None:
     """Between two clients frames come in, with a ring where the last one had it."""
     guest.memory.unmap_all()
@@ -182,4 +201,4 @@ def test_a_write_that_was_refused_is_not_in_the_log(guest: Guest) -> None:
     guest.client.answers.append(refused())
     with pytest.raises(DmaFault, match="Bad address"):
         guest.memory.write(BY_MESSAGE, b"data", Kind.RX_DATA)
-    assert guest.records() == []
+    assert (guest.records(), guest.memory.faults) == ([], 1)
