@@ -13,23 +13,15 @@ if TYPE_CHECKING:
     from harness.chip.physical_function import PhysicalFunction
 
 
-class Pool:
-    """Pool *number* is the side of *port* that VF *number* talks to; see ``harness.twin.lender``.
-
-    Ref: Linux, ixgbe_sriov.c, for what the port's driver does with a VF's registers.
-    """
+class _AnyPool:
+    """Every pool of *port* has the link of the port; see ``harness.twin.lender``."""
 
     has_late_replies = False
 
-    def __init__(self, port: PhysicalFunction, number: int) -> None:
+    def __init__(self, port: PhysicalFunction) -> None:
         self._port = port
-        self.number = number
         self.ring: Callable[[], None] = lambda: None
         self.psrtype = 0
-
-    @property
-    def mailbox(self) -> VfEnd:
-        return self._port.mailboxes.ends[self.number]
 
     @property
     def fetches(self) -> bool:
@@ -37,6 +29,21 @@ class Pool:
 
     def links(self) -> int:
         return self._port.link.links()
+
+
+class Pool(_AnyPool):
+    """Pool *number* is the side of *port* that VF *number* talks to; see ``harness.twin.lender``.
+
+    Ref: Linux, ixgbe_sriov.c, for what the port's driver does with a VF's registers.
+    """
+
+    def __init__(self, port: PhysicalFunction, number: int) -> None:
+        super().__init__(port)
+        self.number = number
+
+    @property
+    def mailbox(self) -> VfEnd:
+        return self._port.mailboxes.ends[self.number]
 
     def vf_was_reset(self) -> None:
         """Set the VF's bit in VFLRE, and clear the VF's bits in VFRE and VFTE.
@@ -74,26 +81,12 @@ class Pool:
         return entry % min(port.queues_per_pool, VF_QUEUES)
 
 
-class OwnPool:
+class OwnPool(_AnyPool):
     """The port has a pool of its own, which ixgbe places behind the pools of the VFs."""
-
-    has_late_replies = False
-    psrtype = 0
-
-    def __init__(self, port: PhysicalFunction) -> None:
-        self._port = port
-        self.ring: Callable[[], None] = lambda: None
 
     @property
     def mailbox(self) -> VfEnd:
         raise LookupError("a port has no mailbox of its own")
-
-    @property
-    def fetches(self) -> bool:
-        return self._port.path.fetches
-
-    def links(self) -> int:
-        return self._port.link.links()
 
     def vf_was_reset(self) -> None:
         """Do nothing, since this pool is no VF's."""
