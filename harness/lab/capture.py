@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.errors import LabError
 from harness.lab.chroot import in_tree
 from harness.lab.emulated import running_image, wire_of
+from harness.lab.programs import output_of
 from harness.lab.wire import BRIDGE
 from harness.topology import Topology
 from harness.waiting import Deadline, wait_for
@@ -20,6 +21,7 @@ SNAP_BYTES = 128
 
 READY_SECONDS = 10
 END_SECONDS = 10
+READ_SECONDS = 300
 
 
 class Capture:
@@ -35,11 +37,13 @@ class Capture:
 
     def count(self, expression: str) -> int:
         """Return how many captured frames match *expression*, a pcap filter."""
-        read = subprocess.run(
-            _tcpdump(self._topology, self.file.parent, "-r", f"/run/{self.file.name}", expression),
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        return len(read.stdout.splitlines())
+        read = output_of(
+            *_tcpdump(self._topology, self.file.parent, "-r", f"/run/{self.file.name}", expression),
+            means="the capture could not be read",
+            fix="see whether the capture is whole and the filter one of pcap-filter(7)",
+            seconds=READ_SECONDS,
+        )
+        return len(read.splitlines())
 
 
 @contextmanager

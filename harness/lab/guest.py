@@ -62,7 +62,7 @@ def guest_image(image: Path, kernel: DebianKernel, progress: Progress) -> GuestI
         return guest_in(image, keys)
     kernel_of = tree(NEWEST, "the newest kernel's file tree", progress)
     folder = cache() / f"guest-{_hash(image)}"
-    with built_by_one():
+    with built_by_one(progress):
         if not folder.is_dir():
             progress("building a guest with the newest kernel")
             with complete_or_absent(folder) as building:

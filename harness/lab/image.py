@@ -11,25 +11,22 @@ import hashlib
 import itertools
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from harness.errors import LabError
 from harness.lab import initramfs, packages
 from harness.lab.guest import INITRAMFS, KERNEL, KEYS, TREE, guest_in, write_guest
 from harness.lab.keys import make_keys
+from harness.lab.programs import output_of
 from harness.lab.tree import (
     Progress,
     Recipe,
     built_by_one,
     cache,
     complete_or_absent,
-    last_words,
-    run_tool,
     tree,
 )
 from harness.topology import DebianKernel
@@ -47,6 +44,9 @@ RUN = Path("/run/vf-harness")
 
 KEEP_DAYS = 3
 DISK_MIB = 700
+
+DISK_SECONDS = 600
+NO_DISK = "the lab's disk could not be made"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def image(hosts: tuple[str, ...], progress: Progress, kernel: DebianKernel = "st
     made_from = tree(recipe, "the lab's file tree", progress)
     image_hash = _image_hash(hosts, recipe)
     folder = cache() / f"image-{image_hash}"
-    with built_by_one():
+    with built_by_one(progress):
         if not folder.is_dir():
             progress("building the lab's disk, initramfs and keys")
             with complete_or_absent(folder) as building:
@@ -144,7 +144,7 @@ def _write_disk(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
     """
     with tempfile.TemporaryDirectory(dir=tree.parent) as temporary:
         stage = Path(temporary) / "stage"
-        subprocess.run(["cp", "--archive", "--link", str(tree), str(stage)], check=True)
+        output_of("cp", "--archive", "--link", str(tree), str(stage), means=NO_DISK)
         for unneeded in ("boot", "var/lib/apt", "var/cache", "dev", "etc/ssh"):
             shutil.rmtree(stage / unneeded)
             (stage / unneeded).mkdir()
@@ -162,17 +162,11 @@ def _write_disk(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
         shutil.copy(folder / INITRAMFS, guest / "initramfs")
         disk = folder / "disk.img"
         disk.touch()
-        made = run_tool(
-            ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", str(stage),
-             str(disk), f"{DISK_MIB}M"],
-            "the lab's disk could not be made",
-        )  # fmt: skip
-    if made.returncode:
-        raise LabError(
-            f"this machine: mke2fs ended with status {made.returncode}",
-            because=f"the last words of mke2fs: {last_words(made.stderr)}",
+        output_of(
+            "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", str(stage),
+            str(disk), f"{DISK_MIB}M", means=NO_DISK, seconds=DISK_SECONDS,
             fix=f"see whether {folder.parent} has room, or raise DISK_MIB in harness/lab/image.py",
-        )
+        )  # fmt: skip
 
 
 def _add(path: Path, data: bytes, mode: int) -> None:

@@ -7,7 +7,6 @@ The initramfs of a lab host mounts the host's disk.  A guest has no disk, and a 
 from __future__ import annotations
 
 import lzma
-import subprocess
 import zipfile
 from collections.abc import Iterable
 from importlib import resources
@@ -15,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 
 from harness.lab.cpio import Archive
+from harness.lab.programs import output_of
 
 HOST_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "overlay")
 GUEST_MODULES = (
@@ -155,9 +155,9 @@ def _program(archive: Archive, tree: Path, path: str) -> None:
 
 
 def _libraries(tree: Path, path: str) -> list[str]:
-    listed = subprocess.run(
-        ["chroot", str(tree), "ldd", f"/{path}"], check=True, capture_output=True, text=True
-    ).stdout
+    listed = output_of(
+        "chroot", str(tree), "ldd", f"/{path}", means="the libraries of a program are not known"
+    )
     words = [word for line in listed.splitlines() for word in line.split() if word[0] == "/"]
     return [f"usr{word}" if not word.startswith("/usr/") else word[1:] for word in words]
 

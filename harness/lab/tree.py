@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +20,19 @@ from pathlib import Path
 
 from harness.errors import LabError
 from harness.lab.packages import ADD_BACKPORTS, SUITE, sources
+from harness.lab.programs import last_words, run
+from harness.waiting import wait_for
 
 Progress = Callable[[str], None]
 
 FREE_MIB = 1500
 """A build needs this much free disk: a tree and an image together, with room to spare."""
+
+FETCH_SECONDS = 3600
+"""A tree's packages are fetched and unpacked by then, also over a slow network."""
+
+BUILD_SECONDS = 2 * FETCH_SECONDS
+"""Another process has built by then what it builds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ def tree(recipe: Recipe, what: str, progress: Progress) -> Path:
     disk is full, or if a build is not run as root.
     """
     target = cache() / f"tree-{recipe.hash}"
-    with built_by_one():
+    with built_by_one(progress):
         if not target.is_dir():
             progress(f"building {what} from {SUITE} packages (about a minute)")
             with complete_or_absent(target) as building:
@@ -76,15 +83,32 @@ def tree(recipe: Recipe, what: str, progress: Progress) -> Path:
 
 
 @contextmanager
-def built_by_one() -> Iterator[None]:
-    """Let only this process build during the body; other processes wait here until then."""
+def built_by_one(progress: Progress) -> Iterator[None]:
+    """Let only this process build during the body; other processes wait here until then.
+
+    *progress* is told of a wait.  Raises LabError if another process builds for BUILD_SECONDS.
+    """
     cache().mkdir(parents=True, exist_ok=True)
     folder = os.open(cache(), os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not _locks(folder):
+            progress("waiting for another process, which builds an image")
+            wait_for(
+                f"the lock of {cache()}", lambda: _locks(folder), within=BUILD_SECONDS,
+                fix=f"`fuser {cache()}` names the process that has the lock", error=LabError,
+            )  # fmt: skip
         yield
     finally:
         os.close(folder)
+
+
+def _locks(folder: int) -> bool:
+    """Return whether this process has the lock of *folder* now."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -134,7 +158,9 @@ def _build(recipe: Recipe, target: Path) -> None:
     if not sources():
         argv.insert(-2, f"--setup-hook={ADD_BACKPORTS}")
     check_root()
-    built = run_tool(argv, "the packages could not be fetched and unpacked")
+    built = run(
+        *argv, means="the packages could not be fetched and unpacked", seconds=FETCH_SECONDS
+    )
     if built.returncode:
         if "No space left on device" in built.stderr:
             raise _full(target.parent.parent)
@@ -144,27 +170,6 @@ def _build(recipe: Recipe, target: Path) -> None:
             fix="look whether the package mirror answers (apt-get update), and try again; "
             "VF_HARNESS_MIRROR names another Debian mirror",
         )
-
-
-def run_tool(argv: list[str], means: str) -> subprocess.CompletedProcess[str]:
-    """Run the program *argv* to its end, and return its exit status and output as text.
-
-    Raises LabError if the program is not installed; *means* is the text of the error that says what
-    that means.  A program that fails raises nothing.
-    """
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, check=False)
-    except FileNotFoundError as missing:
-        raise LabError(
-            f"this machine: {missing.filename} is not installed",
-            because=means,
-            fix="install its package, or run `make demo` or `make test`, which do so",
-        ) from None
-
-
-def last_words(text: str) -> str:
-    """Return the last four lines of a program's output *text*, as one line."""
-    return " | ".join(text.strip().splitlines()[-4:]) or "nothing"
 
 
 def check_root() -> None:

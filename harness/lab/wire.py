@@ -11,13 +11,12 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import LabError
+from harness.lab.programs import output_of
 from harness.uapi import if_tun
 from harness.uapi.namespaces import enter_network
 
@@ -153,10 +152,7 @@ def ip(*arguments: str) -> None:
 
 
 def _run(*argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LabError(
-            f"this machine: `{' '.join(argv)}` failed",
-            because=done.stderr.strip() or f"status {done.returncode}",
-            fix="run as root, with CAP_NET_ADMIN; `vf-harness lab down` clears what is left",
-        )
+    output_of(
+        *argv, means="the network of an embedded lab could not be made or changed",
+        fix="run as root, with CAP_NET_ADMIN; `vf-harness lab down` clears what is left",
+    )  # fmt: skip

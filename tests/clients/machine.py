@@ -23,9 +23,9 @@ from harness.lab import initramfs
 from harness.lab.accelerator import ACCEL, CPU, VIOMMU, accelerator
 from harness.lab.chroot import in_tree
 from harness.lab.image import Image
+from harness.lab.programs import last_words
 from harness.lab.qemu_command import QemuCommand
 from harness.lab.software_chip import SoftwareChip
-from harness.lab.tree import last_words
 from harness.waiting import Deadline, wait_for
 
 PORT, VF = "0000:01:00.0", "0000:01:10.0"

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from clients.machine import ClientMachine
 from harness.errors import LabError
 from harness.lab.packages import LEFT_OUT
-from harness.lab.tree import Recipe, last_words
+from harness.lab.programs import last_words
+from harness.lab.tree import Recipe
 
 RECIPE = Recipe(
     ("busybox-static", "dpdk-dev", "kmod", "librte-mempool-ring25", "linux-image-amd64"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 import stat
 import subprocess
@@ -128,17 +129,33 @@ def test_two_builders_do_not_build_at_once(cache: Path) -> None:
     """The second would find its place taken after a minute's work, and say so with a traceback."""
     cache.mkdir(parents=True)
     waited = threading.Event()
+    told: queue.Queue[str] = queue.Queue()
 
     def another() -> None:
-        with tree.built_by_one():
+        with tree.built_by_one(told.put):
             waited.set()
 
-    with tree.built_by_one():
+    with tree.built_by_one(print):
         other = threading.Thread(target=another)
         other.start()
+        assert told.get(timeout=10) == "waiting for another process, which builds an image"
         assert not waited.wait(0.2)
     assert waited.wait(10)
     other.join()
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_build_that_never_ends_is_waited_for_until_a_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tree, "BUILD_SECONDS", 0.2)
+    with (
+        tree.built_by_one(print),
+        pytest.raises(LabError, match="the lock of") as late,
+        tree.built_by_one(print),
+    ):
+        pytest.fail("two builders built at once")
+    assert "fuser" in late.value.fix
 
 
 def test_just_enough_room_is_enough(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
