@@ -38,7 +38,7 @@ demo: ## migrate a guest with a VF under traffic and report on it; then one that
 	@.ci/as-root $(PYTHON) -m pytest $(DEMO) || $(INSTEAD)
 	@.ci/as-root $(PYTHON) -m pytest $(ORDERS)
 
-test: ## all tests that need no hardware: format, lint, types, unit, recorded, browser, embedded lab
+test: ## format, lint, types, unit, recorded, browser, and what of the embedded lab takes minutes
 	@.ci/setup test
 	$(static)
 	.ci/as-root $(PYTHON) -m pytest $(PURE)
