@@ -32,8 +32,8 @@ docs/method.md.
     earliest_ns   int64    the break lies between these two:
     latest_ns     int64    what happened here may have caused it
     phase         str      (after ``attribute``) the phase in which it began
-    candidates    str      (after ``attribute``) every phase in which it may have begun,
-                           such as "unplug or pre-copy"
+    candidates    object   (after ``attribute``) a tuple of every phase in which it may have
+                           begun, in order of time, such as ("unplug", "pre-copy")
     ============  =======  ==================================================================
 
 ``phases``: contiguous, in time order; the first begins and the last ends with the data

@@ -84,10 +84,10 @@ def attribute(outages: pd.DataFrame, phases: pd.DataFrame) -> pd.DataFrame:
             cause -= 1
         chosen.append(names[cause])
         possible = {running} | {i for _, i in near} | {i - 1 for _, i in near}
-        candidates.append(" or ".join(names[i] for i in sorted(possible)))
+        candidates.append(tuple(names[i] for i in sorted(possible)))
     return outages.assign(
         phase=pd.Series(chosen, index=outages.index, dtype="str"),
-        candidates=pd.Series(candidates, index=outages.index, dtype="str"),
+        candidates=pd.Series(candidates, index=outages.index, dtype="object"),
     )
 
 

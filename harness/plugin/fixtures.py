@@ -229,9 +229,7 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
         with case.said() as raw:
             conducted = guest.migrate(flows, raw, **how)
         moved = case.keep(conducted, judged_by)
-        request.node.user_properties.extend(
-            properties(moved.migration, moved.verdict.word, number=len(case.moved))
-        )
+        request.node.user_properties.extend(properties(moved.migration, number=len(case.moved)))
         return moved
 
     return move

@@ -78,7 +78,9 @@ def _entry(measured: Measured, analysis: Analysis) -> Migration:
         source=measured.source,
         destination=measured.destination,
         status=measured.status,
-        reason=_reason(measured, analysis.verdict),
+        verdict=analysis.verdict.word,
+        reasons=analysis.verdict.reasons,
+        qemu_reason=measured.reason,
         qemu=Qemu(
             downtime_ms=qemu.downtime_ms,
             total_ms=qemu.total_ms,
@@ -88,7 +90,12 @@ def _entry(measured: Measured, analysis: Analysis) -> Migration:
         ),
         flows=[_flow(flow) for flow in analysis.flows],
         phases=[
-            Phase(name=row["name"], start_ms=_ms(row["start_ns"]), end_ms=_ms(row["end_ns"]))
+            Phase(
+                name=row["name"],
+                start_ms=_ms(row["start_ns"]),
+                end_ms=_ms(row["end_ns"]),
+                uncertainty_ms=_ms(row["uncertainty_ns"]),
+            )
             for row in _rows(analysis.phases)
         ],
         bme=[
@@ -116,12 +123,6 @@ def _entry(measured: Measured, analysis: Analysis) -> Migration:
     )
 
 
-def _reason(measured: Measured, verdict: Verdict) -> str | None:
-    if verdict.word == "pass":
-        return measured.reason
-    return f"{verdict.word}: " + "; ".join(verdict.reasons)
-
-
 def _flow(flow: FlowFigures) -> Flow:
     lengths = flow.lengths_ns
     is_open = flow.never_came_back
@@ -145,6 +146,7 @@ def _flow(flow: FlowFigures) -> Flow:
                 end_ms=None if pd.isna(row["end_ns"]) else _ms(row["end_ns"]),
                 lost=row["lost"],
                 phase=row["phase"],
+                candidates=row["candidates"],
             )
             for row in _rows(flow.outages)
         ],

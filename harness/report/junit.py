@@ -7,23 +7,23 @@ import re
 from harness.report.results import Migration
 
 
-def properties(migration: Migration, verdict: str, *, number: int = 1) -> list[tuple[str, str]]:
+def properties(migration: Migration, *, number: int = 1) -> list[tuple[str, str]]:
     """List (name, value) for ``request.node.user_properties``, which end up in junit.xml.
 
     *number* counts the migrations of a test from 1; the names of later ones end in it.  A flow
-    that never came back has "open" as its outage, which no tool takes for a small number; what
-    QEMU did not say is left out.
+    that never came back has "open" as its outage, which no tool takes for a small number.  A figure
+    that QEMU did not give is left out.  ``reason`` has a line for each reason of the verdict.
     """
     suffix = "" if number == 1 else f"_{number}"
     found = [
-        ("verdict", verdict),
+        ("verdict", migration.verdict),
         ("scheme", migration.scheme),
         ("status", migration.status),
         ("qemu_downtime_ms", _number(migration.qemu.downtime_ms)),
         ("qemu_total_ms", _number(migration.qemu.total_ms)),
     ]
-    if migration.reason is not None:
-        found.append(("reason", migration.reason))
+    found.append(("reason", "\n".join(migration.reasons)))
+    found.append(("qemu_reason", migration.qemu_reason or ""))
     for flow in migration.flows:
         name = re.sub(r"\W", "_", flow.name)
         is_open = flow.longest_outage_ms is None

@@ -16,7 +16,8 @@ from harness.report.audit import audit_rows
 from harness.report.entry import packets_path
 from harness.report.figure import migration_figure
 from harness.report.inplace import inplace_rows
-from harness.report.results import CaseResult, Results, read_results
+from harness.report.reading import read_results
+from harness.report.results import CaseResult, Results
 from harness.report.tables import Summary
 
 FILE = "report.html"
@@ -25,7 +26,7 @@ FILE = "report.html"
 def write_page(folder: Path) -> Path:
     """Write report.html into a run's *folder* from its results.json and packets; returns its path.
 
-    Raises UsageError if the folder holds no results.json of schema 1.
+    Raises UsageError if the folder holds no results.json that `read_results` reads.
     """
     results = read_results(folder)
     rows = tables.summaries(results)

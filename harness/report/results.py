@@ -1,7 +1,10 @@
-"""results.json, schema 1: the checked model, its JSON Schema, and how a migration becomes an entry.
+"""results.json, schema 2: the checked model and its JSON Schema; `reading` reads older files too.
 
 ``t_ms`` and every other ``_ms`` moment count from when ``migrate`` was asked for, in the peer's
 clock.  ``frame_bytes`` is the whole Ethernet frame without its checksum.
+
+A new name with a default is added without a new number, and readers ignore the names that they do
+not know.  The number changes when a reader of this schema would misread a file.
 """
 
 from __future__ import annotations
@@ -9,28 +12,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from harness.analysis.measured import Direction
 from harness.analysis.verdict import Word
-from harness.errors import UsageError
 
 FILE = "results.json"
+SCHEMA: Literal[2] = 2
 
 
 class Model(BaseModel):
-    """Frozen, and unknown names are refused: a reader of schema 1 knows every field."""
+    """An object of results.json is frozen; a reader ignores names that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
 class Outage(Model):
-    """end_ms is null where nothing ever arrived again."""
+    """An outage of a flow; end_ms is null where nothing ever arrived again.
+
+    phase       the phase in which the outage began
+    candidates  every phase in which it may have begun by its error bar and the clocks, in order of
+                time; null where nobody recorded that (schema 1)
+    """
 
     start_ms: float
     end_ms: float | None
     lost: int
     phase: str
+    candidates: tuple[str, ...] | None
 
     @property
     def length_ms(self) -> float | None:
@@ -79,11 +88,15 @@ class Qemu(Model):
 
 
 class Phase(Model):
-    """One stretch of the migration; contiguous with the next."""
+    """One stretch of the migration; contiguous with the next.
+
+    uncertainty_ms  start_ms is known to within this; null where nobody recorded that (schema 1)
+    """
 
     name: str
     start_ms: float
     end_ms: float
+    uncertainty_ms: float | None
 
 
 class Bme(Model):
@@ -108,10 +121,12 @@ class TimelineEvent(Model):
 
 
 class Migration(Model):
-    """*status* is QEMU's word, or ``refused`` where it would not begin.
+    """One migration of a guest.
 
-    *reason* says why this is not a pass; of a pass, what QEMU gave as its reason, null if nothing.
-    *excerpt* has the lines of the timeline that a broken order of DMA is about.
+    status       QEMU's word, or ``refused`` where QEMU would not begin
+    verdict, reasons   what the migration came to, and of no pass why, a sentence each
+    qemu_reason  what QEMU gave as the reason of its status; null if nothing
+    excerpt      the lines of the timeline that a broken order of DMA is about
     """
 
     scheme: str
@@ -119,7 +134,9 @@ class Migration(Model):
     source: str
     destination: str
     status: str
-    reason: str | None
+    verdict: Word
+    reasons: tuple[str, ...]
+    qemu_reason: str | None
     qemu: Qemu
     flows: list[Flow]
     phases: list[Phase]
@@ -231,9 +248,13 @@ class Provenance(Model):
 
 
 class Results(Model):
-    """One run."""
+    """One run, in schema 2.
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    A reader ignores names that it does not know: a later harness may add a name with a default and
+    keep the number.  The number changes when a reader would misread the file.
+    """
+
+    schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
     run: str
     started: AwareDatetime
     lab: Lab
@@ -252,24 +273,3 @@ def write_results(results: Results, folder: Path) -> Path:
     new = path.with_suffix(".json.new")
     new.write_text(results.model_dump_json(by_alias=True, indent=1) + "\n")
     return new.replace(path)
-
-
-def read_results(folder: Path) -> Results:
-    """Read the results.json of a run's *folder*; raises UsageError if it is not one."""
-    path = folder / FILE
-    try:
-        return Results.model_validate_json(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise UsageError(
-            f"{folder} holds no {FILE}",
-            because="it is no run's folder, or the run ended before it had results",
-            fix="name a folder like reports/latest",
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(
-            f"{path} is not of schema 1: {where}: {first['msg']}",
-            because=f"{error.error_count()} fields do not fit, so none of it can be trusted",
-            fix="read it with the version of the harness that wrote it (provenance.harness)",
-        ) from error

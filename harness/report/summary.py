@@ -11,7 +11,7 @@ from harness.analysis.phases import NAMES
 from harness.report.audit import audit_rows
 from harness.report.inplace import inplace_rows
 from harness.report.results import Migration, Results
-from harness.report.tables import Summary, reasons, summaries
+from harness.report.tables import Summary, summaries
 from harness.report.words import duration, felt_in, in_all, refusal
 
 PIPE_WIDTH = 140  # characters; a log has no edge, but rich would assume 80
@@ -33,7 +33,7 @@ def summary(results: Results, console: Console) -> None:
         console.print("No test measured a migration.")
     for row in rows:
         if row.word in ("fail", "invalid"):
-            for reason in reasons(row.migration) or ["the test's own assertions failed"]:
+            for reason in row.migration.reasons or ["the test's own assertions failed"]:
                 line = Text.assemble((row.word, STYLES[row.word]), f" {_name(row)}: {reason}")
                 console.print(line, soft_wrap=True)
     _print_inplace(results, console)

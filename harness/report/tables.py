@@ -7,15 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import pandas as pd
-
 from harness.analysis.measured import CONFIG
-from harness.analysis.phases import attribute
 from harness.report.results import (
     CaseResult,
-    Flow,
     Migration,
-    Outage,
     Results,
     TimelineEvent,
 )
@@ -94,27 +89,16 @@ def summaries(results: Results) -> list[Summary]:
     return sorted(rows, key=lambda row: rank[row.word])
 
 
-def reasons(migration: Migration) -> list[str]:
-    """Split a migration's reason into its sentences, without the leading verdict."""
-    if migration.reason is None:
-        return []
-    text = migration.reason
-    for word in ("fail: ", "invalid: "):
-        text = text.removeprefix(word)
-    return text.split("; ")
-
-
 def outage_rows(migration: Migration) -> list[OutageRow]:
     """List the outages of all flows in time order; of each flow the longest LONGEST_SHOWN."""
     rows = []
     for flow in migration.flows:
         longest = sorted(flow.outages, key=lambda o: -(o.length_ms or float("inf")))
-        kept = longest[:LONGEST_SHOWN]
-        for outage, possible in zip(kept, _candidates(kept, flow, migration), strict=True):
+        for outage in longest[:LONGEST_SHOWN]:
             row = OutageRow(
                 flow=flow.name,
                 phase=outage.phase,
-                also=" or ".join(n for n in possible.split(" or ") if n != outage.phase),
+                also=" or ".join(n for n in outage.candidates or () if n != outage.phase),
                 start_ms=outage.start_ms,
                 length=length(outage),
                 error_bar="" if outage.end_ms is None else error_bar(flow),
@@ -149,38 +133,16 @@ def bme_text(command: int, bme: bool) -> str:
 
 
 def _word(case: CaseResult, migration: Migration) -> str:
-    if migration.reason is not None:
-        for word in ("fail", "invalid"):
-            if migration.reason.startswith(f"{word}: "):
-                return word
-    # Of several migrations only the one with a reason carries the test's verdict.
+    """Return the migration's own verdict, or where that is a pass, how its test ended.
+
+    A test that failed by its own assertions fails its only migration.  Of several migrations nobody
+    can tell which one an assertion was about, unless all of them passed.
+    """
+    if migration.verdict != "pass":
+        return migration.verdict
     alone = len(case.migrations) == 1 or case.verdict == "pass"
     return word_of(case) if alone else "pass"
 
 
 def _frames(migration: Migration) -> str:
     return ", ".join(str(size) for size in sorted({flow.frame_bytes for flow in migration.flows}))
-
-
-def _candidates(outages: Sequence[Outage], flow: Flow, migration: Migration) -> list[str]:
-    """Tell for each outage in which phases it may have begun, by its error bar and the clocks'."""
-    uncertain = {event.t_ms: event.uncertainty_ms for event in migration.events}
-    phases = pd.DataFrame(
-        {
-            "name": [phase.name for phase in migration.phases],
-            "start_ns": [phase.start_ms * 1e6 for phase in migration.phases],
-            "uncertainty_ns": [uncertain.get(p.start_ms, 0.0) * 1e6 for p in migration.phases],
-        }
-    )
-    before, after = (flow.resolution_ms, 0.0)
-    if flow.direction != "from-guest":
-        before, after = after, before
-    began = pd.DataFrame(
-        {
-            "earliest_ns": [(outage.start_ms - before) * 1e6 for outage in outages],
-            "latest_ns": [(outage.start_ms + after) * 1e6 for outage in outages],
-        },
-        dtype="float64",
-    )
-    candidates: list[str] = attribute(began, phases)["candidates"].tolist()
-    return candidates

@@ -25,6 +25,7 @@ from harness.analysis.measured import (
     MeasuredFlow,
 )
 from harness.analysis.packets import packets, write_packets
+from harness.analysis.phases import NAMES
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.errors import MeasurementError
 from harness.migration.conductor import NOT_REACHED, Conducted
@@ -79,8 +80,16 @@ class Moved:
         return {e.name.removeprefix(named): e for e in events if e.name.startswith(named)}
 
     def served_in(self, phase: str) -> float:
-        """Frames that arrived at the peer in *phase*, as a share of those that were due in it."""
-        (stretch,) = (each for each in self.migration.phases if each.name == phase)
+        """Return the share of the frames due in *phase* that arrived at the peer in *phase*.
+
+        The share is 0 for a phase that never began, such as ``after`` where the VF never mastered
+        again.  Raises ValueError if *phase* is not one of `NAMES`.
+        """
+        if phase not in NAMES:
+            raise ValueError(f"there is no phase {phase!r}: {', '.join(NAMES)}")
+        stretch = next((each for each in self.migration.phases if each.name == phase), None)
+        if stretch is None:
+            return 0.0
         begin_ns, end_ns = stretch.start_ms * 1e6, stretch.end_ms * 1e6
         due = arrived = 0.0
         for flow in self.migration.flows:

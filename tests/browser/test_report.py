@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import Page
 
 from harness.report.page import write_page
-from harness.report.results import CaseResult, read_results, write_results
+from harness.report.reading import read_results
+from harness.report.results import CaseResult, write_results
 
 EXAMPLE = Path(__file__).parents[2] / "reports" / "example"
 DESK, HAND = 1280, 390  # width in CSS pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from harness.analysis.outages import outages
 from harness.analysis.packets import read_packets
 from harness.analysis.phases import attribute, phases
 from harness.report.page import write_page
-from harness.report.results import CaseResult, Migration, read_results
+from harness.report.reading import read_results
+from harness.report.results import CaseResult, Migration
 
 BEGINNINGS = {"guest stopping", "STOP"}
 EXAMPLE = Path(__file__).parents[2] / "reports" / "example"
@@ -80,9 +82,20 @@ def test_outages_and_their_phases_are_found_again(
                 round(row["end_ns"] / 1e6, 3),
                 row["lost"],
                 row["phase"],
+                row["candidates"],
             )
             for row in rows
-        ] == [(each.start_ms, each.end_ms, each.lost, each.phase) for each in flow.outages]
+        ] == [
+            (each.start_ms, each.end_ms, each.lost, each.phase, each.candidates)
+            for each in flow.outages
+        ]
+        assert [(name, round(ns / 1e6, 3)) for name, ns in _uncertain(stretches)] == [
+            (phase.name, phase.uncertainty_ms) for phase in migration.phases
+        ]
+
+
+def _uncertain(stretches: pd.DataFrame) -> Iterator[tuple[str, int]]:
+    return zip(stretches["name"], stretches["uncertainty_ns"], strict=True)
 
 
 def test_frames_add_up(test_of_example: CaseResult, migration: Migration) -> None:

@@ -22,7 +22,8 @@ from harness.audit.ways import Way
 from harness.errors import MeasurementError
 from harness.report.audit import WAYS, audit_result, audit_rows
 from harness.report.page import write_page
-from harness.report.results import CaseResult, Results, read_results, write_results
+from harness.report.reading import read_results
+from harness.report.results import CaseResult, Results, write_results
 from harness.report.summary import summary
 from harness.run.record import Case
 

@@ -238,7 +238,7 @@ def test_a_refusal_is_told_in_qemus_words_wherever_a_migration_is(tmp_path: Path
     said = f"QEMU refused: {QEMUS_WORDS}"
     results = recorded_run(tmp_path, refused(), limits=Limits(status="refused"))
     ((migration,),) = (case.migrations for case in results.tests)
-    assert (migration.status, migration.reason) == ("refused", QEMUS_WORDS)
+    assert (migration.status, migration.qemu_reason) == ("refused", QEMUS_WORDS)
     assert words.headline(migration) == f"No outage in any flow. {said}."
     assert said in printed(results)
     assert said in write_page(tmp_path).read_text()

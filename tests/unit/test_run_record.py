@@ -329,3 +329,13 @@ def test_what_arrives_is_counted_by_the_phase_in_which_it_arrives(record: Record
     slow = flow(name="slow", rate_pps=100, cuts=[Cut(-1000, -10)])
     both = kept(record.case("test_x.py::test_y"), flows=[flow(rate_pps=200), slow])
     assert both.served_in("before") == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_nothing_is_served_in_a_phase_that_never_began(record: Record) -> None:
+    """A VF that never masters again has no phase after; a test then shows why, no traceback."""
+    gone = [sample for sample in FAILOVER_BME if sample.host == "alder"]
+    moved = kept(record.case(TEST), scheme="inplace", bme=gone)
+    assert "after" not in [phase.name for phase in moved.migration.phases]
+    assert moved.served_in("after") == 0
+    with pytest.raises(ValueError, match="there is no phase 'aftre': before, quiesce"):
+        moved.served_in("aftre")

@@ -9,7 +9,7 @@ from test_run_record import record as record
 from test_run_record import topology as topology
 
 from harness.analysis.verdict import Limits
-from harness.report.results import read_results
+from harness.report.reading import read_results
 from harness.run.record import Record, limits_of
 from harness.topology import Topology
 
