@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.errors import UsageError
@@ -32,14 +32,14 @@ def reached(topology: Topology) -> Topology:
 
 @contextmanager
 def ready(
-    topology: Topology, progress: Progress, *, keep: bool = False
+    topology: Topology, progress: Progress, *, keeps: Callable[[], bool] | None = None
 ) -> Iterator[tuple[Topology, GuestImage]]:
     """Yield the topology with how the lab's machines are reached, and the image of its guests.
 
     An emulated lab that is up already stays up.  An emulated lab that is not up is started, and
-    ended when this context ends, always.  *keep* only lets the lab outlive this process: a caller
-    that never ends the context leaves the lab up, where the kernel would otherwise end the lab with
-    this process.  Real machines are not changed; only the image of their guests is built.
+    ended when this context ends, or by the kernel if this process ends before.  A lab with *keeps*
+    outlives this process if *keeps* returns true when the context ends.  Real machines are not
+    changed; only the image of their guests is built.
 
     Raises LabError if this process is not root or the lab does not come up, and UsageError if the
     lab is up with another kernel than the topology asks for.
@@ -54,11 +54,12 @@ def ready(
         _check_kernel(topology.name, running, topology.emulation.host_kernel)
         yield emulated.reached_topology(topology), _guest_of(topology, running, progress)
         return
-    started = emulated.up(topology, progress, dies_with_us=not keep)
+    started = emulated.up(topology, progress, dies_with_us=keeps is None)
     try:
         yield started, _guest_of(topology, emulated.running_image(topology), progress)
     finally:
-        emulated.down(topology)
+        if keeps is None or not keeps():
+            emulated.down(topology)
 
 
 def _check_kernel(lab: str, running: Image, asked: DebianKernel) -> None:

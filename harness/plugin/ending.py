@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,13 +12,16 @@ from harness.errors import LabError, RemoteError, WaitError
 
 if TYPE_CHECKING:
     from harness.remote import Host
-    from harness.run.lab import Lab
+    from harness.topology import Topology
 
 EXIT_CODE = pytest.StashKey[int]()
 """The run ends with this exit code, if the lab was at fault."""
 
 MACHINES: pytest.StashKey[tuple[Host, ...]] = pytest.StashKey()
 """The run has these machines, from when the lab is taken until the lab is given back."""
+
+KEPT: pytest.StashKey[list[Host]] = pytest.StashKey()
+"""The run keeps these machines as they are, once a test has failed and its lab is kept."""
 
 
 @contextmanager
@@ -50,19 +52,32 @@ def end_if_gone(session: pytest.Session) -> None:
         session.shouldstop = f"{' and '.join(gone)} went away, and each further test would fail"
 
 
-def keep_lab(lab: Lab, stack: ExitStack, say: Callable[[str], None]) -> None:
-    """Leave everything as it is until the leases end, and say how to look at it."""
-    never_undo(stack.pop_all())
-    for machine in lab.machines:
-        machine.lease.linger()
-        say(f"kept: {lab.topology.connection(machine.name).by_hand}  ({machine.name})")
-    say("put back with `vf-harness restore --lab LAB`, or by the machines when the lease ends")
+def keep_lab(session: pytest.Session, say: Callable[[str], None]) -> None:
+    """Have the machines of the lab kept as they are, and end the run after the test under way.
 
-
-def never_undo(stack: ExitStack) -> None:
-    """Keep what *stack* would undo.
-
-    The interpreter closes the generators in a stack that is forgotten, at the latest when it ends.
-    So *stack* gets a reference that nobody gives back.
+    A further test would change what somebody wants to look at.  A machine that cannot be kept is
+    told; its agent puts that machine back.
     """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(stack))
+    stash = session.config.stash
+    if KEPT in stash or MACHINES not in stash:
+        return
+    kept = stash[KEPT] = []
+    for machine in stash[MACHINES]:
+        try:
+            machine.lease.linger()
+            kept.append(machine)
+        except RemoteError as error:
+            say(f"not kept: {error.what}")
+    if not session.shouldstop:
+        session.shouldfail = "a test failed, and --keep-on-failure keeps its lab"
+
+
+def how_to_look(topology: Topology, kept: Iterable[Host]) -> str:
+    """Say how to log in to the machines that are kept, and how to put them back."""
+    ways = [f"kept: {topology.connection(each.name).by_hand}  ({each.name})" for each in kept]
+    return "\n  ".join(
+        [
+            *ways,
+            "put back with `vf-harness restore --lab LAB`, or by the machines when the lease ends",
+        ]
+    )

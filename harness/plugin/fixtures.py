@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import GuestError, HarnessError, LabError, RestoreError, UsageError
-from harness.plugin.ending import MACHINES, at_fault, keep_lab
+from harness.plugin.ending import KEPT, MACHINES, at_fault, how_to_look
 from harness.plugin.guests import Guests
-from harness.plugin.hooks import FAILED, RECORD, WORKER
+from harness.plugin.hooks import RECORD, WORKER
 from harness.plugin.options import SETTINGS
+from harness.plugin.progress import progress
 
 if TYPE_CHECKING:
     from harness.analysis.audit import Audited
@@ -49,10 +50,10 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
             fix="run them without -n (--numprocesses)",
         )
     settings, say = config.stash[SETTINGS], progress(config)
-    keep = settings.keep_on_failure
+    keeps = (lambda: KEPT in config.stash) if settings.keep_on_failure else None
     with at_fault(config, LabError), ExitStack() as taking:
         taking.enter_context(_commands_logged(config.stash[RECORD].folder))
-        topology, image = taking.enter_context(ready(settings.topology, say, keep=keep))
+        topology, image = taking.enter_context(ready(settings.topology, say, keeps=keeps))
         taking.callback(keep_words, topology, config.stash[RECORD].folder / "lab")
         lab = taking.enter_context(taken(topology, image, say, partial(chip_vf, topology)))
         config.stash[RECORD].provenance = provenance(lab)
@@ -60,10 +61,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         given_back = taking.pop_all()
     yield lab
     del config.stash[MACHINES]
-    if keep and config.stash[FAILED]:
-        keep_lab(lab, given_back, say)
-    else:
-        say("putting the lab back")
+    kept = config.stash.get(KEPT, None)
+    say("putting the lab back" if kept is None else how_to_look(topology, kept))
     with at_fault(config, RestoreError):
         given_back.close()
 
@@ -264,16 +263,3 @@ def audit(flow: Callable[..., Flow], case: Case, lab: Lab) -> Callable[[MovingGu
 
 _numbers = itertools.count(1)
 """Each flow of this process has its own number, so frames of an earlier flow are told apart."""
-
-
-def progress(config: pytest.Config) -> Callable[[str], None]:
-    """A line on the terminal at once, whatever pytest captures."""
-    capture = config.pluginmanager.getplugin("capturemanager")
-    reporter = config.pluginmanager.getplugin("terminalreporter")
-
-    def say(text: str) -> None:
-        with capture.global_and_fixture_disabled():
-            reporter.ensure_newline()
-            reporter.line(f"  {text}")
-
-    return say

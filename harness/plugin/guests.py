@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import RestoreError, UsageError
-from harness.plugin.ending import at_fault, never_undo
-from harness.plugin.hooks import FAILED, RECORD
-from harness.plugin.options import SETTINGS
+from harness.plugin.ending import at_fault
+from harness.plugin.hooks import RECORD
 
 if TYPE_CHECKING:
     from harness.run.lab import Lab
@@ -77,12 +76,8 @@ class Guests:
                 fix="use one of the fixtures for guests in a module, or move the test to another",
             )
         self._left = None
-        ending = self._ending.pop_all()
-        if self._config.stash[SETTINGS].keep_on_failure and self._config.stash[FAILED]:
-            never_undo(ending)
-            return
         with at_fault(self._config, RestoreError):
-            ending.close()
+            self._ending.pop_all().close()
 
     def _boot(self, ports: Mapping[str, str], vfs: int, kind: Mapping[str, Any]) -> MovingGuest:
         from harness.guest.spec import GuestSpec

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, LabError, UsageError, disk_full
-from harness.plugin.ending import EXIT_CODE, end_if_gone
+from harness.plugin.ending import EXIT_CODE, end_if_gone, keep_lab
 from harness.plugin.options import MARKERS, SETTINGS, add_options, read_settings
 from harness.plugin.ordering import put_together
 from harness.plugin.plan import plan
+from harness.plugin.progress import progress
 from harness.plugin.untested import UNMET, untested
 
 RECORD = pytest.StashKey[Any]()
@@ -20,8 +21,6 @@ RECORD = pytest.StashKey[Any]()
 
 RESULTS = pytest.StashKey[Any]()
 """What ``RECORD`` came to; written before pytest decides whether to print a summary."""
-
-FAILED = pytest.StashKey[bool]()
 
 UNTESTED = pytest.StashKey[str]()
 """One line names the chosen subjects that this lab cannot test."""
@@ -47,7 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SETTINGS] = read_settings(config)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[FAILED] = False
     names_lab = any(each.startswith("--lab") for each in config.invocation_params.args)
     if names_lab and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         config.args = [str(config.rootpath / LAB_TESTS)]
@@ -134,8 +132,9 @@ def pytest_runtest_makereport(
     if call.excinfo and (words := _words(call.excinfo.value)):
         report.longrepr = words  # they say what to do; commands.log has the rest
     if report.failed:
-        item.config.stash[FAILED] = True
         end_if_gone(item.session)
+        if item.config.stash[SETTINGS].keep_on_failure and _uses_lab(item):
+            keep_lab(item.session, progress(item.config))
     record = item.config.stash.get(RECORD, None)
     if record and report.skipped and _uses_lab(item):
         record.case(item.nodeid)  # that it did not run must not go unseen either

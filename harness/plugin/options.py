@@ -66,8 +66,9 @@ def add_options(parser: pytest.Parser) -> None:
         help="where each run leaves its folder (default: reports; "
         "VF_HARNESS_ARTIFACTS)")  # fmt: skip
     add("--keep-on-failure", action="store_true",
-        help="after a failure leave lab and guest as they are until the lease ends, and print how "
-        "to log in; with -x no later test uses them (VF_HARNESS_KEEP_ON_FAILURE=1)")  # fmt: skip
+        help="end the run with the first test of the lab that fails, leave lab and guest as they "
+        "are until the lease ends, and print how to log in "
+        "(VF_HARNESS_KEEP_ON_FAILURE=1)")  # fmt: skip
     add("--require-all", action="store_true",
         help="what a test needs and the lab has not is an error, not a skip; for the lab's own CI "
         "(VF_HARNESS_REQUIRE_ALL=1)")  # fmt: skip

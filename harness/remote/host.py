@@ -229,8 +229,11 @@ class Host:
     def undo(self, down_to: int = 1, *, only: bool = False) -> None:
         """Undo what is journalled, the last first, down to that entry, or *only* that one.
 
-        Raises RestoreError, when all was tried, with what could not be undone.
+        Nothing is undone while the lease lingers.  Raises RestoreError, when all was tried, with
+        what could not be undone.
         """
+        if self.lease.lingers:
+            return
         with self._logged(f": undo {'only' if only else 'down to'} {down_to}", logging.INFO):
             failures = self._change(
                 "journal.undo", seconds=_UNDO_SECONDS, down_to=down_to, only=only
@@ -256,7 +259,13 @@ class Host:
         )
 
     def close(self) -> None:
-        """End the agent and the connection.  Raises RemoteError if putting back takes too long."""
+        """End the agent and the connection.  Raises RemoteError if putting back takes too long.
+
+        An agent whose lease lingers is left alone until this process ends: the agent then sees the
+        end of its input, and waits for the deadline.
+        """
+        if self.lease.lingers:
+            return
         with contextlib.ExitStack() as stack:
             stack.callback(self.transport.close)
             stack.callback(self._agent.close)

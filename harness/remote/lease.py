@@ -16,6 +16,7 @@ class Lease:
         """*call* asks the agent, (verb, **arguments) -> its answer."""
         self._call = call
         self.number = 0  # what our changes are let in by; 0 without a lease
+        self.lingers = False  # whether this process leaves the host as it is
 
     def take(self, holder: str, seconds: float) -> int:
         """Take it in the name of *holder*, a text for people, for so long; its number.
@@ -30,7 +31,13 @@ class Lease:
         self._call("lease.renew", number=self.number, seconds=seconds)
 
     def linger(self) -> None:
-        """Have the host kept as it is until the deadline, even after we have gone."""
+        """Have the host kept as it is until the deadline, even after this process has ended.
+
+        From now on `Host.undo` and `Host.close` leave the host as it is, and its agent puts the
+        host back at the deadline.  Raises RemoteError if the agent does not hear of it; the agent
+        then puts the host back when this process ends.
+        """
+        self.lingers = True
         self._call("lease.linger", number=self.number)
 
     def give_back(self) -> None:

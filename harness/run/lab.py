@@ -90,8 +90,8 @@ def taken(
 ) -> Iterator[Lab]:
     """The lab for this process alone; all hosts and the peer, or none.
 
-    Raises LabBusy, LabError for a host that cannot be used, and at the end RestoreError for one
-    that is not as it was.
+    A machine whose lease lingers at the end is left as it is.  Raises LabBusy, LabError for a host
+    that cannot be used, and at the end RestoreError for one that is not as it was.
     """
     if topology.peer is None:
         raise UsageError(
@@ -114,7 +114,8 @@ def taken(
         before = [snapshot(host, used[name]) for name, host in hosts.items()]
         yield Lab(topology, hosts, peer, guest, progress, chip_vf)
         for host, was in zip(hosts.values(), before, strict=True):
-            was.check_same(snapshot(host, used[host.name]))
+            if not host.lease.lingers:
+                was.check_same(snapshot(host, used[host.name]))
 
 
 @contextmanager
@@ -128,7 +129,8 @@ def _connected(name: str, topology: Topology) -> Iterator[Host]:
 def _leased(host: Host) -> Iterator[None]:
     host.lease.take(holder(), LEASE_SECONDS)
     yield
-    host.lease.give_back()  # not after an error: then the agent itself undoes what is pending
+    if not host.lease.lingers:
+        host.lease.give_back()  # not after an error: then the agent itself undoes what is pending
 
 
 def holder() -> str:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from harness.lab.chroot import in_tree
 from harness.lab.tree import Recipe, check_root, tree
-from harness.plugin.fixtures import progress
+from harness.plugin.progress import progress
 
 CHROMIUM = Recipe(
     (

@@ -22,7 +22,7 @@ from harness.lab.chroot import in_tree
 from harness.lab.image import image
 from harness.lab.packages import LEFT_OUT
 from harness.lab.tree import Recipe, cache, check_root, tree
-from harness.plugin.fixtures import progress
+from harness.plugin.progress import progress
 from harness.topology import find, load
 
 PLAIN = Recipe(

@@ -25,7 +25,7 @@ machines = Machines(Path(__file__).parent / "machines")
 harness.run.lab.connect = machines.connect
 
 @contextmanager
-def ready(topology, progress, *, keep=False):
+def ready(topology, progress, *, keeps=None):
     yield machines.topology, IMAGE
 
 harness.lab.use.ready = ready

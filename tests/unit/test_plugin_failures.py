@@ -177,6 +177,43 @@ def test_after_a_failure_the_lab_is_kept_if_asked_for(
         assert (f"({name})" in ran.text) == kept
 
 
+def test_a_kept_lab_is_changed_by_no_further_test(project: Project) -> None:
+    """The next guest would find the bridge of the first one there, and blame the lab for it."""
+    show = "\ndef pytest_unconfigure(): print('lent:', machines.holders)\n"
+    project.write("conftest.py", MADE_UP_LAB + show)
+    project.write("test_a.py", "def test_unit(): assert 0\ndef test_it(lab): pass\n")
+    project.write("test_b.py", "def test_it(lab): assert 0\n")
+    project.write("test_c.py", "def test_it(lab): raise SystemExit('changed')\n")
+    ran = project.pytest("--keep-on-failure", "--artifacts", "runs")
+    assert ran.status == 1, ran.text
+    assert "2 failed, 1 passed" in ran.text
+    assert "a test failed, and --keep-on-failure keeps its lab" in ran.text
+    assert "lent: [True, True, True]" in ran.text
+
+
+def test_a_machine_that_cannot_be_kept_is_named(project: Project) -> None:
+    """Its agent puts it back at once; somebody who logs in there would look at nothing."""
+    project.write("conftest.py", MADE_UP_LAB)
+    project.write(
+        "test_it.py",
+        """
+import conftest
+from harness.errors import RemoteError
+
+def going(verb, **arguments):
+    raise RemoteError("birch: hangs", because="b", fix="f")
+
+def test_it(lab):
+    lab.hosts["birch"].lease._call = going
+    assert 0
+""",
+    )
+    ran = project.pytest("--artifacts", "runs", "--keep-on-failure")
+    assert "not kept: birch: hangs" in ran.text
+    assert "(alder)" in ran.text
+    assert "(birch)" not in ran.text
+
+
 def test_a_skipped_test_of_the_lab_is_in_the_results(project: Project) -> None:
     """A nightly report that leaves it out looks complete."""
     project.write("conftest.py", MADE_UP_LAB)

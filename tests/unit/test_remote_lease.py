@@ -14,6 +14,7 @@ import pytest
 from machines import alive, local_host
 
 from harness.errors import LabBusy, RemoteError
+from harness.host.changes import changed_back
 from harness.remote import Host
 from harness.waiting import wait_for
 
@@ -174,8 +175,26 @@ def test_lingering_keeps_the_host_as_it_is_until_the_deadline(second: Host, tmp_
         with pytest.raises(LabBusy):
             second.lease.take("waits", 60)
         assert attribute.read_text() == "changed"
-    assert attribute.read_text() == "was"
+    wait_for("the host is put back", attribute.read_text, within=30, until=lambda t: t == "was")
+    host._agent.close()
     assert second.lease.take("next", 60) == 2
+
+
+def test_a_host_that_lingers_is_left_as_it_is(second: Host, tmp_path: Path) -> None:
+    """The contexts of a run end with the run, and a generator's end cannot be prevented."""
+    attribute = tmp_path / "attribute"
+    host = local_host(tmp_path)
+    host.lease.take("looks at a failure", 60)
+    with changed_back(host):
+        _change(host, attribute, "changed")
+        host.lease.linger()
+    host.close()
+    assert attribute.read_text() == "changed"
+    assert [entry["n"] for entry in second.pending()] == [1]
+    assert second.lease.show()["held"]
+    assert second.lease.evict() == "SIGTERM"
+    assert attribute.read_text() == "was"
+    host._agent.close()
 
 
 def test_eviction_puts_the_host_back_first(first: Host, second: Host, tmp_path: Path) -> None:
