@@ -41,7 +41,6 @@ _BETWEEN_TRIES_NS = 200_000
 _PASSING = (errno.ENOBUFS, errno.EAGAIN)  # no room in a queue
 _REFUSED = (errno.ENETDOWN, errno.ENXIO, errno.ENODEV, errno.EMSGSIZE)  # link down, gone, small MTU
 _REALTIME_PRIORITY = 10
-_LATENESS_STEP_NS = 10_000
 
 
 def main(spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
@@ -51,7 +50,6 @@ def main(spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
         sent, unsent               frames
         unsent_because             name of the errno -> frames
-        late_max_ms, late_p99_ms   sent later than scheduled; 0 if nothing was sent
         started_ns, ended_ns       monotonic; started_ns is the base of the times in the frames
         notes                      sentences on what was not as asked for
     """
@@ -122,8 +120,6 @@ class Sending:
         self._schedule = schedule
         self._sent = 0
         self._unsent: Counter[str] = Counter()
-        self._lateness: Counter[int] = Counter()  # in steps of _LATENESS_STEP_NS, rounded up
-        self._latest_ns = 0
 
     def run(self, burst: int, count: int | None) -> None:
         """Send until the channel ended or *count* frames were due."""
@@ -175,36 +171,21 @@ class Sending:
         return False
 
     def _account(self, sequence: int, sent_ns: int) -> None:
-        due_ns = self._schedule.due_ns(sequence)
-        self._records.add(sequence, due_ns, sent_ns)
+        self._records.add(sequence, self._schedule.due_ns(sequence), sent_ns)
         self._sent += 1
-        late_ns = sent_ns - due_ns
-        self._latest_ns = max(self._latest_ns, late_ns)
-        self._lateness[-(-late_ns // _LATENESS_STEP_NS)] += 1
 
     def summary(self) -> dict[str, Any]:
         return {
             "sent": self._sent,
             "unsent": sum(self._unsent.values()),
             "unsent_because": dict(self._unsent),
-            "late_max_ms": self._latest_ns / 1e6,
-            "late_p99_ms": self._percentile_ns(99) / 1e6,
             "started_ns": self._schedule.started_ns,
             "ended_ns": time.monotonic_ns(),
         }
 
-    def _percentile_ns(self, percent: int) -> int:
-        """Find what *percent* of the frames were not later than, to the next step."""
-        seen = 0
-        for step in sorted(self._lateness):
-            seen += self._lateness[step]
-            if 100 * seen >= percent * self._sent:
-                return min(step * _LATENESS_STEP_NS, self._latest_ns)
-        return 0
-
 
 def _become_realtime() -> list[str]:
-    """Ask for SCHED_FIFO; a sentence if that is not permitted."""
+    """Ask the kernel for SCHED_FIFO, and return a sentence if that is not permitted."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_REALTIME_PRIORITY))
     except PermissionError:

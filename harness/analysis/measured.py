@@ -101,6 +101,7 @@ class MeasuredFlow:
     backlog_dropped   packets of any kind that it dropped before it knew whose they were
     unsent            frames that were due and that the sender, by its own account, did not send
     clock_moved_ns    how far wall and monotonic clock of the receiver drifted apart meanwhile
+    sender_notes      sentences of the sender on what was not as asked for
     """
 
     name: str
@@ -113,6 +114,7 @@ class MeasuredFlow:
     backlog_dropped: int = 0
     clock_moved_ns: int = 0
     unsent: int = 0
+    sender_notes: tuple[str, ...] = ()
 
     @property
     def interval_ns(self) -> int:

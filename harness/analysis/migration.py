@@ -69,6 +69,7 @@ def _figures(flow: MeasuredFlow, *, asked_ns: int) -> FlowFigures:
         sender_late_max_ns=int(lateness_ns(frame).max()),
         receiver_dropped=flow.receiver_dropped,
         clock_moved_ns=flow.clock_moved_ns,
+        sender_notes=flow.sender_notes,
         packets=frame,
         outages=found,
     )

@@ -57,6 +57,7 @@ class FlowFigures:
     duplicated  arrivals beyond the first of a frame
     corrupted  frames that arrived changed or short, unrecognisable ones included
     unsent     frames that were due and that the sender's kernel did not take
+    sender_notes  sentences of the sender on what was not as asked for
     """
 
     name: str
@@ -74,6 +75,7 @@ class FlowFigures:
     sender_late_max_ns: int
     receiver_dropped: int
     clock_moved_ns: int
+    sender_notes: tuple[str, ...]
     packets: pd.DataFrame
     outages: pd.DataFrame
 
@@ -141,6 +143,7 @@ def _instrument_doubts(flows: Sequence[FlowFigures], limits: Limits) -> Iterable
             yield (
                 f"flow {flow.name}: our own sender was up to {late_ms:.3g} ms late,"
                 f" more than {limits.sender_late_max_ms:g} ms"
+                + "".join(f"; {note}" for note in flow.sender_notes)
             )
 
 

@@ -59,7 +59,7 @@ class Ends:
 class Conducted:
     """A migration, measured, and the *records* of its flows that it was measured from.
 
-    *tables* are what a scheme has recorded itself, by name, and ``dma``, the log of the source's VF
+    *tables* has by name what comparing memory recorded, and ``dma``, the log of the source's VF
     where its device keeps one.
     """
 
@@ -125,7 +125,7 @@ def conduct(
         clock, outcome, source, successor, raw.seen, hand_off, ends.guest.name, since=since
     )
     measured = _measured(scheme, source, successor, outcome, timeline, records)
-    return Conducted(outcome, measured, records, _tables(scheme, comparison, raw))
+    return Conducted(outcome, measured, records, _tables(comparison, raw))
 
 
 @contextmanager
@@ -136,8 +136,8 @@ def _kept(watching: AbstractContextManager[Seen], raw: Raw) -> Iterator[None]:
         yield
 
 
-def _tables(scheme: Scheme, comparison: Comparison | None, raw: Raw) -> dict[str, pd.DataFrame]:
-    tables = {**scheme.tables, **(comparison.tables if comparison else {})}
+def _tables(comparison: Comparison | None, raw: Raw) -> dict[str, pd.DataFrame]:
+    tables = dict(comparison.tables) if comparison else {}
     for each in raw.seen:
         if each.dma is not None:
             tables.setdefault("dma", each.dma)
@@ -319,6 +319,7 @@ def measured_flow(records: FlowRecords) -> MeasuredFlow:
         sent=records.sent,
         received=records.received,
         receiver_dropped=records.receiver.dropped,
+        sender_notes=records.sender.notes,
         backlog_dropped=records.receiver.backlog_dropped,
         unsent=records.sender.unsent,
         clock_moved_ns=records.receiver.clock_moved_ns,

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import pandas as pd
-
 from harness.errors import HarnessError, MigrationError, RemoteError
 from harness.guest.instance import Instance
 from harness.guest.qmp import QemuGoneError, QmpEvent
@@ -115,10 +113,6 @@ class Scheme(Protocol):
     @property
     def patience(self) -> Patience:
         """For what comes after it."""
-
-    @property
-    def tables(self) -> Mapping[str, pd.DataFrame]:
-        """What it recorded itself, by name; after `migrate`."""
 
     def migrate(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
         """Move the guest to *successor*, which waits on another host; *address* leads there.

@@ -18,8 +18,6 @@ FALSE = ("", "0", "no", "false", "off")
 
 MARKERS = {
     "failover": "scheme: virtio-net failover, QEMU unplugs the VF",
-    "bond": "scheme: a bond in the guest, the VF unplugged by hand",
-    "replug": "scheme: the VF unplugged, the guest cut off meanwhile",
     "inplace": "scheme: the guest keeps its VF",
     "bme": "subject: Bus Master Enable",
     "dma": "subject: what the device wrote, and when",
@@ -28,7 +26,6 @@ MARKERS = {
     "faults": "subject: something breaks on purpose",
     "smoke": "length: the few that show that a lab works",
     "nightly": "length: minutes each",
-    "soak": "length: hours",
     "about(subject)": "what a test is about, in plain words, for a lab that cannot run it",
     "needs(word, ...)": "what the lab must offer, such as two-hosts, sriov, 82599; else skipped",
 }

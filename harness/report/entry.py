@@ -153,6 +153,7 @@ def _flow(flow: FlowFigures) -> Flow:
         instrument=Instrument(
             sender_late_max_ms=_ms(flow.sender_late_max_ns),
             receiver_dropped=flow.receiver_dropped,
+            sender_notes=flow.sender_notes,
         ),
     )
 

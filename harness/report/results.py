@@ -48,10 +48,14 @@ class Outage(Model):
 
 
 class Instrument(Model):
-    """How good the harness itself was while it measured this flow."""
+    """How good the harness itself was while it measured this flow.
+
+    sender_notes  sentences of the sender on what was not as asked for
+    """
 
     sender_late_max_ms: float
     receiver_dropped: int
+    sender_notes: tuple[str, ...] = ()
 
 
 class Flow(Model):

@@ -105,8 +105,6 @@ class SenderSummary:
     sent: int
     unsent: int
     unsent_because: Mapping[str, int]  # name of the errno -> frames
-    late_max_ms: float
-    late_p99_ms: float
     started_ns: int  # base of the times in the frames; sender's clock
     ended_ns: int
     notes: tuple[str, ...]

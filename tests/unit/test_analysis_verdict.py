@@ -130,6 +130,13 @@ def test_a_late_sender_makes_it_invalid() -> None:
     assert "up to 10.1 ms late" in verdict.reasons[0]
 
 
+def test_a_late_sender_says_what_it_lacked() -> None:
+    """Who may grant SCHED_FIFO reads it here, and nowhere else."""
+    late = replace(flow(late_ms={300: 10.1}), sender_notes=("SCHED_FIFO was not permitted",))
+    (why,) = judged(failover(flows=[late])).reasons
+    assert why.endswith("more than 10 ms; SCHED_FIFO was not permitted")
+
+
 def test_frames_that_our_sender_could_not_send_make_it_invalid() -> None:
     """Nothing was sent, so nothing could be lost: an outage in that hole would not be seen."""
     whole = flow()

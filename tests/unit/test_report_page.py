@@ -173,6 +173,14 @@ def test_a_failed_test_without_a_migration_is_not_folded_away(
     assert ("<details open>" in write_page(tmp_path).read_text()) == shown
 
 
+def test_what_the_sender_lacked_stands_below_its_flow(tmp_path: Path) -> None:
+    """A pass at ordinary priority is a pass on a quiet machine only."""
+    lacking = replace(flow(cuts=FAILOVER_CUTS), sender_notes=("SCHED_FIFO was not permitted",))
+    recorded_run(tmp_path, failover(flows=[lacking]))
+    page = write_page(tmp_path).read_text()
+    assert "Sender of jumbo: SCHED_FIFO was not permitted." in page
+
+
 def test_an_invalid_migration_is_called_no_result(tmp_path: Path) -> None:
     """Its figures are there to be looked at, not to be quoted."""
     recorded_run(tmp_path, failover(flows=[flow(receiver_dropped=1, cuts=FAILOVER_CUTS)]))

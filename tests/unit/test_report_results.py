@@ -42,7 +42,7 @@ KEYS = {
     " duplicated reordered corrupted resolution_ms longest_outage_ms total_outage_ms outages"
     " instrument",
     "tests.0.migrations.0.flows.0.outages.0": "start_ms end_ms lost phase candidates",
-    "tests.0.migrations.0.flows.0.instrument": "sender_late_max_ms receiver_dropped",
+    "tests.0.migrations.0.flows.0.instrument": "sender_late_max_ms receiver_dropped sender_notes",
     "tests.0.migrations.0.phases.0": "name start_ms end_ms uncertainty_ms",
     "tests.0.migrations.0.bme.0": "t_ms host vf command bme via",
     "tests.0.migrations.0.events.0": "t_ms uncertainty_ms source name data",

@@ -9,10 +9,6 @@ Ref: QEMU, docs/devel/migration/vfio.rst, and hw/vfio/migration.c, vfio_migratio
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from types import MappingProxyType
-
-import pandas as pd
 
 from harness.analysis.measured import MIGRATE_REFUSED, REFUSED
 from harness.guest.instance import Instance
@@ -30,7 +26,6 @@ class Driven:
     has_vf = True
     trigger = None
     patience = scheme.Patience()
-    tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
     def __init__(self, hand_off: HandOff, comparison: Comparison | None = None) -> None:
         self._hand_off = hand_off

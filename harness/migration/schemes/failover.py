@@ -6,11 +6,6 @@ that it let go shows in ``wait-unplug`` turning into ``active``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
-import pandas as pd
-
 from harness.guest.instance import Instance
 from harness.guest.spec import Trigger
 from harness.migration import scheme
@@ -24,7 +19,6 @@ class Failover:
     name = "failover"
     has_vf = True
     patience = scheme.Patience()
-    tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
     def __init__(
         self,

@@ -10,10 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
-
-import pandas as pd
 
 from harness.analysis.measured import (
     IN_PLACE,
@@ -53,8 +50,6 @@ class Inplace:
 
     name = "inplace"
     has_vf = True
-
-    tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
     def __init__(
         self,

@@ -5,11 +5,6 @@ The baseline: what moving costs when no device is in the way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
-import pandas as pd
-
 from harness.guest.instance import Instance
 from harness.migration import scheme
 from harness.migration.comparison import Comparison
@@ -22,7 +17,6 @@ class Plain:
     has_vf = False
     trigger = None
     patience = scheme.Patience()
-    tables: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
     def __init__(self, comparison: Comparison | None = None) -> None:
         self._standing = comparison.digest if comparison else None
