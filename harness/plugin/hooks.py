@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import HarnessError, LabError, UsageError, disk_full
 from harness.plugin.ending import EXIT_CODE, end_if_gone, keep_lab
-from harness.plugin.options import MARKERS, SETTINGS, add_options, read_settings
+from harness.plugin.options import MARKERS, SETTINGS, add_options, is_set, read_settings
 from harness.plugin.ordering import put_together
 from harness.plugin.plan import plan
 from harness.plugin.progress import progress
 from harness.plugin.untested import UNMET, untested
+from harness.shipped import shipped
 
 RECORD = pytest.StashKey[Any]()
 """The run's ``harness.run.record.Record``; only where a test of the lab is to run."""
@@ -25,7 +27,7 @@ RESULTS = pytest.StashKey[Any]()
 UNTESTED = pytest.StashKey[str]()
 """One line names the chosen subjects that this lab cannot test."""
 
-LAB_TESTS = "tests/lab"
+SUITE = shipped("tests/lab")
 """pytest runs this folder if the user names a lab and no file."""
 
 WORKER = "workerinput"
@@ -46,9 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SETTINGS] = read_settings(config)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
-    names_lab = any(each.startswith("--lab") for each in config.invocation_params.args)
-    if names_lab and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        config.args = [str(config.rootpath / LAB_TESTS)]
+    if _wants_suite(config):
+        config.args = [str(SUITE)]
     if config.stash[SETTINGS].dry_run:
         config.option.dist = "no"  # workers of pytest-xdist would run the tests
 
@@ -174,6 +175,17 @@ def pytest_terminal_summary(
         terminalreporter.line(f"report: {record.folder / 'report.html'}")
     if not config.option.collectonly and (line := config.stash.get(UNTESTED, "")):
         terminalreporter.line(line)
+
+
+def _wants_suite(config: pytest.Config) -> bool:
+    """Say whether the user names a lab and no file, in no other project that has tests."""
+    given = config.invocation_params.args
+    names_lab = any(each.split("=")[0] == "--lab" for each in given) or is_set("LAB")
+    here = config.invocation_params.dir
+    is_ours = config.rootpath / "tests/lab" == SUITE
+    is_others = config.inipath is not None or Path(here, "conftest.py").exists()
+    names_file = config.args_source is pytest.Config.ArgsSource.ARGS
+    return names_lab and not names_file and (is_ours or not is_others)
 
 
 def _words(raised: BaseException) -> str:

@@ -148,5 +148,10 @@ def _switch(config: pytest.Config, option: str) -> bool:
     return word in TRUE or bool(config.getoption(option))
 
 
+def is_set(name: str) -> bool:
+    """Say whether the environment variable of option *name* has a value."""
+    return bool(_environment(name, ""))
+
+
 def _environment(name: str, default: str) -> str:
     return os.environ.get(ENVIRONMENT + name) or default

@@ -14,13 +14,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import UsageError
+from harness.shipped import shipped
 from harness.topology.checks import faults_across, faults_of_offers
 from harness.topology.faults import Fault
 from harness.topology.models import Topology
 from harness.topology.places import Places
 from harness.topology.values import NAMES
 
-TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
+TOPOLOGIES = shipped("topologies")
 """Where topologies known by name are kept."""
 
 _AT_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)$")
