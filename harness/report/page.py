@@ -47,6 +47,7 @@ def render(results: Results, *, figures: Mapping[str, str], files: Mapping[str, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     template = environment.get_template("report.html.j2")
     rows = tables.summaries(results)
     return template.render(
@@ -61,6 +62,11 @@ def render(results: Results, *, figures: Mapping[str, str], files: Mapping[str, 
         tables=tables,
         words=words,
     )
+
+
+def _breakable(name: str) -> Markup:
+    """Return the name of a test as markup that may be broken after each underscore."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def _counts(results: Results) -> list[tuple[str, int]]:

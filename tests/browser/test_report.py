@@ -9,12 +9,14 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page
 
-from harness.report.page import write_page
+from harness.report.page import render, write_page
 from harness.report.reading import read_results
-from harness.report.results import CaseResult, write_results
+from harness.report.results import CaseResult, Migration, write_results
 
 EXAMPLE = Path(__file__).parents[2] / "reports" / "example"
 DESK, HAND = 1280, 390  # width in CSS pixels
+LONG = "test_a_vf_that_masters_the_bus_while_pages_are_copied_fails[marked-then-stopped-by-suspend]"
+NO_FIGURES = {f"m{number}": "" for number in range(1, 5)}
 READABLE = 4.5  # WCAG 2.2, success criterion 1.4.3
 
 CONTRASTS = (Path(__file__).parent / "contrasts.js").read_text()
@@ -36,6 +38,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judged(case: CaseResult, word: Literal["fail", "invalid"], outcome: str) -> CaseResult:
     nodeid = f"{case.nodeid.partition('[')[0]}_{word}"
     return case.model_copy(update={"nodeid": nodeid, "verdict": word, "outcome": outcome})
+
+
+def never_back(case: CaseResult) -> Migration:
+    """Return the migration of *case* with a first outage that never ended."""
+    (migration,) = case.migrations
+    flow = migration.flows[0]
+    gone = flow.outages[0].model_copy(update={"end_ms": None})
+    open_flow = flow.model_copy(update={"outages": [gone], "longest_outage_ms": None})
+    return migration.model_copy(update={"flows": [open_flow]})
 
 
 @pytest.fixture
@@ -82,6 +93,23 @@ def test_it_never_scrolls_sideways(opened: Page, width: int) -> None:
     opened.set_viewport_size({"width": width, "height": 800})
     unfold(opened)
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [1180, DESK])
+def test_all_columns_of_the_verdicts_are_seen(page: Page, report: Path, width: int) -> None:
+    """What users felt stands last in its row; a long name of a test must not push it out."""
+    folder = report.parent
+    results = read_results(folder)
+    cases = [
+        case.model_copy(update={"nodeid": f"{case.nodeid.partition('::')[0]}::{LONG}_{number}"})
+        for number, case in enumerate(results.tests)
+    ]
+    cases[0] = cases[0].model_copy(update={"migrations": 2 * [never_back(cases[0])]})
+    text = render(results.model_copy(update={"tests": cases}), figures=NO_FIGURES, files={})
+    page.set_viewport_size({"width": width, "height": 800})
+    page.set_content(text)
+    table = page.locator(".wide:has(table.verdicts)")
+    assert table.evaluate("each => each.scrollWidth - each.clientWidth") <= 0
 
 
 def test_the_figure_is_drawn_with_its_words_inside_and_apart(opened: Page) -> None:

@@ -32,7 +32,7 @@ from harness.report.page import write_page
 from harness.report.results import CaseResult, Results, write_results
 from harness.report.summary import summary
 
-VOID = {"meta", "br", "link", "img", "hr", "input"}
+VOID = {"meta", "br", "wbr", "link", "img", "hr", "input"}
 
 
 class Balance(HTMLParser):
@@ -157,7 +157,7 @@ def test_failures_stand_first_and_lead_with_the_reason(tmp_path: Path) -> None:
     rows = re.findall(r"<tr class=\"(\w+)\">", page)
     assert rows == ["fail", "pass"]
     reason = page.index("longest outage 7905 ms, more than 2000 ms")
-    assert reason < page.index("test_1</a>")
+    assert reason < page.index("test_<wbr>1</a>")
 
 
 @pytest.mark.parametrize(("outcome", "shown"), [("failed", True), ("passed", False)])
