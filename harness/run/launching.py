@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.errors import GuestError, RemoteError
+from harness.errors import GuestError, RemoteError, WaitError
 from harness.guest.command_line import shares_memory
 from harness.guest.instance import Instance, instance, put_image
 from harness.guest.lent_vf import wait_for_lent_vf
@@ -57,17 +57,27 @@ class Launcher:
             self._lab.progress(f"booting the guest on {berth.host}")
             ending, booting = self.launch(berth, incoming=False)
             try:
-                booting.wait_until_up()
-                machine = GuestMachine(booting, self._lab.guest)
-                wait_for_lent_vf(machine)
-                own_vf = make_own_vf(machine) if self._spec.emulated_port else None
-                return Booted(ending, booting, machine, own_vf)
-            except (GuestError, RemoteError) as silent:
+                return self._up(ending, booting)
+            except (GuestError, RemoteError, WaitError) as silent:
                 ending.close()
                 left -= 1
                 if not left:
                     raise
                 self._lab.progress(f"{silent.what}; ended it")
+
+    def _up(self, ending: ExitStack, booting: Instance) -> Booted:
+        """Wait until *booting* is up, answers and has its VF; of a failure no connection is left.
+
+        Raises GuestError, RemoteError or WaitError.
+        """
+        booting.wait_until_up()
+        machine = GuestMachine(booting, self._lab.guest)
+        with ExitStack() as failing:
+            failing.callback(machine.close)
+            wait_for_lent_vf(machine)
+            own_vf = make_own_vf(machine) if self._spec.emulated_port else None
+            failing.pop_all()
+        return Booted(ending, booting, machine, own_vf)
 
     def launch(
         self, berth: Berth, *, incoming: bool, paused: bool = False

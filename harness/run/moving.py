@@ -249,6 +249,7 @@ class MovingGuest:
         return ""
 
     def _boot_another(self) -> None:
+        self.machine.close()
         self._ending.close()
         for each in self._berths.values():
             if each.vf:  # wherever the hand-off left the filter
