@@ -43,6 +43,8 @@ class Draft:
     links: tuple[LinkEntry | None, ...]
     capabilities: dict[str, CapabilityEntry | None]
     emulation: Emulation | None
+    is_emulated: bool
+    """Whether the file has [emulation], sound or not."""
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Draft:
@@ -64,6 +66,7 @@ class Draft:
                 for name, table in _table(raw, "capabilities").items()
             },
             emulation=_sound(Emulation, raw.get("emulation")),
+            is_emulated="emulation" in raw,
         )
 
     def machines(self) -> Iterator[tuple[Key, HostEntry | PeerEntry]]:
@@ -252,6 +255,21 @@ def _wire(draft: Draft) -> Iterator[Fault]:
         )
 
 
+def _tries(draft: Draft) -> Iterator[Fault]:
+    """A retry on real machines hides what the harness is there to find, unless the file says so."""
+    guest = draft.guest
+    if guest is None or draft.is_emulated or guest.retries_may_hide_faults:
+        return
+    for key, tries in (("boot_tries", guest.boot_tries), ("migrate_tries", guest.migrate_tries)):
+        if tries > 1:
+            yield Fault(
+                ("guest", key),
+                f"is {tries}, and the machines are real",
+                "1, since a retry may hide a fault of driver or hardware; or "
+                "retries_may_hide_faults = true beside it",
+            )
+
+
 def _capabilities(draft: Draft) -> Iterator[Fault]:
     return faults_of_capabilities(draft.capabilities)
 
@@ -262,7 +280,7 @@ def _machines(draft: Draft) -> Iterator[Fault]:
 
 CHECKS: tuple[Callable[[Draft], Iterator[Fault]], ...] = (
     *(_names, _connections, _ways_in, _migration),
-    *(_ports, _links, _mtus, _wire, _capabilities, _machines),
+    *(_ports, _links, _mtus, _wire, _tries, _capabilities, _machines),
 )
 
 

@@ -153,6 +153,12 @@ class GuestEntry(Entry):
         "1 or more",
         examples=[1],
     )
+    retries_may_hide_faults: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="a word of consent, without which a lab of real machines has tries of 1 only: "
+        "the try that failed may have been a fault of the driver or of the hardware",
+        examples=[True],
+    )
 
 
 class LinkEntry(Entry):

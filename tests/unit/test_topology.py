@@ -148,6 +148,19 @@ def test_a_fault_is_told_with_its_line_key_and_what_was_expected(
     assert "For further information" not in told
 
 
+@pytest.mark.parametrize("key", ["boot_tries", "migrate_tries"])
+def test_a_rack_tries_again_only_where_its_file_consents(tmp_path: Path, key: str) -> None:
+    """A guest that fails once in three on real machines is a finding, and no reason to retry."""
+    path = tmp_path / "rack.toml"
+    text = (TOPOLOGIES / "x520-pair.toml").read_text()
+    path.write_text(text.replace("cpus = 2", f"{key} = 2"))
+    told = refusal(path)
+    assert f"{path}:{line_of(key, path.read_text())}: guest.{key} is 2, and the machines" in told
+    assert "retries_may_hide_faults = true" in told
+    path.write_text(text.replace("cpus = 2", f"{key} = 2\nretries_may_hide_faults = true"))
+    assert getattr(load(path).guest, key) == 2
+
+
 CARD = '[hosts.alder.ports.p0]\npci = "0000:01:00.0"\ndevice = "82576"\n'
 THIRD = '[hosts.cedar]\naddress = "127.0.0.1"\nport = 22024\nmigration_port = 4445\n'
 ONE_MORE = CARD.replace("p0", "{}").replace("01:00.0", "0{}:00.0").format
