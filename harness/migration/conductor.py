@@ -68,6 +68,11 @@ class Conducted:
     records: tuple[FlowRecords, ...]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
+    @property
+    def lost_its_guest(self) -> bool:
+        """Whether the guest ended on its way, or where it went cannot be logged in to."""
+        return any(note.name == NOT_REACHED for note in self.outcome.notes)
+
 
 def conduct(
     scheme: Scheme,

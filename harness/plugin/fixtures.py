@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.analysis.measured import Direction
     from harness.analysis.verdict import Limits
     from harness.audit.ways import Way
+    from harness.migration.conductor import Conducted
     from harness.migration.plan import Plan
     from harness.remote import Host
     from harness.run.lab import Lab
@@ -192,10 +193,13 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
     With a *plan*, or without a standby, it keeps its VF (scheme ``inplace``).  With
     *compare_memory* both memories are compared, which lengthens the stop.
 
+    *expect* is what the migration is to come to; the test fails at once if it comes to another
+    verdict, or to that verdict for other reasons.  None: the test cannot say, and judges by itself.
     A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's,
-    and so is *tries*.  One that loses its guest is made again where the lab says so; it stays in
-    the report.
+    and so is *tries*.  A migration that loses its guest is made again where the lab says so; each
+    try is in the report.
     """
+    from harness.analysis.expectation import Expectation, Pass
     from harness.report.junit import properties
     from harness.run.record import limits_of
 
@@ -206,29 +210,32 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
         tries: int = 0,
         plan: Plan | None = None,
         compare_memory: bool = False,
+        expect: Expectation | None = Pass(),  # noqa: B008  # it has no state
         **limits: Any,
     ) -> Moved:
         judged_by = replace(limits_of(lab.topology), **limits)
-        how = {"observe": observe, "plan": plan, "compare_memory": compare_memory}
+        go = partial(
+            guest.migrate, flows, observe=observe, plan=plan, compare_memory=compare_memory
+        )
         left = tries or lab.topology.guest.migrate_tries
         while True:
             left -= 1
             try:
-                moved = once(guest, flows, how, judged_by)
-                if not (left and moved.lost_its_guest):
-                    return moved
+                with case.said() as raw:
+                    conducted = go(raw)
+                if not (left and conducted.lost_its_guest):
+                    return judged(conducted, judged_by, expect)
+                judged(conducted, judged_by, None)
             except GuestError:  # what it recorded itself is lost with it
                 if not (left and guest.machine.lost):
                     raise
             lab.progress("the guest was lost; this lab tries once more")
 
-    def once(
-        guest: MovingGuest, flows: Sequence[Flow], how: dict[str, Any], judged_by: Limits
-    ) -> Moved:
-        with case.said() as raw:
-            conducted = guest.migrate(flows, raw, **how)
-        moved = case.keep(conducted, judged_by)
+    def judged(conducted: Conducted, limits: Limits, expect: Expectation | None) -> Moved:
+        moved = case.keep(conducted, limits, expect)
         request.node.user_properties.extend(properties(moved.migration, number=len(case.moved)))
+        if not moved.migration.as_expected:
+            pytest.fail(f"expected {expect}; seen {moved.verdict.word}\n{moved.why}", pytrace=False)
         return moved
 
     return move

@@ -8,12 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis.expectation import Expectation
 from harness.analysis.measured import Measured
 from harness.analysis.migration import Analysis, analyse
 from harness.analysis.packets import write_packets
 from harness.analysis.verdict import FlowFigures, Limits, Verdict
 from harness.report.results import (
     Bme,
+    Expected,
     Flow,
     Instrument,
     Migration,
@@ -51,14 +53,17 @@ class Recorded:
         return written
 
 
-def migration_result(measured: Measured, limits: Limits | None = None) -> Recorded:
+def migration_result(
+    measured: Measured, limits: Limits | None = None, expect: Expectation | None = None
+) -> Recorded:
     """Turn what one migration left behind into its entry, its verdict and its packets.
 
-    Raises MeasurementError where there is no data to speak of (``analysis.migration.analyse``).
+    *expect* is what its test expects of the migration; None if the test expects nothing.  Raises
+    MeasurementError where there is no data to speak of (``analysis.migration.analyse``).
     """
     analysis = analyse(measured, limits or Limits())
     return Recorded(
-        migration=_entry(measured, analysis),
+        migration=_entry(measured, analysis, expect),
         verdict=analysis.verdict,
         packets={flow.name: flow.packets for flow in analysis.flows},
     )
@@ -70,7 +75,7 @@ def packets_path(folder: Path, flow: str, *, number: int = 1) -> Path:
     return folder / f"packets-{flow}{suffix}.parquet"
 
 
-def _entry(measured: Measured, analysis: Analysis) -> Migration:
+def _entry(measured: Measured, analysis: Analysis, expect: Expectation | None) -> Migration:
     qemu = measured.qemu
     return Migration(
         scheme=measured.scheme,
@@ -80,6 +85,8 @@ def _entry(measured: Measured, analysis: Analysis) -> Migration:
         status=measured.status,
         verdict=analysis.verdict.word,
         reasons=analysis.verdict.reasons,
+        expected=Expected(verdict=expect.word, because=expect.because) if expect else None,
+        as_expected=expect is None or expect.met_by(analysis.verdict),
         qemu_reason=measured.reason,
         qemu=Qemu(
             downtime_ms=qemu.downtime_ms,

@@ -17,6 +17,7 @@ def properties(migration: Migration, *, number: int = 1) -> list[tuple[str, str]
     suffix = "" if number == 1 else f"_{number}"
     found = [
         ("verdict", migration.verdict),
+        ("as_expected", "yes" if migration.as_expected else "no"),
         ("scheme", migration.scheme),
         ("status", migration.status),
         ("qemu_downtime_ms", _number(migration.qemu.downtime_ms)),

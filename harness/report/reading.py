@@ -95,6 +95,8 @@ def _migration(old: dict[str, Any]) -> dict[str, Any]:
         **old,
         "verdict": word if judged else "pass",
         "reasons": [text] if judged else [],
+        "expected": None,
+        "as_expected": not judged,
         "qemu_reason": None if judged else reason,
         "flows": flows,
         "phases": [{"uncertainty_ms": None, **each} for each in old["phases"]],

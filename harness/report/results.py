@@ -124,11 +124,22 @@ class TimelineEvent(Model):
     data: dict[str, Any]
 
 
+class Expected(Model):
+    """What a test said beforehand: the verdict, and of no pass texts that its reasons contain."""
+
+    verdict: Word
+    because: tuple[str, ...]
+
+
 class Migration(Model):
     """One migration of a guest.
 
     status       QEMU's word, or ``refused`` where QEMU would not begin
     verdict, reasons   what the migration came to, and of no pass why, a sentence each
+    expected     what the test said that the migration is to come to; null where the test could not
+                 say, where the migration was made again, and in a run of schema 1
+    as_expected  whether the migration came to that; true where *expected* is null, but in a run of
+                 schema 1 whether it passed
     qemu_reason  what QEMU gave as the reason of its status; null if nothing
     excerpt      the lines of the timeline that a broken order of DMA is about
     """
@@ -140,6 +151,8 @@ class Migration(Model):
     status: str
     verdict: Word
     reasons: tuple[str, ...]
+    expected: Expected | None
+    as_expected: bool
     qemu_reason: str | None
     qemu: Qemu
     flows: list[Flow]
@@ -147,6 +160,13 @@ class Migration(Model):
     bme: list[Bme]
     events: list[TimelineEvent]
     excerpt: tuple[str, ...] = ()
+
+    @property
+    def counts_as(self) -> Word:
+        """The word with which the migration counts for its test; see `CaseResult`."""
+        if self.as_expected:
+            return "pass"
+        return "fail" if self.verdict == "pass" else self.verdict
 
 
 class Audit(Model):
@@ -202,7 +222,11 @@ class Audit(Model):
 
 
 class CaseResult(Model):
-    """One test.  *artifacts* is its folder within the run's; *verdict* null: nothing measured."""
+    """One test.  *artifacts* is its folder within the run's.
+
+    verdict  pass if all its migrations were as expected, else the worst verdict of the others; fail
+             for one that passed and was not to.  Null: nothing was measured
+    """
 
     nodeid: str
     outcome: str

@@ -19,7 +19,7 @@ STYLES = {"pass": "green", "fail": "bold red", "invalid": "yellow", "skipped": "
 
 
 def summary(results: Results, console: Console) -> None:
-    """Print one row per migration, then why each that did not pass did not.
+    """Print one row per migration, then why each that did not pass did not, as expected or not.
 
     A run without a migration prints one line saying so.  A table each follows of guests that kept
     their VF, and of ways to stop one.  Nothing but plain text goes to a pipe.
@@ -32,10 +32,9 @@ def summary(results: Results, console: Console) -> None:
     else:
         console.print("No test measured a migration.")
     for row in rows:
-        if row.word in ("fail", "invalid"):
-            for reason in row.migration.reasons or ["the test's own assertions failed"]:
-                line = Text.assemble((row.word, STYLES[row.word]), f" {_name(row)}: {reason}")
-                console.print(line, soft_wrap=True)
+        for reason in row.why:
+            line = Text.assemble((row.verdict, STYLES[row.word]), f" {_name(row)}: {reason}")
+            console.print(line, soft_wrap=True)
     _print_inplace(results, console)
     _print_audits(results, console)
 
@@ -86,7 +85,7 @@ def _table(rows: list[Summary]) -> Table:
     table.add_column("lost", justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            Text(row.word, STYLES[row.word]),
+            Text(row.verdict.replace(", ", ",\n"), STYLES[row.word]),
             Text.assemble(_name(row), (_by_phase(row.migration), "dim")),
             row.frames,
             _qemu(row.migration),

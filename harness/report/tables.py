@@ -19,6 +19,15 @@ from harness.uapi.pci_regs import NO_ANSWER
 
 LONGEST_SHOWN = 12  # outages of a flow; random loss can make thousands
 ROWS_SHOWN = 300  # of events and of BME samples; the files have them all
+OWN_ASSERTIONS = "the test's own assertions failed: see junit.xml"
+WHY = {
+    "fail": "Why this failed",
+    "invalid": "Why there is no result",
+    "fail, as expected": "Why this failed, as its test expected",
+    "invalid, as expected": "Why there is no result, as its test expected",
+    "fail, not counted": "Why this failed; its test expected nothing of it, or had it made again",
+    "invalid, not counted": "Why there is no result; it was made again, or nothing was expected",
+}
 DATA_SHOWN = 160  # characters of an event's data
 
 T = TypeVar("T")
@@ -26,9 +35,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One row of the table at the top."""
+    """One row of the table at the top.
+
+    word     how the migration counts: pass, fail, invalid or skipped
+    verdict  what it came to, in words, such as ``fail, as expected``
+    why      why it did not pass, or was not to, a sentence each
+    """
 
     word: str
+    verdict: str
+    why: tuple[str, ...]
     case: CaseResult
     migration: Migration
     number: int  # of the migration within its test, from 1
@@ -74,7 +90,9 @@ def summaries(results: Results) -> list[Summary]:
     ]
     rows = [
         Summary(
-            word=_word(case, migration),
+            word=(word := _word(case, migration)),
+            verdict=_verdict(word, migration),
+            why=_why(word, migration),
             case=case,
             migration=migration,
             number=number,
@@ -133,15 +151,35 @@ def bme_text(command: int, bme: bool) -> str:
 
 
 def _word(case: CaseResult, migration: Migration) -> str:
-    """Return the migration's own verdict, or where that is a pass, how its test ended.
+    """Return how the migration counts, or where that is a pass, how its test ended.
 
     A test that failed by its own assertions fails its only migration.  Of several migrations nobody
-    can tell which one an assertion was about, unless all of them passed.
+    can tell which one an assertion was about, unless all of them passed.  A migration of which the
+    test expected nothing is skipped if it did not pass: it was made again, or anything was right.
     """
-    if migration.verdict != "pass":
-        return migration.verdict
+    if migration.counts_as != "pass":
+        return migration.counts_as
     alone = len(case.migrations) == 1 or case.verdict == "pass"
-    return word_of(case) if alone else "pass"
+    word = word_of(case) if alone else "pass"
+    does_not_count = migration.verdict != "pass" and migration.expected is None
+    return "skipped" if word == "pass" and does_not_count else word
+
+
+def _verdict(word: str, migration: Migration) -> str:
+    """Write the verdict of a migration that counts as *word*."""
+    if word not in ("pass", "skipped") or migration.verdict == "pass":
+        return word
+    return f"{migration.verdict}, {'as expected' if migration.expected else 'not counted'}"
+
+
+def _why(word: str, migration: Migration) -> tuple[str, ...]:
+    """List why a migration that counts as *word* did not pass, or was not to; empty for a pass."""
+    told = migration.reasons
+    if migration.expected and not migration.as_expected:
+        expected = migration.expected
+        because = f", with {' and '.join(map(repr, expected.because))}" if expected.because else ""
+        told = (*told, f"its test expected the verdict {expected.verdict}{because}")
+    return told or (OWN_ASSERTIONS,) * (word in ("fail", "invalid"))
 
 
 def _frames(migration: Migration) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from harness.analysis.audit import Audited, audited
 from harness.analysis.audit_records import AuditRecords
+from harness.analysis.expectation import Expectation
 from harness.analysis.measured import (
     CONFIG,
     DEVICE_WROTE,
@@ -28,7 +29,7 @@ from harness.analysis.packets import packets, write_packets
 from harness.analysis.phases import NAMES
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.errors import MeasurementError
-from harness.migration.conductor import NOT_REACHED, Conducted
+from harness.migration.conductor import Conducted
 from harness.migration.raw import Raw
 from harness.report.audit import audit_result
 from harness.report.entry import migration_result
@@ -111,11 +112,6 @@ class Moved:
         return next((event for event in events if event.name == DEVICE_WROTE), None)
 
     @property
-    def lost_its_guest(self) -> bool:
-        """Whether the guest ended on its way, or where it went cannot be logged in to."""
-        return any(note.name == NOT_REACHED for note in self.conducted.outcome.notes)
-
-    @property
     def why(self) -> str:
         """The reasons of the verdict, and whatever else did not come in time, a line each.
 
@@ -157,10 +153,13 @@ class Case:
             raise
         raw.write(self.folder, self._suffix if suffix is None else suffix)
 
-    def keep(self, conducted: Conducted, limits: Limits) -> Moved:
+    def keep(
+        self, conducted: Conducted, limits: Limits, expect: Expectation | None = None
+    ) -> Moved:
         """Judge a migration and write all that was measured of it into the folder.
 
-        Raises MeasurementError where it cannot be judged, with all that was recorded written.
+        *expect* is what the test expects of the migration; None if it expects nothing.  Raises
+        MeasurementError where it cannot be judged, with all that was recorded written.
         """
         measured = conducted.measured
         _write_lines(self.folder / f"timeline{self._suffix}.jsonl", measured.events)
@@ -168,7 +167,7 @@ class Case:
         for name, table in conducted.tables.items():
             table.to_parquet(self.folder / f"{name}{self._suffix}.parquet", index=False)
         try:
-            recorded = migration_result(measured, limits)
+            recorded = migration_result(measured, limits, expect)
         except MeasurementError as error:
             self._write_raw(measured.flows, self._suffix)
             self._unjudged += 1
@@ -298,7 +297,7 @@ def _case_result(case: Case, run: Path) -> CaseResult:
     return CaseResult(
         nodeid=case.nodeid,
         outcome=case.outcome,
-        verdict=worst(moved.verdict.word for moved in case.moved),
+        verdict=worst(moved.migration.counts_as for moved in case.moved),
         artifacts=str(case.folder.relative_to(run)),
         migrations=[moved.migration for moved in case.moved],
         audits=[audit_result(each) for each in case.audits],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.analysis.expectation import Fail
 from harness.guest.faults import panic_at_next_vf, panic_without_vf
 from harness.host.way_out import way_out
 from harness.migration.scheme import Patience
@@ -99,14 +100,12 @@ def test_a_guest_that_panics_at_its_destination_is_measured_and_replaced(
     """It finds its new VF and is lost.  Its users never come back; those of the next are served."""
     monkeypatch.setattr(Failover, "patience", Patience(served_s=3))
     panic_at_next_vf(guest.machine, ends=ends)
-    lost = migrate(guest, flow(64), tries=1)
+    lost = migrate(guest, flow(64), tries=1, expect=Fail("it never came back"))
     assert lost.conducted.outcome.destination_state == state
-    assert lost.verdict.word == "fail", lost.why
     assert lost.migration.flows[0].longest_outage_ms is None, "it came back"
     assert "guest not reached: " in lost.why
     assert "Kernel panic" in (case.folder / "console.log").read_text()
-    moved = migrate(guest, flow(64))
-    assert moved.verdict.word == "pass", moved.why
+    migrate(guest, flow(64))
 
 
 @pytest.mark.failover
@@ -122,8 +121,7 @@ def test_a_guest_that_its_lab_loses_is_measured_by_another(
     """An emulator that loses one of a hundred must not make a red test; both are in the report."""
     monkeypatch.setattr(Failover, "patience", Patience(attach_s=5, served_s=3))
     panic_at_next_vf(guest.machine, ends=False)
-    moved = migrate(guest, flow(64), tries=2)
-    assert moved.verdict.word == "pass", moved.why
+    migrate(guest, flow(64), tries=2)
     assert [each.verdict.word for each in case.moved] == ["fail", "pass"]
 
 
@@ -135,8 +133,7 @@ def test_a_guest_that_its_lab_loses_at_its_source_is_measured_by_another(
 ) -> None:
     """It took its QEMU with it before it had moved; what was seen of that is in the report."""
     panic_without_vf(guest.machine)
-    moved = migrate(guest, flow(64), tries=2)
-    assert moved.verdict.word == "pass", moved.why
+    migrate(guest, flow(64), tries=2)
     lost = case.moved[0]
     assert (lost.verdict.word, lost.conducted.outcome.source_state) == ("fail", "gone")
     assert "the guest has ended at its source" in lost.why
@@ -151,8 +148,7 @@ def test_a_guest_that_ends_with_its_record_is_measured_by_another(
 ) -> None:
     """What it sent is not known any more: that try has no row, and its logs are kept."""
     panic_without_vf(guest.machine)
-    moved = migrate(guest, flow(64, "from-guest"), tries=2)
-    assert moved.verdict.word == "pass", moved.why
+    migrate(guest, flow(64, "from-guest"), tries=2)
     assert len(case.moved) == 1
     assert list(case.folder.glob("*-broken-1.*"))
 
@@ -197,7 +193,6 @@ def test_an_independent_capture_counts_the_same_frames(
     with captured(lab.topology, case.folder / "wire.pcap") as captures:
         moved = migrate(guest, flow(9014))
     (capture,), (counted,) = captures, moved.migration.flows
-    assert moved.verdict.word == "pass", moved.why
     assert capture.dropped == 0
     assert capture.count(f"icmp[icmptype] == icmp-echo and src {peer}") == counted.sent
     assert capture.count(f"icmp[icmptype] == icmp-echoreply and dst {peer}") == counted.received

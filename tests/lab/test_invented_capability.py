@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.analysis.expectation import Fail
 from harness.analysis.order.copying import surely_before
 from harness.guest.config_space import read_config, write_config, write_config_once_down
 from harness.migration.plan import Marking, Plan, Quiesce, When
@@ -38,7 +39,8 @@ def test_a_guest_says_in_an_invented_capability_that_it_is_ready(
     write_config_once_down(
         bare_guest.machine, *invented.written("VF_STATUS", "READY_FOR_MIGRATION")
     )
-    moved = migrate(bare_guest, flow(64), plan=DOWN_FIRST)
+    left_dead = Fail("Bus Master Enable is lost")
+    moved = migrate(bare_guest, flow(64), plan=DOWN_FIRST, expect=left_dead)
     seen = moved.registers("migration.VF_STATUS", moved.migration.source)
     assert list(moved.registers("migration.CAP", moved.migration.source)) == ["ENABLE"]
     assert list(seen) == ["WAIT_FOR_MIGRATION", "READY_FOR_MIGRATION"]

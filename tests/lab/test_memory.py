@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.analysis.expectation import Fail
 from harness.guest.faults import change_byte
 from harness.migration.comparison import Comparison
 
@@ -34,7 +35,6 @@ def test_every_page_arrives(
     moved = migrate(guest, flow(9014), compare_memory=True, longest_outage_ms=None)
     assert moved.memory["pages"] == guest.spec.memory_mib * 256
     assert moved.memory["differ"] == 0, moved.why
-    assert moved.verdict.word == "pass", moved.why
 
 
 @pytest.mark.faults
@@ -53,8 +53,7 @@ def test_one_byte_that_changes_at_the_destination_is_found_and_its_page_named(
         change_byte(successor, PAGE_FRAME)  # back: the guest is to live, and that may be its kernel
 
     monkeypatch.setattr(Comparison, "digest", changed)
-    moved = migrate(guest, flow(64), compare_memory=True)
+    expected = Fail("1 of", "the guest's page frames 0x1234")
+    moved = migrate(guest, flow(64), compare_memory=True, expect=expected)
     assert moved.memory["page_frames"] == [PAGE_FRAME], moved.why
     assert moved.memory.get("unexplained", [PAGE_FRAME]) == [PAGE_FRAME], "no device wrote there"
-    assert "1 of" in moved.why
-    assert "the guest's page frames 0x1234" in moved.why

@@ -214,6 +214,40 @@ def test_it(lab):
     assert "(birch)" not in ran.text
 
 
+@pytest.mark.parametrize(
+    ("limits", "expect", "status", "told"),
+    [
+        ("", "Pass()", 0, ""),
+        ("lost=1", "Pass()", 1, "expected pass; seen fail"),
+        ("lost=1", 'Fail("410 frames lost")', 0, "fail, as expected test_it (failover): flow"),
+        ("lost=1", 'Fail("pages")', 1, "expected fail: pages; seen fail"),
+        ("", 'Fail("410 frames lost")', 1, "expected fail: 410 frames lost; seen pass"),
+        ("lost=1", "None", 0, "fail, not counted"),
+    ],
+)
+def test_a_test_fails_with_a_migration_that_is_not_as_it_expects(
+    project: Project, limits: str, expect: str, status: int, told: str
+) -> None:
+    """The exit status counts what was not expected, and a control is green where it goes red."""
+    project.write("conftest.py", MADE_UP_LAB)
+    project.write(
+        "test_it.py",
+        f"""
+from types import SimpleNamespace
+from harness.analysis.expectation import Fail, Pass
+from test_run_record import conducted
+
+def test_it(migrate):
+    guest = SimpleNamespace(migrate=lambda *_, **__: conducted(), machine=None)
+    migrate(guest, **dict({limits}), longest_outage_ms=None, expect={expect})
+""",
+    )
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == status, ran.text
+    assert told in ran.text
+    assert "Traceback" not in ran.text
+
+
 def test_a_skipped_test_of_the_lab_is_in_the_results(project: Project) -> None:
     """A nightly report that leaves it out looks complete."""
     project.write("conftest.py", MADE_UP_LAB)

@@ -24,6 +24,7 @@ from synthetic import (
 )
 from test_report_results import run_of
 
+from harness.analysis.expectation import Expectation, Fail, Pass
 from harness.analysis.measured import DEVICE_WROTE, Measured
 from harness.analysis.verdict import Limits
 from harness.report import words
@@ -71,7 +72,7 @@ def recorded_run(folder: Path, *measured: Measured, limits: Limits | None = None
     results = run_of()
     cases = []
     for number, one in enumerate(measured):
-        recorded = migration_result(one, limits)
+        recorded = migration_result(one, limits, Pass())
         artifacts = folder / f"test-{number}"
         artifacts.mkdir()
         recorded.write(artifacts)
@@ -171,6 +172,41 @@ def test_a_failed_test_without_a_migration_is_not_folded_away(
     )
     write_results(results.model_copy(update={"tests": [*results.tests, other]}), tmp_path)
     assert ("<details open>" in write_page(tmp_path).read_text()) == shown
+
+
+@pytest.mark.parametrize(
+    ("expect", "badge", "told"),
+    [
+        (Fail("frames lost"), "fail, as expected", "Why this failed, as its test expected"),
+        (None, "fail, not counted", "its test expected nothing of it"),
+        (Pass(), "fail", "its test expected the verdict pass"),
+        (Fail("pages"), "fail", "its test expected the verdict fail, with &#39;pages&#39;"),
+    ],
+)
+def test_a_failure_counts_where_it_was_not_expected(
+    tmp_path: Path, expect: Expectation | None, badge: str, told: str
+) -> None:
+    """A control that went red is no failure of the run: neither on the page nor on a terminal."""
+    recorded = migration_result(failover(), Limits(lost=1), expect)
+    case = case_of(recorded, nodeid="tests/lab/test_x.py::test_0")
+    case = case.model_copy(update={"verdict": recorded.migration.counts_as})
+    run = run_of().model_copy(update={"tests": [case]})
+    write_results(run, tmp_path)
+    page = write_page(tmp_path).read_text()
+    assert f">{badge}</span>" in page
+    assert told in page
+    is_failure = badge == "fail"
+    assert ("1 fail</span>" in page) == is_failure
+    assert f"{badge} test_0 (failover): flow jumbo: 410 frames lost, more than 1" in printed(run)
+
+
+def test_a_control_that_stays_green_is_told() -> None:
+    recorded = migration_result(failover(), expect=Fail("frames lost"))
+    case = case_of(recorded, nodeid="tests/lab/test_x.py::test_0")
+    case = case.model_copy(update={"verdict": recorded.migration.counts_as})
+    run = run_of().model_copy(update={"tests": [case]})
+    said = "its test expected the verdict fail, with 'frames lost'"
+    assert f"fail test_0 (failover): {said}" in printed(run)
 
 
 def test_what_the_sender_lacked_stands_below_its_flow(tmp_path: Path) -> None:

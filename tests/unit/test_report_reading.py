@@ -11,6 +11,7 @@ from synthetic import failover
 from test_report_page import printed
 from test_report_results import run_of
 
+from harness.analysis.expectation import Pass
 from harness.analysis.verdict import Limits
 from harness.errors import UsageError
 from harness.report.entry import migration_result
@@ -32,7 +33,7 @@ def of_schema_1(folder: Path, reason: str | None) -> None:
     path = write_results(run_of(migration_result(failover()).migration), folder)
     document = json.loads(path.read_text())
     (old,) = document["tests"][0]["migrations"]
-    for name in ("verdict", "reasons", "qemu_reason"):
+    for name in ("verdict", "reasons", "expected", "as_expected", "qemu_reason"):
         del old[name]
     for phase in old["phases"]:
         del phase["uncertainty_ms"]
@@ -65,6 +66,7 @@ def test_a_run_of_schema_1_is_read(
     of_schema_1(tmp_path, reason)
     found = only(tmp_path)
     assert (found.verdict, found.reasons, found.qemu_reason) == (verdict, reasons, qemu_reason)
+    assert (found.expected, found.as_expected) == (None, verdict == "pass")
     assert {outage.candidates for outage in found.flows[0].outages} == {None}
     assert {phase.uncertainty_ms for phase in found.phases} == {None}
     assert "jumbo" in write_page(tmp_path).read_text()
@@ -73,7 +75,8 @@ def test_a_run_of_schema_1_is_read(
 def test_a_reason_with_a_semicolon_is_one_line(tmp_path: Path) -> None:
     """QEMU's words have semicolons; half of a sentence in a list means something else."""
     limits = Limits(status="completed")
-    moved = migration_result(failover(status="failed", reason="gone; nothing heard"), limits)
+    gone = failover(status="failed", reason="gone; nothing heard")
+    moved = migration_result(gone, limits, Pass())
     run = run_of(moved.migration)
     said = "the migration ended as failed, not as completed: gone; nothing heard"
     assert f"fail test_x (failover): {said}\n" in printed(run)

@@ -36,7 +36,7 @@ KEYS = {
     "provenance.hosts.alder": "kernel qemu pf_driver pf_device firmware",
     "tests.0": "nodeid outcome verdict artifacts migrations audits",
     "tests.0.migrations.0": "scheme trigger source destination status verdict reasons"
-    " qemu_reason qemu flows phases bme events excerpt",
+    " expected as_expected qemu_reason qemu flows phases bme events excerpt",
     "tests.0.migrations.0.qemu": "downtime_ms total_ms setup_ms transferred_bytes passes",
     "tests.0.migrations.0.flows.0": "name direction frame_bytes rate_pps sent received lost"
     " duplicated reordered corrupted resolution_ms longest_outage_ms total_outage_ms outages"

@@ -279,8 +279,8 @@ def test_a_verdict_says_why_line_by_line(record: Record) -> None:
     late = replace(late, outcome=replace(late.outcome, notes=(note,)))
     moved = record.case(TEST).keep(late, Limits(longest_outage_ms=100))
     assert moved.verdict.word == "fail"
-    assert moved.lost_its_guest
-    assert not kept(record.case("test_x.py::test_y")).lost_its_guest
+    assert moved.conducted.lost_its_guest
+    assert not kept(record.case("test_x.py::test_y")).conducted.lost_its_guest
     assert "longest outage" in moved.why
     assert moved.why.splitlines() == [
         *moved.verdict.reasons,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from test_run_record import LIMITS, PROVENANCE, TEST, conducted, contents, kept
 from test_run_record import record as record
 from test_run_record import topology as topology
 
+from harness.analysis.expectation import Expectation, Fail, Pass
 from harness.analysis.verdict import Limits
 from harness.report.reading import read_results
 from harness.run.record import Record, limits_of
@@ -36,16 +38,42 @@ def test_results_are_written_whole(record: Record) -> None:
     assert (record.folder / "report.html").stat().st_size > 10_000
 
 
-def test_a_test_is_as_good_as_its_worst_migration(record: Record) -> None:
-    """A good way back does not mend a bad way there."""
+BAD = Limits(longest_outage_ms=100)
+TOO_LONG = Fail("longest outage")
+
+
+@pytest.mark.parametrize(
+    ("migrations", "verdict", "as_expected"),
+    [
+        pytest.param([(LIMITS, Pass()), (BAD, Pass()), (LIMITS, Pass())], "fail",
+                     [True, False, True], id="a good way back does not mend a bad way there"),
+        pytest.param([(BAD, TOO_LONG)], "pass", [True], id="a red control is as expected"),
+        pytest.param([(LIMITS, TOO_LONG)], "fail", [False], id="a green control is not"),
+        pytest.param([(BAD, Fail("pages"))], "fail", [False], id="red for another reason"),
+        pytest.param([(BAD, None), (LIMITS, Pass())], "pass", [True, True], id="made again"),
+    ],
+)  # fmt: skip
+def test_a_test_is_as_good_as_its_migrations_are_as_expected(
+    record: Record,
+    migrations: list[tuple[Limits, Expectation | None]],
+    verdict: str,
+    as_expected: list[bool],
+) -> None:
+    """The seed's argument is that wrong orders fail: a suite that shows it has no failure."""
     record.provenance = PROVENANCE
     case = record.case(TEST)
-    case.keep(conducted(), LIMITS)
-    case.keep(conducted(), Limits(longest_outage_ms=100))
-    case.keep(conducted(), LIMITS)
+    for limits, expect in migrations:
+        case.keep(conducted(), limits, expect)
     results = record.finish()
     assert results is not None
-    assert results.tests[0].verdict == "fail"
+    (found,) = results.tests
+    assert found.verdict == verdict
+    assert [each.as_expected for each in found.migrations] == as_expected
+    first = migrations[0][1]
+    expected = found.migrations[0].expected
+    assert (expected is None) == (first is None)
+    if first and expected:
+        assert (expected.verdict, expected.because) == (first.word, first.because)
 
 
 def test_a_run_that_never_reached_its_hosts_has_no_results(record: Record) -> None:
