@@ -175,16 +175,16 @@ def test_a_failed_test_without_a_migration_is_not_folded_away(
 
 
 @pytest.mark.parametrize(
-    ("expect", "badge", "told"),
+    ("expect", "colour", "badge", "told"),
     [
-        (Fail("frames lost"), "fail, as expected", "Why this failed, as its test expected"),
-        (None, "fail, not counted", "its test expected nothing of it"),
-        (Pass(), "fail", "its test expected the verdict pass"),
-        (Fail("pages"), "fail", "its test expected the verdict fail, with &#39;pages&#39;"),
+        (Fail("frames lost"), "pass", "fail, as expected", "Why this failed, as its test expected"),
+        (None, "skipped", "fail, not counted", "its test expected nothing of it"),
+        (Pass(), "fail", "fail", "its test expected the verdict pass"),
+        (Fail("pages"), "fail", "fail", "its test expected the verdict fail, with &#39;pages&#39;"),
     ],
 )
 def test_a_failure_counts_where_it_was_not_expected(
-    tmp_path: Path, expect: Expectation | None, badge: str, told: str
+    tmp_path: Path, expect: Expectation | None, colour: str, badge: str, told: str
 ) -> None:
     """A control that went red is no failure of the run: neither on the page nor on a terminal."""
     recorded = migration_result(failover(), Limits(lost=1), expect)
@@ -193,7 +193,7 @@ def test_a_failure_counts_where_it_was_not_expected(
     run = run_of().model_copy(update={"tests": [case]})
     write_results(run, tmp_path)
     page = write_page(tmp_path).read_text()
-    assert f">{badge}</span>" in page
+    assert f'<span class="badge {colour}">{badge}</span>' in page
     assert told in page
     is_failure = badge == "fail"
     assert ("1 fail</span>" in page) == is_failure
