@@ -248,6 +248,38 @@ def test_it(migrate):
     assert "Traceback" not in ran.text
 
 
+def test_a_try_that_lost_its_guest_is_told_and_does_not_count(project: Project) -> None:
+    """Its emulator lost the guest: the next try is the result, and both are in the report."""
+    project.write("conftest.py", MADE_UP_LAB)
+    project.write(
+        "test_it.py",
+        """
+from dataclasses import replace
+from types import SimpleNamespace
+from harness.migration.conductor import NOT_REACHED
+from harness.migration.scheme import Note
+from test_run_record import conducted
+
+good = conducted()
+lost = replace(good, outcome=replace(good.outcome, notes=(Note(0, NOT_REACHED, "gone"),)))
+lost = replace(lost, measured=replace(lost.measured, destination_state="gone"))
+tries = [good, lost]
+
+def test_it(migrate):
+    guest = SimpleNamespace(migrate=lambda *_, **__: tries.pop(), machine=None)
+    migrate(guest, tries=2, longest_outage_ms=None)
+    assert not tries
+""",
+    )
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == 0, ran.text
+    results = json.loads((project.folder / "runs/latest/results.json").read_text())
+    migrations = results["tests"][0]["migrations"]
+    assert [each["verdict"] for each in migrations] == ["fail", "pass"]
+    assert [each["expected"] is None for each in migrations] == [True, False]
+    assert results["tests"][0]["verdict"] == "pass"
+
+
 def test_a_skipped_test_of_the_lab_is_in_the_results(project: Project) -> None:
     """A nightly report that leaves it out looks complete."""
     project.write("conftest.py", MADE_UP_LAB)
