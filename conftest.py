@@ -1,3 +1,1 @@
-"""Loads the harness as a pytest plugin; everything else is in ``harness.plugin``."""
-
-pytest_plugins = ["harness.plugin"]
+"""The harness is a pytest plugin, which pytest11 in pyproject.toml makes known to pytest."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from harness.analysis.verdict import Verdict, Word
 
 
+@dataclass(frozen=True, slots=True)
 class Expectation:
-    """A verdict *word*; of a verdict that is no pass also why, a part of a reason for each text.
+    """A test expects a verdict with this *word*, which has a reason for each text of *because*.
 
-    The subclasses are what a test writes: ``expect=Fail("DMA order broken")``.
+    A reason for a text is one that contains the text.  `Pass`, `Fail` and `Invalid` make
+    expectations: ``expect=Fail("DMA order broken")``.
     """
 
-    def __init__(self, word: Word, because: tuple[str, ...]) -> None:
-        self.word = word
-        self.because = because
+    word: Word
+    because: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(self.because):
+            raise ValueError("an empty text is in every reason, and expects nothing")
 
     def met_by(self, verdict: Verdict) -> bool:
         """Say whether *verdict* has the word, and each text of *because* in one of its reasons."""
@@ -25,22 +32,19 @@ class Expectation:
         return f"{self.word}: {', '.join(self.because)}" if self.because else self.word
 
 
-class Pass(Expectation):
-    """The migration is to pass."""
-
-    def __init__(self) -> None:
-        super().__init__("pass", ())
+def Pass() -> Expectation:  # noqa: N802
+    """Return the expectation that the migration passes."""
+    return Expectation("pass")
 
 
-class Fail(Expectation):
-    """The migration is to fail, and for these reasons: any other failure proves nothing."""
-
-    def __init__(self, reason: str, *reasons: str) -> None:
-        super().__init__("fail", (reason, *reasons))
+def Fail(reason: str, *reasons: str) -> Expectation:  # noqa: N802
+    """Return the expectation that the migration fails for these reasons, and maybe others too."""
+    return Expectation("fail", (reason, *reasons))
 
 
-class Invalid(Expectation):
-    """The migration is to have no result, and for these reasons."""
+def Invalid(reason: str, *reasons: str) -> Expectation:  # noqa: N802
+    """Return the expectation that the migration has no result, for these reasons."""
+    return Expectation("invalid", (reason, *reasons))
 
-    def __init__(self, reason: str, *reasons: str) -> None:
-        super().__init__("invalid", (reason, *reasons))
+
+PASS = Pass()

@@ -137,8 +137,7 @@ class Instance:
         raise GuestError(
             f"{self.host.name}: {what}",
             because=self.last_words,
-            fix="see the console and qemu.log in its folder on that host, "
-            f"{self.place.folder}; --keep-on-failure leaves them there",
+            fix=f"see the console and qemu.log in its folder on that host, {self.place.folder}",
         )
 
 

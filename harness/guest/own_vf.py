@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import MigrationError
+from harness.errors import GuestError, MigrationError
 from harness.guest.command_line import PORT_MAC
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
@@ -96,7 +96,7 @@ def make_own_vf(machine: GuestMachine) -> OwnVf:
     """Make VF 0 on the guest's emulated port, and give it the guest's MAC, MTU and address.
 
     Its driver is bound last: one that has the VF already would keep a MAC of its own.  Raises
-    WaitError if port or VF has no link in time.
+    GuestError if port or VF has no interface, and WaitError if one has no link in time.
     """
     spec, host = machine.instance.spec, machine.host
     port = _interface_of(machine, PORT_MAC)
@@ -147,10 +147,16 @@ dd if=$config of=$kept {_COMMAND} 2>&-
 
 
 def _taken_up(machine: GuestMachine, pci: PciAddress) -> OwnVf:
-    """The VF, once its driver has it and it has a link."""
+    """Return the VF, once its driver has it and it has a link.
+
+    Raises GuestError if the driver made no interface, and WaitError without a link.
+    """
     spec, host = machine.instance.spec, machine.host
     host.write_text("/sys/bus/pci/drivers_probe", pci)
-    (interface,) = host.listdir(f"/sys/bus/pci/devices/{pci}/net")
+    folder = f"/sys/bus/pci/devices/{pci}/net"
+    interface = next(iter(host.listdir(folder) if host.exists(folder) else ()), None)
+    if interface is None:
+        raise _missing(machine, f"VF {pci} has no interface")
     _ip(machine, "link", "set", "dev", interface, "mtu", str(spec.mtu), "up")
     _ip(machine, "address", "add", str(spec.address), "dev", interface)
     _wait_for_link(machine, interface)
@@ -158,8 +164,18 @@ def _taken_up(machine: GuestMachine, pci: PciAddress) -> OwnVf:
 
 
 def _interface_of(machine: GuestMachine, mac: str) -> str:
-    links = json.loads(_ip(machine, "-json", "link", "show"))
-    return next(str(link["ifname"]) for link in links if link["address"] == mac)
+    for link in json.loads(_ip(machine, "-json", "link", "show")):
+        if link["address"] == mac:
+            return str(link["ifname"])
+    raise _missing(machine, f"no interface of the guest has {mac}")
+
+
+def _missing(machine: GuestMachine, what: str) -> GuestError:
+    return GuestError(
+        f"{machine.name}: {what}",
+        because="the drivers igb and igbvf did not take the emulated port or its VF",
+        fix="see the guest's console for what they said",
+    )
 
 
 def _wait_for_link(machine: GuestMachine, interface: str) -> None:

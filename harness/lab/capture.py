@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from harness.errors import LabError
 from harness.lab.chroot import in_tree
 from harness.lab.emulated import running_image, wire_of
-from harness.lab.programs import output_of
+from harness.lab.programs import last_words, output_of
 from harness.lab.wire import BRIDGE
 from harness.topology import Topology
 from harness.waiting import Deadline, wait_for
@@ -68,7 +69,11 @@ def captured(topology: Topology, file: Path) -> Iterator[list[Capture]]:
         yield done
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(END_SECONDS)
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     done.append(Capture(topology, file, _dropped(words)))
 
 
@@ -101,5 +106,11 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes], words: Path) -> Non
 
 def _dropped(words: Path) -> int:
     """Return N of the line "N packets dropped by kernel", which tcpdump prints as it ends."""
-    (line,) = (each for each in words.read_text().splitlines() if "dropped by kernel" in each)
-    return int(line.split()[0])
+    text = words.read_text()
+    if counted := re.search(r"^(\d+) packets? dropped by kernel", text, re.MULTILINE):
+        return int(counted[1])
+    raise LabError(
+        "this machine: tcpdump did not say how many frames its kernel dropped",
+        because=f"the capture may lack frames; its last words: {last_words(text)}",
+        fix=f"see {words}, and capture again",
+    )

@@ -144,7 +144,9 @@ def _write_disk(tree: Path, folder: Path, hosts: tuple[str, ...]) -> None:
     """
     with tempfile.TemporaryDirectory(dir=tree.parent) as temporary:
         stage = Path(temporary) / "stage"
-        output_of("cp", "--archive", "--link", str(tree), str(stage), means=NO_DISK)
+        output_of(
+            "cp", "--archive", "--link", str(tree), str(stage), means=NO_DISK, seconds=DISK_SECONDS
+        )
         for unneeded in ("boot", "var/lib/apt", "var/cache", "dev", "etc/ssh"):
             shutil.rmtree(stage / unneeded)
             (stage / unneeded).mkdir()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import shutil
 
 from harness.errors import LabError
+from harness.lab.programs import run
 
 SUITE = "trixie"
 PACKAGES = (
@@ -74,10 +75,9 @@ def _apt_mirrors() -> tuple[str | None, str | None]:
     argv = [
         "apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)", "Created-By: Packages",
     ]  # fmt: skip
-    try:
-        listing = subprocess.run(argv, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+    if shutil.which(argv[0]) is None:
         return None, None
+    listing = run(*argv, means="it is not known which mirror of Debian this machine uses")
     if listing.returncode:
         raise LabError(
             "this machine: apt-get indextargets failed",

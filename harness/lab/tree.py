@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -132,7 +133,7 @@ def complete_or_absent(target: Path) -> Iterator[Path]:
             raise
         raise _full(target.parent) from None
     finally:
-        shutil.rmtree(building.parent)
+        shutil.rmtree(building.parent, ignore_errors=sys.exc_info()[0] is not None)
 
 
 def _full(folder: Path) -> LabError:

@@ -37,9 +37,9 @@ def ready(
     """Yield the topology with how the lab's machines are reached, and the image of its guests.
 
     An emulated lab that is up already stays up.  An emulated lab that is not up is started, and
-    ended when this context ends, or by the kernel if this process ends before.  A lab with *keeps*
-    outlives this process if *keeps* returns true when the context ends.  Real machines are not
-    changed; only the image of their guests is built.
+    ended when this context ends, or by the kernel if this process ends before.  With *keeps* the
+    kernel does not end the lab, and this context does unless *keeps* returns true then.  Real
+    machines are not changed; only the image of their guests is built.
 
     Raises LabError if this process is not root or the lab does not come up, and UsageError if the
     lab is up with another kernel than the topology asks for.

@@ -51,7 +51,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
             fix="run them without -n (--numprocesses)",
         )
     settings, say = config.stash[SETTINGS], progress(config)
-    keeps = (lambda: KEPT in config.stash) if settings.keep_on_failure else None
+    keeps = (lambda: bool(config.stash.get(KEPT, []))) if settings.keep_on_failure else None
     with at_fault(config, LabError), ExitStack() as taking:
         taking.enter_context(_commands_logged(config.stash[RECORD].folder))
         topology, image = taking.enter_context(ready(settings.topology, say, keeps=keeps))
@@ -62,8 +62,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         given_back = taking.pop_all()
     yield lab
     del config.stash[MACHINES]
-    kept = config.stash.get(KEPT, None)
-    say("putting the lab back" if kept is None else how_to_look(topology, kept))
+    kept = config.stash.get(KEPT, [])
+    say(how_to_look(topology, kept) if kept else "putting the lab back")
     with at_fault(config, RestoreError):
         given_back.close()
 
@@ -195,11 +195,11 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
 
     *expect* is what the migration is to come to; the test fails at once if it comes to another
     verdict, or to that verdict for other reasons.  None: the test cannot say, and judges by itself.
-    A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's,
-    and so is *tries*.  A migration that loses its guest is made again where the lab says so; each
-    try is in the report.
+    A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's.
+    A migration that loses its guest is made again where the lab says so, or for *tries* tries,
+    which the test may set by itself; each try is in the report.
     """
-    from harness.analysis.expectation import Expectation, Pass
+    from harness.analysis.expectation import PASS, Expectation
     from harness.report.junit import properties
     from harness.run.record import limits_of
 
@@ -210,7 +210,7 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
         tries: int = 0,
         plan: Plan | None = None,
         compare_memory: bool = False,
-        expect: Expectation | None = Pass(),  # noqa: B008  # it has no state
+        expect: Expectation | None = PASS,
         **limits: Any,
     ) -> Moved:
         judged_by = replace(limits_of(lab.topology), **limits)

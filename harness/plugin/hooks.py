@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,14 +177,17 @@ def pytest_terminal_summary(
 
 
 def _wants_suite(config: pytest.Config) -> bool:
-    """Say whether the user names a lab and no file, in no other project that has tests."""
-    given = config.invocation_params.args
+    """Say whether the user names a lab and no file, at the top of our tree or without own tests."""
+    given, here = config.invocation_params.args, config.invocation_params.dir
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return False
+    if here / "tests/lab" == SUITE:
+        has_own = False
+    else:
+        own = ("test_*.py", "*_test.py", "conftest.py", "test", "tests")
+        has_own = config.inipath is not None or any(any(here.glob(each)) for each in own)
     names_lab = any(each.split("=")[0] == "--lab" for each in given) or is_set("LAB")
-    here = config.invocation_params.dir
-    is_ours = config.rootpath / "tests/lab" == SUITE
-    is_others = config.inipath is not None or Path(here, "conftest.py").exists()
-    names_file = config.args_source is pytest.Config.ArgsSource.ARGS
-    return names_lab and not names_file and (is_ours or not is_others)
+    return names_lab and not has_own
 
 
 def _words(raised: BaseException) -> str:

@@ -48,7 +48,13 @@ def read_results(folder: Path) -> Results:
 
 def _in_this_schema(document: dict[str, Any], path: Path) -> dict[str, Any]:
     schema = document.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
+    if type(schema) is not int:  # a bool is an int, too
+        raise UsageError(
+            f"{path} does not say of which schema it is",
+            because="its key schema is missing or no number, so none of it can be trusted",
+            fix="copy the run's folder again from where it was written",
+        )
+    if schema > SCHEMA:
         raise UsageError(
             f"{path} is of schema {schema}",
             because=f"a newer harness wrote it; this one reads schemas 1 to {SCHEMA}",

@@ -125,7 +125,7 @@ class TimelineEvent(Model):
 
 
 class Expected(Model):
-    """What a test said beforehand: the verdict, and of no pass texts that its reasons contain."""
+    """A test expected this verdict, and that its reasons contain the texts of *because*."""
 
     verdict: Word
     because: tuple[str, ...]
@@ -276,7 +276,7 @@ class Provenance(Model):
 
 
 class Results(Model):
-    """One run, in schema 2.
+    """A run leaves this object in its results.json, in schema 2.
 
     A reader ignores names that it does not know: a later harness may add a name with a default and
     keep the number.  The number changes when a reader would misread the file.

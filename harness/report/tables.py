@@ -88,9 +88,10 @@ def summaries(results: Results) -> list[Summary]:
         for case in results.tests
         for number, migration in enumerate(case.migrations, start=1)
     ]
+    words = [_word(case, migration) for case, migration, _ in found]
     rows = [
         Summary(
-            word=(word := _word(case, migration)),
+            word=word,
             verdict=_verdict(word, migration),
             why=_why(word, migration),
             case=case,
@@ -102,7 +103,9 @@ def summaries(results: Results) -> list[Summary]:
             ratio=ratio(migration),
             lost=sum(flow.lost for flow in migration.flows),
         )
-        for index, (case, migration, number) in enumerate(found, start=1)
+        for index, (word, (case, migration, number)) in enumerate(
+            zip(words, found, strict=True), start=1
+        )
     ]
     return sorted(rows, key=lambda row: rank[row.word])
 
@@ -175,11 +178,13 @@ def _verdict(word: str, migration: Migration) -> str:
 def _why(word: str, migration: Migration) -> tuple[str, ...]:
     """List why a migration that counts as *word* did not pass, or was not to; empty for a pass."""
     told = migration.reasons
+    if migration.counts_as == "pass" and word in ("fail", "invalid"):
+        return (OWN_ASSERTIONS, *told)
     if migration.expected and not migration.as_expected:
         expected = migration.expected
         because = f", with {' and '.join(map(repr, expected.because))}" if expected.because else ""
         told = (*told, f"its test expected the verdict {expected.verdict}{because}")
-    return told or (OWN_ASSERTIONS,) * (word in ("fail", "invalid"))
+    return told
 
 
 def _frames(migration: Migration) -> str:

@@ -97,7 +97,7 @@ class Moved:
             due += flow.rate_pps * (end_ns - begin_ns) / 1e9
             returned_ns = self.packets[flow.name]["returned_ns"]
             arrived += int(returned_ns.between(begin_ns, end_ns).sum())
-        return arrived / due
+        return arrived / due if due else 0.0
 
     @property
     def memory(self) -> Mapping[str, Any]:

@@ -44,7 +44,7 @@ class Draft:
     capabilities: dict[str, CapabilityEntry | None]
     emulation: Emulation | None
     is_emulated: bool
-    """Whether the file has [emulation], sound or not."""
+    """The file has [emulation], sound or not."""
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Draft:

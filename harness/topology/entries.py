@@ -155,8 +155,8 @@ class GuestEntry(Entry):
     )
     retries_may_hide_faults: Annotated[bool, Field(strict=True)] = Field(
         default=False,
-        description="a word of consent, without which a lab of real machines has tries of 1 only: "
-        "the try that failed may have been a fault of the driver or of the hardware",
+        description="whether a lab of real machines may have tries above 1: a try that failed "
+        "there may have shown a fault of the driver or of the hardware",
         examples=[True],
     )
 

@@ -32,6 +32,11 @@ def test_a_control_must_go_red_for_its_own_reason(
     assert expected.met_by(verdict) is is_met
 
 
+def test_a_reason_that_anything_meets_is_refused() -> None:
+    with pytest.raises(ValueError, match="expects nothing"):
+        Fail("")
+
+
 def test_an_expectation_is_told_in_words() -> None:
     assert str(Pass()) == "pass"
     assert str(Fail("DMA order broken", "frames lost")) == "fail: DMA order broken, frames lost"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from types import SimpleNamespace
@@ -10,9 +11,10 @@ from typing import Any, cast
 import pytest
 from qmp_server import Monitor
 
-from harness.errors import MigrationError
+from harness.errors import GuestError, MigrationError
+from harness.guest.command_line import PORT_MAC
 from harness.guest.instance import Instance
-from harness.guest.own_vf import OwnVf, ecam_address, register_in
+from harness.guest.own_vf import OwnVf, ecam_address, make_own_vf, register_in
 from harness.guest.qmp import Qmp
 from harness.remote import Host
 from harness.topology import PciAddress
@@ -96,3 +98,20 @@ def test_it_is_read_when_watching_begins_and_when_it_ends(
     assert told == [(0x0406, True, "monitor", 7), (0, False, "monitor", 7)]
     assert {each["host"] for each in observed.lines} == {"alder"}
     assert observed.summary["events"] == []
+
+
+@pytest.mark.parametrize("missing", ["port", "interface"])
+def test_a_port_or_vf_without_an_interface_is_a_guest_error(missing: str) -> None:
+    """A driver that did not load is a reason to boot the guest again, and no traceback."""
+    links = [{"address": PORT_MAC, "ifname": "eth1"}] if missing == "interface" else []
+    host = SimpleNamespace(
+        run=lambda *_: SimpleNamespace(stdout=json.dumps(links)),
+        read_text=lambda _: "up",
+        write_text=lambda *_: None,
+        readlink=lambda _: "../0000:02:10.0",
+        exists=lambda _: False,
+    )
+    spec = SimpleNamespace(mtu=9000, mac="52:54:00:12:34:56", address="198.18.0.2/24")
+    machine = SimpleNamespace(name="guest", host=host, instance=SimpleNamespace(spec=spec))
+    with pytest.raises(GuestError, match="guest: .* interface"):
+        make_own_vf(cast("Any", machine))

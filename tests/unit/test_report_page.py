@@ -200,6 +200,15 @@ def test_a_failure_counts_where_it_was_not_expected(
     assert f"{badge} test_0 (failover): flow jumbo: 410 frames lost, more than 1" in printed(run)
 
 
+def test_a_tests_own_assertion_is_not_taken_for_what_it_expected() -> None:
+    """The control went red as it was to; who reads the run must look for something else."""
+    recorded = migration_result(failover(), Limits(lost=1), Fail("frames lost"))
+    case = case_of(recorded, nodeid="tests/lab/test_x.py::test_0")
+    case = case.model_copy(update={"verdict": "pass", "outcome": "failed"})
+    lines = printed(run_of().model_copy(update={"tests": [case]})).splitlines()
+    assert "fail test_0 (failover): the test's own assertions failed: see junit.xml" in lines
+
+
 def test_a_control_that_stays_green_is_told() -> None:
     recorded = migration_result(failover(), expect=Fail("frames lost"))
     case = case_of(recorded, nodeid="tests/lab/test_x.py::test_0")

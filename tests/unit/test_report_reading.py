@@ -95,7 +95,8 @@ def test_a_name_of_a_later_harness_is_passed_over(tmp_path: Path) -> None:
     [
         ({"schema": 3}, "is of schema 3", "newer version of the harness"),
         ({"schema": 0}, "is not of schema 2: schema: Input should be 2", "provenance.harness"),
-        ({"schema": None}, "is not of schema 2: schema: Input should be 2", "provenance.harness"),
+        ({"schema": None}, "does not say of which schema", "copy the run's folder again"),
+        ({"schema": True}, "does not say of which schema", "copy the run's folder again"),
         ({"tests": None}, "tests: Input should be a valid list", "provenance.harness"),
         ({"schema": 1, "tests": None}, "is not of schema 1: ", "copy the run's folder again"),
         ({"schema": 1, "tests": [{}]}, "is not of schema 1: ", "copy the run's folder again"),
@@ -117,6 +118,12 @@ def test_a_file_that_was_cut_off_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(UsageError, match="is not JSON"):
         read_results(tmp_path)
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, Path(__file__)):  # the latter is a file
+        with pytest.raises(UsageError, match=r"holds no results\.json"):
+            read_results(folder)
 
 
 def test_a_file_that_holds_no_object_is_refused(tmp_path: Path) -> None:

@@ -337,5 +337,9 @@ def test_nothing_is_served_in_a_phase_that_never_began(record: Record) -> None:
     moved = kept(record.case(TEST), scheme="inplace", bme=gone)
     assert "after" not in [phase.name for phase in moved.migration.phases]
     assert moved.served_in("after") == 0
+    late = [*gone, bme(20_000, "birch", 0x0406)]  # after the last frame
+    moved = kept(record.case("test_x.py::test_z"), scheme="inplace", bme=late)
+    assert "after" in [phase.name for phase in moved.migration.phases]
+    assert moved.served_in("after") == 0
     with pytest.raises(ValueError, match="there is no phase 'aftre': before, quiesce"):
         moved.served_in("aftre")

@@ -107,12 +107,19 @@ def test_the_suite_is_run_where_a_lab_is_named_and_no_file(installed: Installed)
     assert nothing.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
+def test_the_suite_of_a_source_tree_is_run_from_anywhere(tmp_path: Path) -> None:
+    """An engineer works in a folder of results, and has the harness as a checkout."""
+    argv = (sys.executable, "-m", "pytest", "--lab", "twin", "--collect-only", "-qq")
+    found = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "test_inplace.py: " in found.stdout
+
+
 def test_the_tests_of_somebody_elses_project_stay_theirs(installed: Installed) -> None:
     """The harness is a plugin there, and `--lab` says on which lab their tests run."""
     project = installed.folder / "project"
-    project.mkdir()
-    (project / "conftest.py").write_text("")
-    (project / "test_theirs.py").write_text("def test_it(lab): pass\n")
+    (project / "tests").mkdir(parents=True)
+    (project / "tests/test_theirs.py").write_text("def test_it(lab): pass\n")
     theirs = Installed(installed.environment, project)
     collected = theirs.run("pytest", "--lab", "twin", "--collect-only", "-qq")
-    assert collected.stdout.split() == ["test_theirs.py:", "1"]
+    assert collected.stdout.split() == ["tests/test_theirs.py:", "1"]
