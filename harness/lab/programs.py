@@ -78,9 +78,7 @@ def output_of(*argv: str, means: str, fix: str = "", seconds: float = END_SECOND
         raise LabError(
             f"this machine: `{shlex.join(argv)}` ended with status {done.returncode}",
             because=f"{means}; its last words: {last_words(done.stderr)}",
-            fix=fix
-            or "mend what the program complains of; the folder of images is to be on a "
-            "disk with room, and VF_HARNESS_CACHE names another one",
+            fix=fix or f"see what `{shlex.join(argv)}` says when it is run by hand",
         )
     return done.stdout
 

@@ -113,5 +113,5 @@ def test_a_port_or_vf_without_an_interface_is_a_guest_error(missing: str) -> Non
     )
     spec = SimpleNamespace(mtu=9000, mac="52:54:00:12:34:56", address="198.18.0.2/24")
     machine = SimpleNamespace(name="guest", host=host, instance=SimpleNamespace(spec=spec))
-    with pytest.raises(GuestError, match="guest: .* interface"):
+    with pytest.raises(GuestError, match=r"guest: .* interface"):
         make_own_vf(cast("Any", machine))

@@ -67,7 +67,8 @@ def test_the_package_is_the_installed_one(installed: Installed) -> None:
 
 def test_the_labs_are_known_by_name(installed: Installed) -> None:
     shown = installed.run("vf-harness", "lab", "status", "--lab", "emulated")
-    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.returncode in (0, 1), "up, or not up"
+    assert shown.stderr == ""
     assert "folder:" in shown.stdout
     unknown = installed.run("vf-harness", "lab", "status", "--lab", "emulatde")
     assert unknown.returncode == 2
