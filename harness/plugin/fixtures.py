@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
     from harness.run.record import Case, Moved
+    from harness.run.verbs import MakeFlow, Migrate, StopVf
     from harness.traffic.flow import Flow
 
 
@@ -175,8 +175,8 @@ def _commands_logged(folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def flow(lab: Lab) -> Callable[..., Flow]:
-    """A flow by its frame size and direction, at the rate that the lab's topology names."""
+def flow(lab: Lab) -> MakeFlow:
+    """A flow by its frame size and direction; see `MakeFlow`."""
     from harness.traffic.flow import Flow
 
     def make(frame_bytes: int, direction: Direction = "round-trip", rate_pps: float = 0) -> Flow:
@@ -187,21 +187,10 @@ def flow(lab: Lab) -> Callable[..., Flow]:
 
 
 @pytest.fixture
-def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..., Moved]:
-    """Move a guest to the other host under flows; the result is judged, kept and reported.
-
-    With a *plan*, or without a standby, it keeps its VF (scheme ``inplace``).  With
-    *compare_memory* both memories are compared, which lengthens the stop.
-
-    *expect* is what the migration is to come to; the test fails at once if it comes to another
-    verdict, or to that verdict for other reasons.  None: the test cannot say, and judges by itself.
-    A limit by its name, such as ``status="cancelled"``, is this migration's instead of the lab's.
-    A migration that loses its guest is made again where the lab says so, or for *tries* tries,
-    which the test may set by itself; each try is in the report.
-    """
+def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Migrate:
+    """Move a guest to the other host under flows, judge, keep and report it; see `Migrate`."""
     from harness.analysis.expectation import PASS, Expectation
     from harness.report.junit import properties
-    from harness.run.record import limits_of
 
     def move(
         guest: MovingGuest,
@@ -211,9 +200,9 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
         plan: Plan | None = None,
         compare_memory: bool = False,
         expect: Expectation | None = PASS,
-        **limits: Any,
+        limits: Limits | None = None,
     ) -> Moved:
-        judged_by = replace(limits_of(lab.topology), **limits)
+        judged_by = limits or lab.limits
         go = partial(
             guest.migrate, flows, observe=observe, plan=plan, compare_memory=compare_memory
         )
@@ -242,14 +231,9 @@ def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Callable[..
 
 
 @pytest.fixture
-def audit(flow: Callable[..., Flow], case: Case, lab: Lab) -> Callable[[MovingGuest, Way], Audited]:
-    """Stop a guest's VF in a way, under 9014-byte traffic; what came of it is kept and reported.
-
-    The guest is replaced where the audit broke off or its VF did not come back.  Raises
-    MeasurementError, with what was recorded kept, where it cannot be told what the VF did.
-    """
+def audit(flow: MakeFlow, case: Case, lab: Lab) -> StopVf:
+    """Stop a guest's VF in a way, look, and give it back; see `StopVf`."""
     from harness.analysis.audit_records import NOT_BACK
-    from harness.run.record import limits_of
 
     def stop(guest: MovingGuest, way: Way) -> Audited:
         try:
@@ -260,7 +244,7 @@ def audit(flow: Callable[..., Flow], case: Case, lab: Lab) -> Callable[[MovingGu
             guest.replace(f"the audit broke off: {why}")
             raise
         try:
-            return case.keep_audit(records, limits_of(lab.topology))
+            return case.keep_audit(records, lab.limits)
         finally:
             if records.back == NOT_BACK:
                 guest.replace("the VF did not come back")

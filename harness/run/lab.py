@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from harness.analysis.verdict import Limits
 from harness.errors import UsageError
 from harness.guest.spec import GuestImage
 from harness.host.preflight import check, preflight, preflight_peer
@@ -61,6 +62,11 @@ class Lab:
             )
         return found
 
+    @property
+    def limits(self) -> Limits:
+        """What a migration may take in this lab, as its topology says."""
+        return limits_of(self.topology)
+
     def renew(self, longer_s: float = 0) -> None:
         """Keep the leases for LEASE_SECONDS from now, and for what a large guest needs beyond.
 
@@ -79,6 +85,18 @@ class Lab:
                 fix='mark the test `needs("two-hosts")`',
             )
         return names[0], names[1]
+
+
+def limits_of(topology: Topology) -> Limits:
+    """Return what a migration may take in the lab of *topology*."""
+    limits = topology.limits
+    return Limits(
+        longest_outage_ms=limits.longest_outage_ms,
+        total_outage_ms=limits.total_outage_ms,
+        lost=limits.lost,
+        sender_late_max_ms=limits.sender_late_max_ms,
+        clock_uncertainty_ms=limits.clock_uncertainty_ms,
+    )
 
 
 @contextmanager

@@ -261,18 +261,6 @@ class Record:
         return results
 
 
-def limits_of(topology: Topology) -> Limits:
-    """What a migration may take in this lab."""
-    limits = topology.limits
-    return Limits(
-        longest_outage_ms=limits.longest_outage_ms,
-        total_outage_ms=limits.total_outage_ms,
-        lost=limits.lost,
-        sender_late_max_ms=limits.sender_late_max_ms,
-        clock_uncertainty_ms=limits.clock_uncertainty_ms,
-    )
-
-
 def _folder_name(nodeid: str) -> str:
     """``test_file.test_name-parameters``; two tests may share it."""
     file, _, test = nodeid.partition("::")

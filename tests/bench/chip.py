@@ -19,7 +19,6 @@ from harness.migration.handoff import Order
 from harness.report.entry import migration_result
 from harness.run.lab import Lab, taken
 from harness.run.moving import MovingGuest, moving_guest
-from harness.run.record import limits_of
 from harness.topology import Topology, find, load
 from harness.traffic.flow import Flow
 from harness.uapi.ixgbe_pf import Register
@@ -116,7 +115,7 @@ def handing_over(lab: Lab, guest: MovingGuest, kept: Path, say: Callable[[str], 
         lost += is_lost
         if conducted is None or is_lost:
             continue
-        entry = migration_result(conducted.measured, limits_of(lab.topology)).migration
+        entry = migration_result(conducted.measured, lab.limits).migration
         if entry.flows[0].total_outage_ms is None:
             continue  # its end was not seen
         felt[order].append(entry.flows[0].total_outage_ms)

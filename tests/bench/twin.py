@@ -21,7 +21,6 @@ from harness.migration.raw import Raw
 from harness.report.entry import migration_result
 from harness.run.lab import Lab, taken
 from harness.run.moving import MovingGuest, moving_guest
-from harness.run.record import limits_of
 from harness.topology import Topology
 from harness.traffic.flow import Flow
 from harness.twin.device import Device
@@ -103,7 +102,7 @@ def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row
             raw = Raw()
             conducted = guest.migrate([flow], raw, plan=plan)
         raw.write(kept)
-        entry = migration_result(conducted.measured, limits_of(lab.topology)).migration
+        entry = migration_result(conducted.measured, lab.limits).migration
         felt.append(entry.flows[0].longest_outage_ms or float("inf"))
         said.append(entry.qemu.downtime_ms or 0.0)
         compared += _data(conducted, DIGESTED, "took_ms")

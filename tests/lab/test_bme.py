@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from harness.guest.instance import Instance
     from harness.guest.qmp import QmpEvent
     from harness.run.moving import MovingGuest
-    from harness.run.record import Moved
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, Migrate
     from harness.waiting import Deadline
 
 pytestmark = [pytest.mark.bme, pytest.mark.needs("two-hosts", "vf", "peer")]
@@ -31,7 +29,7 @@ def test_a_vf_masters_the_bus_while_its_guest_uses_it(guest: MovingGuest) -> Non
 
 @pytest.mark.failover
 def test_dma_has_stopped_before_the_last_pages_are_copied(
-    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """What a VF writes after its page's last copy is missing on the other side.
 
@@ -47,7 +45,7 @@ def test_dma_has_stopped_before_the_last_pages_are_copied(
 @pytest.mark.failover
 @pytest.mark.nightly
 def test_the_vf_masters_the_bus_again_at_the_destination(
-    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """A VF that comes back without BME has a link and moves no frame."""
     moved = migrate(guest, flow(64))
@@ -60,8 +58,8 @@ def test_the_vf_masters_the_bus_again_at_the_destination(
 @pytest.mark.faults
 def test_a_vf_that_masters_the_bus_while_pages_are_copied_fails_by_name(
     guest: MovingGuest,
-    migrate: Callable[..., Moved],
-    flow: Callable[..., Flow],
+    migrate: Migrate,
+    flow: MakeFlow,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """QEMU lets no scheme skip its wait for the unplug: BME is set again after it, by hand.

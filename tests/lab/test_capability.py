@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +10,7 @@ from harness.analysis.order.copying import surely_before
 
 if TYPE_CHECKING:
     from harness.run.moving import MovingGuest
-    from harness.run.record import Moved
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, Migrate
 
 pytestmark = [
     pytest.mark.failover,
@@ -22,7 +20,7 @@ pytestmark = [
 
 
 def test_a_driver_that_lets_its_vf_go_turns_its_interrupts_off(
-    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """A register of a real capability: off before the guest is stopped, on where it runs again."""
     moved = migrate(guest, flow(64))

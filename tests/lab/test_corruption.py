@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,7 @@ from harness.traffic.running import start
 if TYPE_CHECKING:
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
-    from harness.run.record import Moved
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, Migrate
 
 HEADER, CHECKSUM = 14, 4
 ENOUGH = 20_000
@@ -33,22 +32,23 @@ pytestmark = [pytest.mark.jumbo, pytest.mark.needs("two-hosts", "vf", "peer", "j
 @pytest.mark.nightly
 @pytest.mark.failover
 def test_no_frame_is_torn_or_changed_while_a_guest_moves(
+    lab: Lab,
     guest: MovingGuest,
-    migrate: Callable[..., Moved],
-    flow: Callable[..., Flow],
+    migrate: Migrate,
+    flow: MakeFlow,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A 9K receive buffer is one piece: what is written to it twice, or half, would show here."""
     monkeypatch.setattr(Failover, "patience", Patience(after_s=ENOUGH / (2 * RATE_PPS)))
     flows = [flow(9014, direction, RATE_PPS) for direction in ("to-guest", "from-guest")]
-    moved = migrate(guest, *flows, longest_outage_ms=None)
+    moved = migrate(guest, *flows, limits=replace(lab.limits, longest_outage_ms=None))
     assert sum(each.received for each in moved.migration.flows) >= ENOUGH, moved.why
     assert [each.corrupted for each in moved.migration.flows] == [0, 0], moved.why
 
 
 @pytest.mark.parametrize("beyond", [-1, 0, 1, 5, None], ids=["-1", "mtu", "+1", "+5", "largest"])
 def test_frames_at_the_boundary_arrive_as_the_device_says(
-    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow], beyond: int | None
+    lab: Lab, guest: MovingGuest, flow: MakeFlow, beyond: int | None
 ) -> None:
     """What is longer than the guest's MTU allows is not received at all, and nothing is cut off.
 
@@ -73,7 +73,7 @@ def test_frames_at_the_boundary_arrive_as_the_device_says(
 @pytest.mark.about("bytes that change on the wire")
 @pytest.mark.needs("wire")
 def test_a_byte_that_changes_on_the_wire_is_found(
-    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow]
+    lab: Lab, guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """The last byte of each tenth frame: exactly those are counted, and the others are not."""
     from harness.lab.tampering import tampered
@@ -90,7 +90,7 @@ def test_a_byte_that_changes_on_the_wire_is_found(
 @pytest.mark.about("bytes that change on the wire")
 @pytest.mark.needs("wire")
 def test_a_byte_that_changes_on_the_wire_fails_a_migration(
-    lab: Lab, guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    lab: Lab, guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """Every frame arrives, and QEMU says `completed`: only the payload's own checksum tells."""
     from harness.lab.tampering import tampered
@@ -105,8 +105,8 @@ def test_a_byte_that_changes_on_the_wire_fails_a_migration(
 @pytest.mark.failover
 def test_frames_that_our_own_receiver_drops_make_no_result(
     guest: MovingGuest,
-    migrate: Callable[..., Moved],
-    flow: Callable[..., Flow],
+    migrate: Migrate,
+    flow: MakeFlow,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They would be blamed on the migration."""

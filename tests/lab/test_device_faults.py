@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.analysis.audit import Audited
 from harness.audit.ways import Way
 from harness.errors import MigrationError, WaitError
 from harness.guest.faults import refuse_sleep
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from harness.remote import Host
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, StopVf
 
 pytestmark = [
     *(pytest.mark.faults, pytest.mark.about("VFs that misbehave")),
@@ -30,7 +28,7 @@ pytestmark = [
 
 
 def test_a_frame_that_is_changed_in_memory_is_counted_as_corrupted(
-    lab: Lab, staying_guest: MovingGuest, flow: Callable[..., Flow]
+    lab: Lab, staying_guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """Nothing on the wire was wrong: only the payload's own checksum can tell."""
     with misbehaving(lab.device(staying_guest.instance.vf), corrupts=3):
@@ -41,7 +39,7 @@ def test_a_frame_that_is_changed_in_memory_is_counted_as_corrupted(
 
 @pytest.mark.nightly
 def test_a_lost_interrupt_is_an_outage(
-    lab: Lab, staying_guest: MovingGuest, flow: Callable[..., Flow]
+    lab: Lab, staying_guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """The queue's vector stays masked until its driver has been there: one loss stops it."""
     assert staying_guest.stay(flow(64)).receiver.received > 0
@@ -62,7 +60,7 @@ def test_a_lost_interrupt_is_an_outage(
 def test_a_device_that_is_not_silent_without_bme_fails_its_audit(
     lab: Lab,
     staying_guest: MovingGuest,
-    audit: Callable[..., Audited],
+    audit: StopVf,
     fault: dict[str, object],
 ) -> None:
     """The VF's register reads that it may not write, and the memory under its rings changes."""
@@ -75,7 +73,7 @@ def test_a_device_that_is_not_silent_without_bme_fails_its_audit(
 
 @pytest.mark.nightly
 def test_a_guest_that_will_not_sleep_says_why(
-    staying_guest: MovingGuest, audit: Callable[..., Audited], monkeypatch: pytest.MonkeyPatch
+    staying_guest: MovingGuest, audit: StopVf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A device that is busy refuses, and QEMU is told nothing: only the guest knows."""
     monkeypatch.setattr(quiescing, "ASLEEP_SECONDS", 3)
@@ -89,7 +87,7 @@ def test_a_guest_that_will_not_sleep_says_why(
 @pytest.mark.needs("82599")
 @pytest.mark.about("frames that wait for a link")
 def test_a_port_that_loses_its_link_under_traffic_is_reset(
-    lab: Lab, staying_guest: MovingGuest, flow: Callable[..., Flow]
+    lab: Lab, staying_guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """Ixgbe resets the port, since the VF has frames that wait; the VF then starts anew.
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.analysis.expectation import Fail
+from harness.analysis.measured import Direction
 from harness.migration.scheme import Patience
 from harness.migration.schemes.plain import Plain
 from harness.uapi.pci_regs import Command
 
 if TYPE_CHECKING:
     from harness.run.moving import MovingGuest
-    from harness.run.record import Moved
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, Migrate
 
 pytestmark = [
     *(pytest.mark.faults, pytest.mark.bme, pytest.mark.about("VFs that QEMU emulates")),
@@ -36,9 +35,9 @@ def _what_never_comes_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_a_vf_that_lost_bus_master_enable_on_its_way_fails_the_migration(
     port_guest: MovingGuest,
-    flow: Callable[..., Flow],
-    migrate: Callable[..., Moved],
-    direction: str,
+    flow: MakeFlow,
+    migrate: Migrate,
+    direction: Direction,
     shows_a_link: bool,
 ) -> None:
     """QEMU says completed, and a guest that only answers is told nothing: its VF has a link.
@@ -60,7 +59,7 @@ def test_a_vf_that_lost_bus_master_enable_on_its_way_fails_the_migration(
 
 @pytest.mark.nightly
 def test_with_its_command_written_back_the_vf_sends_again(
-    port_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved]
+    port_guest: MovingGuest, flow: MakeFlow, migrate: Migrate
 ) -> None:
     """The other side of the check: that register stopped it, and is no reason any more.
 

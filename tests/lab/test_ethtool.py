@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,7 +13,7 @@ from harness.host.port import Port, find_port, port_up
 from harness.remote import Host
 from harness.run.lab import Lab
 from harness.run.moving import MovingGuest
-from harness.traffic.flow import Flow
+from harness.run.verbs import MakeFlow
 
 pytestmark = pytest.mark.needs("82599", "sriov")
 
@@ -64,7 +64,7 @@ def test_a_port_shows_its_registers_and_its_eeprom(port: Port) -> None:
 @pytest.mark.about("self-test of a port")
 @WITH_GUEST
 def test_a_port_whose_vf_is_in_use_is_not_tested(
-    staying_guest: MovingGuest, flow: Callable[..., Flow]
+    staying_guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """Its driver refuses, which reads as a failure of every test, and the VF works on."""
     tested = staying_guest.function_of_port.port.self_test(offline=True)
@@ -77,9 +77,7 @@ def test_a_port_whose_vf_is_in_use_is_not_tested(
 @pytest.mark.nightly
 @pytest.mark.about("self-test of a VF")
 @WITH_GUEST
-def test_a_vf_passes_its_drivers_tests(
-    staying_guest: MovingGuest, flow: Callable[..., Flow]
-) -> None:
+def test_a_vf_passes_its_drivers_tests(staying_guest: MovingGuest, flow: MakeFlow) -> None:
     """The driver in the guest writes patterns into its registers.  Ref: ixgbevf_diag_test."""
     interface = staying_guest.ends().guest_end.interface
     tested = staying_guest.machine.self_test(interface, offline=True)
@@ -103,7 +101,7 @@ def test_a_vf_has_no_module_and_no_eeprom(staying_guest: MovingGuest, asked: str
 @pytest.mark.about("counters of port and VF")
 @WITH_GUEST
 def test_port_and_vf_count_the_frames_that_a_flow_sent(
-    staying_guest: MovingGuest, flow: Callable[..., Flow]
+    staying_guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """What the guest says beside the flow, such as ARP, is a tenth of that at the most."""
     echo, before = flow(256), counted(staying_guest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from harness.analysis.measured import Direction
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
-    from harness.run.record import Moved
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, Migrate
 
 JUMBO = [pytest.mark.jumbo, pytest.mark.needs("jumbo")]
 FLOWS = [
@@ -39,8 +37,8 @@ pytestmark = [pytest.mark.failover, pytest.mark.needs("two-hosts", "vf", "peer")
 def test_users_are_cut_off_no_longer_than_the_lab_allows(
     lab: Lab,
     guest: MovingGuest,
-    migrate: Callable[..., Moved],
-    flow: Callable[..., Flow],
+    migrate: Migrate,
+    flow: MakeFlow,
     direction: Direction,
     frame_bytes: int,
 ) -> None:
@@ -57,7 +55,7 @@ def test_users_are_cut_off_no_longer_than_the_lab_allows(
 
 @pytest.mark.nightly
 def test_the_destinations_filter_is_set_when_its_family_needs_it(
-    lab: Lab, guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    lab: Lab, guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """Where a function reset takes it out, before QEMU opens the VF; else once the guest runs."""
     moved = migrate(guest, flow(64))
@@ -82,8 +80,8 @@ def test_the_destinations_filter_is_set_when_its_family_needs_it(
 def test_a_port_that_does_not_answer_its_vf_leaves_it_dead(
     lab: Lab,
     guest: MovingGuest,
-    flow: Callable[..., Flow],
-    migrate: Callable[..., Moved],
+    flow: MakeFlow,
+    migrate: Migrate,
     fault: dict[str, object],
 ) -> None:
     """The VF's driver waits a second for each answer, and gives up; the guest has its standby.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +15,7 @@ from harness.twin.dma_log import Kind
 if TYPE_CHECKING:
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
-    from harness.run.record import Moved
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, Migrate
 
 pytestmark = [
     *(pytest.mark.dma, pytest.mark.jumbo),
@@ -24,9 +23,7 @@ pytestmark = [
 ]
 
 
-def test_the_rings_in_the_log_are_the_guests(
-    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow]
-) -> None:
+def test_the_rings_in_the_log_are_the_guests(lab: Lab, guest: MovingGuest, flow: MakeFlow) -> None:
     """A log of another VF, or of another guest, would prove nothing of this one."""
     vf = guest.instance.vf
     assert vf is not None
@@ -42,7 +39,7 @@ def test_the_rings_in_the_log_are_the_guests(
 
 @pytest.mark.failover
 def test_a_vf_that_was_let_go_wrote_nothing_more(
-    lab: Lab, guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    lab: Lab, guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """The observer's word for the moment of release is held against the device's own log.
 
@@ -51,7 +48,8 @@ def test_a_vf_that_was_let_go_wrote_nothing_more(
     """
     from harness.lab.chip_vf import chip_vf
 
-    moved = migrate(guest, flow(9014), compare_memory=True, longest_outage_ms=None)
+    patient = replace(lab.limits, longest_outage_ms=None)
+    moved = migrate(guest, flow(9014), compare_memory=True, limits=patient)
     left = guest.other_vf  # where the guest came from; one that was lost is moved anew
     assert left is not None
     truth, log = chip_vf(lab.topology, left), moved.device_log

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -10,8 +10,7 @@ from harness.analysis.expectation import Fail, Pass
 from harness.analysis.measured import MARKING_REFUSED
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.run.moving import MovingGuest
-from harness.run.record import Moved
-from harness.traffic.flow import Flow
+from harness.run.verbs import MakeFlow, Migrate
 
 pytestmark = [
     pytest.mark.about("orders of stopping DMA and copying memory"),
@@ -54,7 +53,7 @@ def cases_of(plans: Mapping[str, Plan]) -> list[object]:
 
 @pytest.mark.parametrize("plan", cases_of(LOSING))
 def test_a_wrong_order_loses_pages(
-    bare_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved], plan: Plan
+    bare_guest: MovingGuest, flow: MakeFlow, migrate: Migrate, plan: Plan
 ) -> None:
     """What is written after a page's last copy is lost, whatever was marked before.
 
@@ -70,7 +69,7 @@ def test_a_wrong_order_loses_pages(
 
 @pytest.mark.parametrize("plan", cases_of(KEEPING))
 def test_dma_stopped_and_then_marked_loses_nothing(
-    bare_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved], plan: Plan
+    bare_guest: MovingGuest, flow: MakeFlow, migrate: Migrate, plan: Plan
 ) -> None:
     """Duyck's order: whatever stops the DMA, what it wrote until then is copied once more."""
     expected = Fail(LEFT_DEAD) if plan.quiesce is Quiesce.BME_CLEARED else Pass()
@@ -80,7 +79,7 @@ def test_dma_stopped_and_then_marked_loses_nothing(
 
 
 def test_without_bus_master_enable_nobody_takes_a_mark_from_the_device(
-    bare_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved]
+    bare_guest: MovingGuest, flow: MakeFlow, migrate: Migrate
 ) -> None:
     """Its driver clears BME as it lets a VF go; after that only the driver itself could mark.
 
@@ -97,7 +96,7 @@ def test_without_bus_master_enable_nobody_takes_a_mark_from_the_device(
 
 @pytest.mark.smoke
 def test_a_guest_that_sleeps_meanwhile_has_its_vf_back(
-    bare_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved]
+    bare_guest: MovingGuest, flow: MakeFlow, migrate: Migrate
 ) -> None:
     """The trigger that the seed proposes, an ACPI event, with drivers as they are.
 
@@ -112,7 +111,7 @@ def test_a_guest_that_sleeps_meanwhile_has_its_vf_back(
 
 @pytest.mark.nightly
 def test_a_guest_sleeps_through_one_move_after_another(
-    bare_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved]
+    bare_guest: MovingGuest, flow: MakeFlow, migrate: Migrate
 ) -> None:
     """Firmware that wakes a guest must leave it able to sleep again; SeaBIOS does not."""
     for way in ("there", "back"):

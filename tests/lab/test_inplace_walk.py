@@ -6,7 +6,6 @@ It takes half an hour, and is what a nightly report is made from: ``pytest --lab
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import pytest
 
@@ -14,8 +13,7 @@ from harness.analysis.expectation import Fail
 from harness.errors import UsageError
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.run.moving import MovingGuest
-from harness.run.record import Moved
-from harness.traffic.flow import Flow
+from harness.run.verbs import MakeFlow, Migrate
 
 pytestmark = [
     pytest.mark.about("orders of stopping DMA and copying memory"),
@@ -78,7 +76,7 @@ def loses_some(plan: Plan) -> bool:
     "plan", PLANS, ids=lambda plan: plan.words.replace(",", "").replace(" ", "-")
 )
 def test_the_wrong_orders_lose_the_pages_that_are_predicted_and_the_right_ones_none(
-    bare_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved], plan: Plan
+    bare_guest: MovingGuest, flow: MakeFlow, migrate: Migrate, plan: Plan
 ) -> None:
     """What the device wrote after a page's last copy differs, and nothing else does."""
     moved = migrate(bare_guest, flow(9014), plan=plan, expect=None)
@@ -93,7 +91,7 @@ def test_the_wrong_orders_lose_the_pages_that_are_predicted_and_the_right_ones_n
 
 @pytest.mark.parametrize("run", range(1, 11))
 def test_the_right_order_loses_nothing_ten_times_of_ten(
-    bare_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved], run: int
+    bare_guest: MovingGuest, flow: MakeFlow, migrate: Migrate, run: int
 ) -> None:
     """A page that is lost one time in a few is a guest that crashes one day in a few."""
     left_dead = Fail("Bus Master Enable is lost")

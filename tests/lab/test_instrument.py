@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +18,8 @@ from harness.waiting import wait_for
 if TYPE_CHECKING:
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
-    from harness.run.record import Case, Moved
-    from harness.traffic.flow import Flow
+    from harness.run.record import Case
+    from harness.run.verbs import MakeFlow, Migrate
 
 ONE_CONNECTION_KIB = 8 << 10
 """What sshd and the relay behind it take in a guest, or somewhat less."""
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.needs("two-hosts", "vf", "peer")
 @pytest.mark.parametrize("frame_bytes", [64, pytest.param(9014, marks=pytest.mark.jumbo)])
 @pytest.mark.parametrize("cut_ms", [100, 500, 2000])
 def test_a_wire_cut_for_a_known_time_is_an_outage_of_that_length(
-    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow], frame_bytes: int, cut_ms: int
+    lab: Lab, guest: MovingGuest, flow: MakeFlow, frame_bytes: int, cut_ms: int
 ) -> None:
     """The instrument's own error: two send intervals, and how exactly the cut itself is known.
 
@@ -49,7 +48,7 @@ def test_a_wire_cut_for_a_known_time_is_an_outage_of_that_length(
 @pytest.mark.about("a cut of the wire itself")
 @pytest.mark.needs("wire")
 def test_it_is_the_same_outage_wherever_the_wire_is_cut(
-    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow]
+    lab: Lab, guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """The peer's own end is a part of the instrument; in the middle of the wire it has no part."""
     from harness.lab.emulated import wire_of
@@ -63,7 +62,7 @@ def test_it_is_the_same_outage_wherever_the_wire_is_cut(
 @pytest.mark.failover
 @pytest.mark.nightly
 def test_a_guest_that_moves_keeps_its_memory(
-    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """Each connection to it ends in the QEMU that it leaves, and must not stay behind inside.
 
@@ -90,8 +89,8 @@ def test_a_guest_that_moves_keeps_its_memory(
 )
 def test_a_guest_that_panics_at_its_destination_is_measured_and_replaced(
     guest: MovingGuest,
-    migrate: Callable[..., Moved],
-    flow: Callable[..., Flow],
+    migrate: Migrate,
+    flow: MakeFlow,
     case: Case,
     monkeypatch: pytest.MonkeyPatch,
     ends: bool,
@@ -113,8 +112,8 @@ def test_a_guest_that_panics_at_its_destination_is_measured_and_replaced(
 @pytest.mark.nightly
 def test_a_guest_that_its_lab_loses_is_measured_by_another(
     guest: MovingGuest,
-    migrate: Callable[..., Moved],
-    flow: Callable[..., Flow],
+    migrate: Migrate,
+    flow: MakeFlow,
     case: Case,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -129,7 +128,7 @@ def test_a_guest_that_its_lab_loses_is_measured_by_another(
 @pytest.mark.faults
 @pytest.mark.nightly
 def test_a_guest_that_its_lab_loses_at_its_source_is_measured_by_another(
-    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow], case: Case
+    guest: MovingGuest, migrate: Migrate, flow: MakeFlow, case: Case
 ) -> None:
     """It took its QEMU with it before it had moved; what was seen of that is in the report."""
     panic_without_vf(guest.machine)
@@ -144,7 +143,7 @@ def test_a_guest_that_its_lab_loses_at_its_source_is_measured_by_another(
 @pytest.mark.faults
 @pytest.mark.nightly
 def test_a_guest_that_ends_with_its_record_is_measured_by_another(
-    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow], case: Case
+    guest: MovingGuest, migrate: Migrate, flow: MakeFlow, case: Case
 ) -> None:
     """What it sent is not known any more: that try has no row, and its logs are kept."""
     panic_without_vf(guest.machine)
@@ -159,7 +158,7 @@ def test_a_guest_that_ends_with_its_record_is_measured_by_another(
 @pytest.mark.about("huge pages")
 @pytest.mark.needs("sriov")  # a twin's guest has its memory in a file, which others map
 def test_all_memory_of_a_guest_that_moved_is_in_huge_pages(
-    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """The emulated port drops a frame to send that lies on pages that are no neighbours here.
 
@@ -176,8 +175,8 @@ def test_all_memory_of_a_guest_that_moved_is_in_huge_pages(
 def test_an_independent_capture_counts_the_same_frames(
     lab: Lab,
     guest: MovingGuest,
-    migrate: Callable[..., Moved],
-    flow: Callable[..., Flow],
+    migrate: Migrate,
+    flow: MakeFlow,
     case: Case,
 ) -> None:
     """On the bridge, tcpdump sees each request that we say was sent and each reply that returned.

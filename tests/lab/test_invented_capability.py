@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +14,7 @@ from harness.migration.plan import Marking, Plan, Quiesce, When
 if TYPE_CHECKING:
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
-    from harness.run.record import Moved
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, Migrate
 
 pytestmark = [
     *(pytest.mark.inplace, pytest.mark.about("an invented capability")),
@@ -27,7 +25,7 @@ DOWN_FIRST = Plan(Quiesce.LINK_DOWN, When.PRECOPY, Marking.AFTER, passes=1, gap_
 
 
 def test_a_guest_says_in_an_invented_capability_that_it_is_ready(
-    lab: Lab, bare_guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    lab: Lab, bare_guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """The order of 2015: the VF is taken down, its driver writes VF_STATUS, the guest is stopped.
 

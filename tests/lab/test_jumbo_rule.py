@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,7 +10,7 @@ from harness.devices import I82599
 from harness.host.port_side import put_back
 from harness.run.lab import Lab
 from harness.run.moving import MovingGuest
-from harness.traffic.flow import Flow
+from harness.run.verbs import MakeFlow
 
 pytestmark = [pytest.mark.jumbo, pytest.mark.needs("two-hosts", "jumbo-rule", "peer", "jumbo")]
 
@@ -44,7 +44,7 @@ def guest(staying_guest: MovingGuest, port_mtu: int) -> MovingGuest:
 
 @pytest.mark.parametrize("vf_mtu", [1500, 9000, LARGEST, LARGEST + 1])
 def test_frames_arrive_where_port_and_vf_agree(
-    lab: Lab, guest: MovingGuest, flow: Callable[..., Flow], port_mtu: int, vf_mtu: int
+    lab: Lab, guest: MovingGuest, flow: MakeFlow, port_mtu: int, vf_mtu: int
 ) -> None:
     """The real driver asks the port for each MTU; what is refused must not arrive either.
 

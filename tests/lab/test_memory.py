@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +13,9 @@ from harness.migration.comparison import Comparison
 
 if TYPE_CHECKING:
     from harness.guest.instance import Instance
+    from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
-    from harness.run.record import Moved
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, Migrate
 
 PAGE_FRAME = 0x1234
 
@@ -25,14 +25,13 @@ pytestmark = [
 ]
 
 
-def test_every_page_arrives(
-    guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
-) -> None:
+def test_every_page_arrives(lab: Lab, guest: MovingGuest, migrate: Migrate, flow: MakeFlow) -> None:
     """What the VF wrote last and nobody marked would differ; so would what QEMU itself loses.
 
     Pages that the hypervisor writes by itself are told by the guest's own registers.
     """
-    moved = migrate(guest, flow(9014), compare_memory=True, longest_outage_ms=None)
+    patient = replace(lab.limits, longest_outage_ms=None)
+    moved = migrate(guest, flow(9014), compare_memory=True, limits=patient)
     assert moved.memory["pages"] == guest.spec.memory_mib * 256
     assert moved.memory["differ"] == 0, moved.why
 
@@ -40,8 +39,8 @@ def test_every_page_arrives(
 @pytest.mark.faults
 def test_one_byte_that_changes_at_the_destination_is_found_and_its_page_named(
     guest: MovingGuest,
-    migrate: Callable[..., Moved],
-    flow: Callable[..., Flow],
+    migrate: Migrate,
+    flow: MakeFlow,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A comparison that misses it would miss a page that was lost."""

@@ -13,8 +13,8 @@ import pytest
 
 from harness.host.port_side import LinkState, put_back
 from harness.run.moving import MovingGuest
+from harness.run.verbs import MakeFlow
 from harness.topology import MacAddress
-from harness.traffic.flow import Flow
 from harness.traffic.running import start
 from harness.uapi.ixgbe_vf import Api
 from harness.waiting import let_pass, wait_for
@@ -40,7 +40,7 @@ def guest(staying_guest: MovingGuest) -> Iterator[MovingGuest]:
 
 
 @pytest.fixture
-def arrives(guest: MovingGuest, flow: Callable[..., Flow]) -> Callable[[], bool]:
+def arrives(guest: MovingGuest, flow: MakeFlow) -> Callable[[], bool]:
     """Return a function that says whether frames of 9014 bytes arrive in the guest."""
     return lambda: guest.stay(flow(9014, "to-guest")).receiver.received > 0
 
@@ -151,7 +151,7 @@ def test_a_vlan_of_the_ports_takes_the_vf_out_of_the_others_reach(
 @pytest.mark.about("spoof check")
 @pytest.mark.needs("vf-spoof-check")
 def test_what_a_vf_sends_with_anothers_address_arrives_only_unchecked(
-    guest: MovingGuest, flow: Callable[..., Flow]
+    guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """The port drops such frames and tells nobody; the guest counts them as sent.
 
@@ -195,7 +195,7 @@ def test_a_vf_that_is_disabled_has_no_carrier(
 
 @pytest.mark.about("resets of the port")
 def test_a_port_that_is_reset_is_served_again_by_the_drivers_own_doing(
-    guest: MovingGuest, flow: Callable[..., Flow]
+    guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """The port's reset takes the VF's right to send; the VF's driver has to notice and begin anew.
 
@@ -215,7 +215,7 @@ def test_a_port_that_is_reset_is_served_again_by_the_drivers_own_doing(
 @pytest.mark.about("function resets of the port")
 @pytest.mark.needs("sriov", "ixgbevf")  # igbvf was seen to give up: "PF still resetting"
 def test_a_port_that_the_kernel_resets_serves_again_once_its_driver_begins_anew(
-    guest: MovingGuest, flow: Callable[..., Flow]
+    guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """A function reset takes the port's filters and its VFs' queues, and its driver is not told.
 

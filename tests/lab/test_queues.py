@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from harness.guest.spec import GuestSpec
 from harness.run.lab import Lab
 from harness.run.moving import MovingGuest, moving_guest
-from harness.traffic.flow import Flow
+from harness.run.verbs import MakeFlow
 
 pytestmark = [
     pytest.mark.usefixtures("no_guest"),
@@ -34,7 +34,7 @@ def heads(guest: MovingGuest) -> list[int]:
 
 
 def test_a_guest_with_two_processors_receives_in_two_queues(
-    lab: Lab, port_pair: Mapping[str, str], flow: Callable[..., Flow], tmp_path: Path
+    lab: Lab, port_pair: Mapping[str, str], flow: MakeFlow, tmp_path: Path
 ) -> None:
     """The driver takes a queue for each processor; the port spreads addresses over them (RSS).
 

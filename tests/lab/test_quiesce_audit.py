@@ -6,17 +6,16 @@ table, on twins with ``--lab twin``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.analysis.audit import Audited
 from harness.analysis.audit_records import NOT_BACK
 from harness.audit.conduct import SILENT_S
 from harness.audit.ways import Way
 from harness.guest.spec import Trigger
 from harness.run.moving import MovingGuest
+from harness.run.verbs import StopVf
 
 if TYPE_CHECKING:
     from harness.run.lab import Lab
@@ -52,7 +51,7 @@ def case_of(way: Way) -> object:
 
 @pytest.mark.parametrize("way", [*map(case_of, Way)])
 def test_what_a_way_to_stop_a_vf_does(
-    lab: Lab, staying_guest: MovingGuest, audit: Callable[[MovingGuest, Way], Audited], way: Way
+    lab: Lab, staying_guest: MovingGuest, audit: StopVf, way: Way
 ) -> None:
     """A VF that may not master the bus is silent; each way stops it, and it can be had back.
 
@@ -77,7 +76,7 @@ def test_what_a_way_to_stop_a_vf_does(
 @pytest.mark.needs("sriov")
 @pytest.mark.parametrize("staying_guest", [Trigger.PCIE], indirect=True, ids=["pcie"])
 def test_a_vf_that_is_unplugged_by_native_hot_plug_is_gone(
-    staying_guest: MovingGuest, audit: Callable[[MovingGuest, Way], Audited]
+    staying_guest: MovingGuest, audit: StopVf
 ) -> None:
     """The slot's attention button: the guest waits five seconds before it lets go.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,9 +13,8 @@ from harness.migration.scheme import GONE, state_of
 from harness.waiting import wait_for
 
 if TYPE_CHECKING:
-    from harness.analysis.audit import Audited
     from harness.run.moving import MovingGuest
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, StopVf
 
 pytestmark = [pytest.mark.nightly, pytest.mark.needs("two-hosts", "vf", "peer")]
 
@@ -24,7 +22,7 @@ pytestmark = [pytest.mark.nightly, pytest.mark.needs("two-hosts", "vf", "peer")]
 @pytest.mark.faults
 @pytest.mark.bme
 def test_a_guest_whose_audit_breaks_off_is_replaced(
-    bare_guest: MovingGuest, audit: Callable[..., Audited], flow: Callable[..., Flow]
+    bare_guest: MovingGuest, audit: StopVf, flow: MakeFlow
 ) -> None:
     """Nobody knows what such a step has left of its VF: the next test must not find that."""
     before = bare_guest.instance
@@ -37,7 +35,7 @@ def test_a_guest_whose_audit_breaks_off_is_replaced(
 
 @pytest.mark.faults
 def test_a_guest_that_has_ended_is_replaced_before_it_is_used(
-    bare_guest: MovingGuest, flow: Callable[..., Flow]
+    bare_guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """A test that lost its guest must not take all that come after it along."""
     panic(bare_guest.machine)

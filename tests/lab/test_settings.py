@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,7 +15,7 @@ from harness.migration.conductor import measured_flow
 from harness.remote import Host
 from harness.run.lab import Lab
 from harness.run.moving import MovingGuest
-from harness.traffic.flow import Flow
+from harness.run.verbs import MakeFlow
 
 pytestmark = [pytest.mark.nightly, pytest.mark.needs("82599", "sriov")]
 
@@ -76,7 +76,7 @@ def test_a_port_refuses_a_setting_that_is_out_of_range(
 @WITH_GUEST
 @VALUES
 def test_a_vf_takes_a_setting_and_works_on(
-    staying_guest: MovingGuest, flow: Callable[..., Flow], setting: Setting, value: str
+    staying_guest: MovingGuest, flow: MakeFlow, setting: Setting, value: str
 ) -> None:
     host, interface = staying_guest.machine.host, staying_guest.ends().guest_end.interface
     before = setting.value(host, interface)
@@ -92,7 +92,7 @@ def test_a_vf_takes_a_setting_and_works_on(
 @pytest.mark.about("rate limit of a VF")
 @WITH_GUEST
 def test_a_vf_sends_no_faster_than_its_port_lets_it(
-    staying_guest: MovingGuest, flow: Callable[..., Flow]
+    staying_guest: MovingGuest, flow: MakeFlow
 ) -> None:
     """11 Mbit/s, the least that the driver takes, is half of what the flow would send.
 

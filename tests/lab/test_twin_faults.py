@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -11,8 +10,7 @@ from harness.analysis.expectation import Fail
 from harness.errors import LabError, RemoteError
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.run.moving import MovingGuest
-from harness.run.record import Moved
-from harness.traffic.flow import Flow
+from harness.run.verbs import MakeFlow, Migrate
 from harness.waiting import wait_for
 
 pytestmark = [
@@ -33,8 +31,8 @@ DUYCKS_ORDER = Plan(Quiesce.BME_CLEARED, When.PRECOPY, Marking.AFTER)
 )
 def test_a_device_that_writes_after_bme_was_cleared_is_found(
     bare_guest: MovingGuest,
-    flow: Callable[..., Flow],
-    migrate: Callable[..., Moved],
+    flow: MakeFlow,
+    migrate: Migrate,
     fault: dict[str, object],
     is_found: bool,
 ) -> None:
@@ -49,7 +47,7 @@ def test_a_device_that_writes_after_bme_was_cleared_is_found(
 
 
 def test_a_second_guest_on_a_twin_is_refused(
-    bare_guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    bare_guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """It would take the VF from the first, or hang at its start; nothing of it is started."""
     twin, here = bare_guest.other_twin, bare_guest.instance
@@ -62,7 +60,7 @@ def test_a_second_guest_on_a_twin_is_refused(
 
 
 def test_a_twin_that_dies_ends_all_service(
-    bare_guest: MovingGuest, flow: Callable[..., Flow], migrate: Callable[..., Moved]
+    bare_guest: MovingGuest, flow: MakeFlow, migrate: Migrate
 ) -> None:
     """The host says so, the flow's own record does, and no migration is measured with it."""
     assert bare_guest.stay(flow(64)).receiver.received > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,6 +11,7 @@ from harness.host.software_vf import misbehaving
 from harness.run.lab import Lab
 from harness.run.moving import MovingGuest
 from harness.run.second_vf import take_second
+from harness.run.verbs import MakeFlow
 from harness.topology import MacAddress
 from harness.traffic.flow import Endpoint, Flow
 from harness.traffic.running import start
@@ -33,7 +33,7 @@ def ends(two_vf_guest: MovingGuest) -> tuple[Endpoint, Endpoint]:
 
 
 def test_two_vfs_of_a_port_are_served_at_once(
-    two_vf_guest: MovingGuest, ends: tuple[Endpoint, Endpoint], flow: Callable[..., Flow]
+    two_vf_guest: MovingGuest, ends: tuple[Endpoint, Endpoint], flow: MakeFlow
 ) -> None:
     """All frames of both flows arrive, each at the VF whose address it has."""
     peer = two_vf_guest.ends().peer_end
@@ -51,7 +51,7 @@ def test_two_vfs_of_a_port_are_served_at_once(
 def test_frames_for_one_vf_never_arrive_at_the_other(
     two_vf_guest: MovingGuest,
     ends: tuple[Endpoint, Endpoint],
-    flow: Callable[..., Flow],
+    flow: MakeFlow,
     meant: int,
 ) -> None:
     """Two guests of one port are told apart by nothing but this filter."""
@@ -62,7 +62,7 @@ def test_frames_for_one_vf_never_arrive_at_the_other(
 
 @pytest.mark.about("a VLAN of two VFs")
 def test_two_vfs_meet_where_the_port_has_both_in_one_vlan(
-    two_vf_guest: MovingGuest, ends: tuple[Endpoint, Endpoint], flow: Callable[..., Flow]
+    two_vf_guest: MovingGuest, ends: tuple[Endpoint, Endpoint], flow: MakeFlow
 ) -> None:
     """The port tags what a VF sends, and takes the tag out before the other VF receives it."""
     assert two_vf_guest.instance.vf is not None
@@ -86,7 +86,7 @@ def test_two_vfs_meet_where_the_port_has_both_in_one_vlan(
 @pytest.mark.about("a switch that leaks")
 @pytest.mark.needs("sriov", "software-vf")
 def test_frames_that_a_switch_leaks_to_another_vf_are_found_there(
-    lab: Lab, two_vf_guest: MovingGuest, ends: tuple[Endpoint, Endpoint], flow: Callable[..., Flow]
+    lab: Lab, two_vf_guest: MovingGuest, ends: tuple[Endpoint, Endpoint], flow: MakeFlow
 ) -> None:
     """Looking for frames at the other VF would show nothing if that VF could not show them."""
     with misbehaving(lab.device(two_vf_guest.spare), hears_all=True):

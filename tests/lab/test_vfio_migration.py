@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
-    from harness.run.record import Moved
-    from harness.traffic.flow import Flow
+    from harness.run.verbs import MakeFlow, Migrate
 
 pytestmark = [
     *(pytest.mark.nightly, pytest.mark.inplace, pytest.mark.about("migration by VFIO")),
@@ -24,7 +24,7 @@ one was seen to get all requests and leave 26 unanswered.  What is lost here is 
 
 @pytest.mark.jumbo
 def test_a_vf_whose_state_nobody_can_save_is_not_migrated(
-    bare_guest: MovingGuest, migrate: Callable[..., Moved], flow: Callable[..., Flow]
+    lab: Lab, bare_guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """Stock drivers have no migration for such a VF: QEMU must refuse, and harm nobody.
 
@@ -32,7 +32,8 @@ def test_a_vf_whose_state_nobody_can_save_is_not_migrated(
     is lost by asking is what is looked for: there is no second try.
     """
     jumbo = flow(9014, rate_pps=UNHURRIED_PPS)
-    moved = migrate(bare_guest, jumbo, status="refused", tries=1)
+    refused = replace(lab.limits, status="refused")
+    moved = migrate(bare_guest, jumbo, limits=refused, tries=1)
     assert "migration is not supported in kernel" in str(moved.migration.qemu_reason)
     assert [each.lost for each in moved.migration.flows] == [0]
     assert moved.bme_seen("vfio") == {True}

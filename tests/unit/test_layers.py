@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # Lowest first: each part may import those before it.  analysis stands where it sees no host.
 ORDER = (
-    *("errors", "waiting", "together", "clock", "uapi", "agent"),
+    *("errors", "shipped", "waiting", "together", "clock", "uapi", "agent"),
     *("devices", "topology", "twin", "chip", "frames", "analysis"),
     *(
         "remote",

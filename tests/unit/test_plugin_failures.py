@@ -235,11 +235,12 @@ def test_a_test_fails_with_a_migration_that_is_not_as_it_expects(
         f"""
 from types import SimpleNamespace
 from harness.analysis.expectation import Fail, Pass
+from harness.analysis.verdict import Limits
 from test_run_record import conducted
 
 def test_it(migrate):
     guest = SimpleNamespace(migrate=lambda *_, **__: conducted(), machine=None)
-    migrate(guest, **dict({limits}), longest_outage_ms=None, expect={expect})
+    migrate(guest, limits=Limits({limits}), expect={expect})
 """,
     )
     ran = project.pytest("--artifacts", "runs")
@@ -256,6 +257,7 @@ def test_a_try_that_lost_its_guest_is_told_and_does_not_count(project: Project) 
         """
 from dataclasses import replace
 from types import SimpleNamespace
+from harness.analysis.verdict import Limits
 from harness.migration.conductor import NOT_REACHED
 from harness.migration.scheme import Note
 from test_run_record import conducted
@@ -267,7 +269,7 @@ tries = [good, lost]
 
 def test_it(migrate):
     guest = SimpleNamespace(migrate=lambda *_, **__: tries.pop(), machine=None)
-    migrate(guest, tries=2, longest_outage_ms=None)
+    migrate(guest, tries=2, limits=Limits())
     assert not tries
 """,
     )

@@ -12,7 +12,8 @@ from test_run_record import topology as topology
 from harness.analysis.expectation import Expectation, Fail, Pass
 from harness.analysis.verdict import Limits
 from harness.report.reading import read_results
-from harness.run.record import Record, limits_of
+from harness.run.lab import limits_of
+from harness.run.record import Record
 from harness.topology import Topology
 
 
