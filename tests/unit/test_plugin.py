@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
-from plugin_project import MADE_UP_LAB, OF_THE_LAB, Project
+from plugin_project import MADE_UP_LAB, OF_THE_LAB, ROOT, Project
 from plugin_project import project as project
 from test_topology import EMULATED
 
@@ -104,17 +107,24 @@ def test_tests_of_the_lab_do_not_run_side_by_side(project: Project) -> None:
     assert "to fix:  run them without -n" in ran.text
 
 
-def test_who_names_a_lab_and_no_file_means_the_tests_of_the_lab(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("folder", "arguments", "has_suite"),
+    [
+        (".", ("--lab", "twin"), True),
+        (".", ("--lab", "twin", "tests/unit/test_plugin.py"), False),
+        ("tests/unit", ("--lab", "twin", "-k", "test_who_names"), False),
+    ],
+)
+def test_who_names_a_lab_and_no_file_means_the_tests_of_the_lab(
+    folder: str, arguments: tuple[str, ...], has_suite: bool
+) -> None:
     """Two thousand tests without a lab, and their imports, would come before the first of it."""
-    for name in ("lab", "unit"):
-        (project.folder / "tests" / name).mkdir(parents=True)
-        project.write(f"tests/{name}/test_{name}.py", f"def test_of_{name}(): pass\n")
-    project.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
-    asked = ("--lab", "twin", "--collect-only", "-q")
-    named, unnamed = project.pytest(*asked), project.pytest(*asked[2:])
-    chosen = project.pytest(*asked, "tests/unit")
-    assert ["test_of_lab" in ran.text for ran in (named, unnamed, chosen)] == [True, True, False]
-    assert ["test_of_unit" in ran.text for ran in (named, unnamed, chosen)] == [False, True, True]
+    argv = (sys.executable, "-m", "pytest", "--collect-only", "-qq", *arguments)
+    found = subprocess.run(argv, cwd=ROOT / folder, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert ("tests/lab/" in found.stdout, "tests/unit/" in found.stdout) == (
+        has_suite, not has_suite,
+    )  # fmt: skip
 
 
 def test_iterations_run_each_test_of_the_lab_so_often(project: Project) -> None:
