@@ -176,8 +176,14 @@ def _verdict(word: str, migration: Migration) -> str:
 
 
 def _why(word: str, migration: Migration) -> tuple[str, ...]:
-    """List why a migration that counts as *word* did not pass, or was not to; empty for a pass."""
-    told = migration.reasons
+    """List why a migration that counts as *word* did not pass, or was not to; empty for a pass.
+
+    The reasons that its test expected come first.
+    """
+    texts = migration.expected.because if migration.expected else ()
+    told = tuple(
+        sorted(migration.reasons, key=lambda reason: not any(text in reason for text in texts))
+    )
     if migration.counts_as == "pass" and word in ("fail", "invalid"):
         return (OWN_ASSERTIONS, *told)
     if migration.expected and not migration.as_expected:

@@ -200,6 +200,17 @@ def test_a_failure_counts_where_it_was_not_expected(
     assert f"{badge} test_0 (failover): flow jumbo: 410 frames lost, more than 1" in printed(run)
 
 
+def test_the_reason_that_a_test_expected_comes_first() -> None:
+    """The table has room for one: pages lost, and not the VF that is dead in every such row."""
+    limits = Limits(longest_outage_ms=1000, lost=1)
+    moved = migration_result(failover(), limits, Fail("frames lost"))
+    lines = printed(run_of(moved.migration)).splitlines()
+    assert [line.partition(": ")[2] for line in lines if line.startswith("fail, as")] == [
+        "flow jumbo: 410 frames lost, more than 1",
+        "flow jumbo: longest outage 1905 ms, more than 1000 ms",
+    ]
+
+
 def test_a_tests_own_assertion_is_not_taken_for_what_it_expected() -> None:
     """The control went red as it was to; who reads the run must look for something else."""
     recorded = migration_result(failover(), Limits(lost=1), Fail("frames lost"))
