@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from test_layers import ORDER
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
@@ -103,6 +104,21 @@ def typed(document: Path) -> list[str]:
 def make_targets(document: Path) -> set[str]:
     """Give the targets that a document tells to make."""
     return {name for line in typed(document) for name in re.findall(r"\bmake ([a-z-]+)", line)}
+
+
+def test_the_architecture_lists_the_layers_in_their_order() -> None:
+    """A newcomer reads the list, and believes it."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    assert tuple(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == ORDER
+
+
+def test_the_files_that_the_architecture_names_exist() -> None:
+    """A file that was renamed lives on in documents, where no tool looks for it."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = re.findall(r"`(\w+/[\w/.]*)`", text)
+    assert len(named) > 20
+    assert [each for each in named if not any((ROOT / top / each).exists() for top in
+            ("harness", "."))] == []  # fmt: skip
 
 
 def test_readme_gives_the_two_commands() -> None:
