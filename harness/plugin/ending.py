@@ -75,5 +75,5 @@ def keep_lab(session: pytest.Session, say: Callable[[str], None]) -> None:
 def how_to_look(topology: Topology, kept: Iterable[Host]) -> str:
     """Say how to log in to the machines that are kept, and how to put them back."""
     ways = [f"kept: {topology.connection(each.name).by_hand}  ({each.name})" for each in kept]
-    back = f"put back with `vf-harness restore --lab {topology.name}`, or by the machines in time"
+    back = f"put back with `vf-harness restore --lab {topology.file}`, or by the machines in time"
     return "\n  ".join([*ways, back])
