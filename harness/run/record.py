@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,12 @@ class Case:
         moved = Moved(recorded.migration, recorded.verdict, conducted, recorded.packets)
         self.moved.append(moved)
         return moved
+
+    def not_counted(self, moved: Moved) -> Moved:
+        """Return *moved*, the last that was kept, as one that its test expects nothing of."""
+        nothing = {"expected": None, "as_expected": True}
+        self.moved[-1] = replace(moved, migration=moved.migration.model_copy(update=nothing))
+        return self.moved[-1]
 
     def keep_audit(self, records: AuditRecords, limits: Limits) -> Audited:
         """Write what was recorded of an audit into the folder, and report what it comes to.

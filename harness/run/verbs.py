@@ -45,7 +45,8 @@ class Migrate(Protocol):
 
         observe  whether configuration space and hand-off are watched
         tries    how often a migration that loses its guest is made before that is its result; the
-                 topology says how often if *tries* is 0
+                 topology says how often if *tries* is 0.  A migration without a result is measured
+                 again on an emulated lab, once
         plan     the order in which a guest that keeps its VF is stopped, marked and copied (scheme
                  ``inplace``, which is taken without a standby, too)
         compare_memory  whether both memories are compared, which lengthens the stop

@@ -282,6 +282,47 @@ def test_it(migrate):
     assert results["tests"][0]["verdict"] == "pass"
 
 
+@pytest.mark.parametrize(
+    ("emulated", "results", "status", "counted"),
+    [
+        pytest.param(True, "late, good", 0, [False, True], id="measured again"),
+        pytest.param(True, "late, late", 1, [False, True], id="two invalid ones are invalid"),
+        pytest.param(False, "late", 1, [True], id="on metal the first is the result"),
+    ],
+)
+def test_a_migration_without_a_result_is_measured_again_on_an_emulated_lab(
+    project: Project, emulated: bool, results: str, status: int, counted: list[bool]
+) -> None:
+    """A sender that was 52 ms late once on a busy machine made a suite red."""
+    made = "machines.topology = machines.topology.model_copy(update={'emulation': emulation})\n"
+    describe = "from harness.topology import find, load\n"
+    describe += "emulation = load(find('emulated')).emulation\n"
+    project.write("conftest.py", MADE_UP_LAB + (describe + made) * emulated)
+    project.write(
+        "test_it.py",
+        f"""
+from types import SimpleNamespace
+from harness.analysis.verdict import Limits
+from synthetic import flow
+from test_run_record import conducted
+
+good, late = conducted(), conducted(flows=[flow(late_ms={{300: 99.0}})])
+tries = iter([{results}])
+
+def test_it(migrate):
+    guest = SimpleNamespace(migrate=lambda *_, **__: next(tries), machine=None)
+    migrate(guest, limits=Limits())
+    assert not list(tries)
+""",
+    )
+    ran = project.pytest("--artifacts", "runs")
+    assert ran.status == status, ran.text
+    written = json.loads((project.folder / "runs/latest/results.json").read_text())
+    migrations = written["tests"][0]["migrations"]
+    assert [each["expected"] is not None for each in migrations] == counted
+    assert written["tests"][0]["verdict"] == ("invalid" if status else "pass")
+
+
 def test_a_skipped_test_of_the_lab_is_in_the_results(project: Project) -> None:
     """A nightly report that leaves it out looks complete."""
     project.write("conftest.py", MADE_UP_LAB)
