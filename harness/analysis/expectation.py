@@ -11,8 +11,8 @@ from harness.analysis.verdict import Verdict, Word
 class Expectation:
     """A test expects a verdict with this *word*, which has a reason for each text of *because*.
 
-    A reason for a text is one that contains the text.  `Pass`, `Fail` and `Invalid` make
-    expectations: ``expect=Fail("DMA order broken")``.
+    A reason for a text is one that contains the text.  A test writes
+    `Pass`, `Fail` or `Invalid`: ``expect=Fail("DMA order broken")``.
     """
 
     word: Word
@@ -32,19 +32,25 @@ class Expectation:
         return f"{self.word}: {', '.join(self.because)}" if self.because else self.word
 
 
-def Pass() -> Expectation:  # noqa: N802
-    """Return the expectation that the migration passes."""
-    return Expectation("pass")
+class Pass(Expectation):
+    """The migration is to pass."""
+
+    def __init__(self) -> None:
+        super().__init__("pass")
 
 
-def Fail(reason: str, *reasons: str) -> Expectation:  # noqa: N802
-    """Return the expectation that the migration fails for these reasons, and maybe others too."""
-    return Expectation("fail", (reason, *reasons))
+class Fail(Expectation):
+    """The migration is to fail for these reasons, and may have others too."""
+
+    def __init__(self, reason: str, *reasons: str) -> None:
+        super().__init__("fail", (reason, *reasons))
 
 
-def Invalid(reason: str, *reasons: str) -> Expectation:  # noqa: N802
-    """Return the expectation that the migration has no result, for these reasons."""
-    return Expectation("invalid", (reason, *reasons))
+class Invalid(Expectation):
+    """The migration is to have no result, for these reasons."""
+
+    def __init__(self, reason: str, *reasons: str) -> None:
+        super().__init__("invalid", (reason, *reasons))
 
 
 PASS = Pass()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.errors import GuestError, HarnessError, LabError, RestoreError, UsageError
+from harness.errors import HarnessError, LabError, RestoreError, UsageError
 from harness.plugin.ending import KEPT, MACHINES, at_fault, how_to_look
 from harness.plugin.guests import Guests
 from harness.plugin.hooks import RECORD, WORKER
@@ -22,13 +22,11 @@ from harness.plugin.progress import progress
 if TYPE_CHECKING:
     from harness.analysis.audit import Audited
     from harness.analysis.measured import Direction
-    from harness.analysis.verdict import Limits
     from harness.audit.ways import Way
-    from harness.migration.plan import Plan
     from harness.remote import Host
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
-    from harness.run.record import Case, Moved
+    from harness.run.record import Case
     from harness.run.verbs import MakeFlow, Migrate, StopVf
     from harness.traffic.flow import Flow
 
@@ -188,55 +186,9 @@ def flow(lab: Lab) -> MakeFlow:
 @pytest.fixture
 def migrate(request: pytest.FixtureRequest, lab: Lab, case: Case) -> Migrate:
     """Move a guest to the other host under flows, judge, keep and report it; see `Migrate`."""
-    from harness.analysis.expectation import PASS, Expectation
-    from harness.report.junit import properties
+    from harness.plugin.migrating import Mover
 
-    def move(
-        guest: MovingGuest,
-        *flows: Flow,
-        observe: bool = True,
-        tries: int = 0,
-        plan: Plan | None = None,
-        compare_memory: bool = False,
-        expect: Expectation | None = PASS,
-        limits: Limits | None = None,
-    ) -> Moved:
-        judged_by = limits or lab.limits
-        go = partial(
-            guest.migrate, flows, observe=observe, plan=plan, compare_memory=compare_memory
-        )
-        left = tries or lab.topology.guest.migrate_tries
-        measures_left = MEASURE_TRIES if lab.topology.emulation else 1
-        while True:
-            left -= 1
-            try:
-                with case.said() as raw:
-                    conducted = go(raw)
-            except GuestError:  # what it recorded itself is lost with it
-                if not (left and guest.machine.lost):
-                    raise
-                lab.progress("the guest was lost; this lab tries once more")
-                continue
-            moved = case.keep(conducted, judged_by, expect)
-            if left and conducted.lost_its_guest:
-                lab.progress("the guest was lost; this lab tries once more")
-            elif measures_left > 1 and has_no_result(moved):
-                measures_left, left = measures_left - 1, left + 1
-                lab.progress("the harness was not good enough; this lab measures once more")
-            else:
-                return told(moved, expect)
-            told(case.not_counted(moved), None)
-
-    def has_no_result(moved: Moved) -> bool:
-        return moved.verdict.word == "invalid" and not moved.migration.as_expected
-
-    def told(moved: Moved, expect: Expectation | None) -> Moved:
-        request.node.user_properties.extend(properties(moved.migration, number=len(case.moved)))
-        if not moved.migration.as_expected:
-            pytest.fail(f"expected {expect}; seen {moved.verdict.word}\n{moved.why}", pytrace=False)
-        return moved
-
-    return move
+    return Mover(request.node, lab, case)
 
 
 @pytest.fixture
@@ -260,9 +212,6 @@ def audit(flow: MakeFlow, case: Case, lab: Lab) -> StopVf:
 
     return stop
 
-
-MEASURE_TRIES = 2
-"""So often an emulated lab measures a migration that has no result, before that is the result."""
 
 _numbers = itertools.count(1)
 """Each flow of this process has its own number, so frames of an earlier flow are told apart."""

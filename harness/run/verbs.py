@@ -46,7 +46,7 @@ class Migrate(Protocol):
         observe  whether configuration space and hand-off are watched
         tries    how often a migration that loses its guest is made before that is its result; the
                  topology says how often if *tries* is 0.  A migration without a result is measured
-                 again on an emulated lab, once
+                 again where the topology says so (``measure_tries``)
         plan     the order in which a guest that keeps its VF is stopped, marked and copied (scheme
                  ``inplace``, which is taken without a standby, too)
         compare_memory  whether both memories are compared, which lengthens the stop

@@ -208,6 +208,12 @@ class Limits(Entry):
         "beyond which there is no result",
         examples=[5],
     )
+    measure_tries: values.Count = Field(
+        default=1,
+        description="how often a migration that has no result is measured before that is reported, "
+        "1 or more",
+        examples=[2],
+    )
     rate_pps: values.Count = Field(
         default=200,
         description="frames a second of a flow that names no rate, 1 or more",

@@ -283,21 +283,22 @@ def test_it(migrate):
 
 
 @pytest.mark.parametrize(
-    ("emulated", "results", "status", "counted"),
+    ("measure_tries", "results", "status", "counted"),
     [
-        pytest.param(True, "late, good", 0, [False, True], id="measured again"),
-        pytest.param(True, "late, late", 1, [False, True], id="two invalid ones are invalid"),
-        pytest.param(False, "late", 1, [True], id="on metal the first is the result"),
+        pytest.param(2, "late, good", 0, [False, True], id="measured again"),
+        pytest.param(2, "late, late", 1, [False, True], id="two invalid ones are invalid"),
+        pytest.param(1, "late", 1, [True], id="the first is the result"),
     ],
 )
-def test_a_migration_without_a_result_is_measured_again_on_an_emulated_lab(
-    project: Project, emulated: bool, results: str, status: int, counted: list[bool]
+def test_a_migration_without_a_result_is_measured_again_as_often_as_its_lab_says(
+    project: Project, measure_tries: int, results: str, status: int, counted: list[bool]
 ) -> None:
     """A sender that was 52 ms late once on a busy machine made a suite red."""
-    made = "machines.topology = machines.topology.model_copy(update={'emulation': emulation})\n"
-    describe = "from harness.topology import find, load\n"
-    describe += "emulation = load(find('emulated')).emulation\n"
-    project.write("conftest.py", MADE_UP_LAB + (describe + made) * emulated)
+    measuring = (
+        f"limits = machines.topology.limits.model_copy(update={{'measure_tries': {measure_tries}}})"
+        "\nmachines.topology = machines.topology.model_copy(update={'limits': limits})\n"
+    )
+    project.write("conftest.py", MADE_UP_LAB + measuring)
     project.write(
         "test_it.py",
         f"""
