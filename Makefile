@@ -38,7 +38,7 @@ demo: ## migrate a guest with a VF under traffic and report on it; then one that
 	@.ci/as-root $(PYTHON) -m pytest $(DEMO) || $(INSTEAD)
 	@.ci/as-root $(PYTHON) -m pytest $(ORDERS)
 
-test: ## format, lint, types, unit, recorded, browser, and what of the embedded lab takes minutes
+test: ## format, lint, types, unit, recorded, browser, and the tests of the embedded lab that take minutes
 	@.ci/setup test
 	$(static)
 	.ci/as-root $(PYTHON) -m pytest $(PURE)

@@ -133,7 +133,17 @@ def complete_or_absent(target: Path) -> Iterator[Path]:
             raise
         raise _full(target.parent) from None
     finally:
-        shutil.rmtree(building.parent, ignore_errors=sys.exc_info()[0] is not None)
+        _remove(building.parent, sys.exc_info()[1])
+
+
+def _remove(folder: Path, error: BaseException | None) -> None:
+    """Remove *folder*; if that fails after *error*, note it there, since *error* is under way."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as left:
+        if error is None:
+            raise
+        error.add_note(f"{folder} could not be removed: {left}")
 
 
 def _full(folder: Path) -> LabError:

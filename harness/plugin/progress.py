@@ -1,4 +1,4 @@
-"""A run tells its user at once what it is doing."""
+"""Lines of progress are printed on the terminal while a test runs."""
 
 from __future__ import annotations
 

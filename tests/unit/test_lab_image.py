@@ -144,6 +144,23 @@ def test_two_builders_do_not_build_at_once(cache: Path) -> None:
     other.join()
 
 
+def test_what_cannot_be_removed_does_not_hide_why_a_build_failed(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(39, "Directory not empty", str(folder))
+
+    def build() -> None:
+        with tree.complete_or_absent(cache / "tree") as building:
+            building.mkdir(parents=True)
+            raise LabError("no packages", because="b", fix="f")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(LabError, match="no packages") as failed:
+        build()
+    assert "could not be removed: [Errno 39] Directory not empty" in str(failed.value)
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_build_that_never_ends_is_waited_for_until_a_deadline(
     monkeypatch: pytest.MonkeyPatch,
