@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from harness.analysis.scheme import SchemeRecord
 from harness.uapi.pci_regs import NO_ANSWER
 from harness.uapi.vfio import DeviceState
 
@@ -195,8 +196,7 @@ class Measured:
     destination's QEMU at the end; None where nobody asked.
     """
 
-    scheme: str
-    trigger: str | None
+    scheme: SchemeRecord
     source: str
     destination: str
     status: str
@@ -207,13 +207,3 @@ class Measured:
     bme: tuple[BmeSample, ...]
     flows: tuple[MeasuredFlow, ...]
     destination_state: str | None = None
-
-    @property
-    def has_vf(self) -> bool:
-        """Whether the guest has a VF to let go; ``plain`` is the baseline without."""
-        return self.scheme != "plain"
-
-    @property
-    def keeps_vf(self) -> bool:
-        """Whether it moves together with its VF."""
-        return self.scheme == "inplace"

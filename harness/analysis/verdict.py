@@ -9,6 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
+from harness.analysis.marks import ATTACHED, stopped
 from harness.analysis.measured import (
     DEVICE_WROTE,
     MEMORY_COMPARED,
@@ -18,7 +19,7 @@ from harness.analysis.measured import (
     Measured,
 )
 from harness.analysis.order import dma_order, reasons
-from harness.analysis.phases import ATTACHED, stopped
+from harness.analysis.scheme import Mark
 
 NAMED = 8
 """How many lost pages a sentence names; `memory.parquet` has them all."""
@@ -168,7 +169,7 @@ def _sight_doubts(measured: Measured) -> Iterable[str]:
     """A VF that went with its guest, or follows one that mastered, must have been looked at."""
     there = [sample for sample in measured.bme if sample.host == measured.destination]
     mastered = any(each.masters for each in measured.bme if each.host == measured.source)
-    if measured.status == "completed" and (measured.keeps_vf or mastered) and not there:
+    if measured.status == "completed" and (measured.scheme.vf == "kept" or mastered) and not there:
         yield "nobody looked at the guest's VF at the destination"
 
 
@@ -234,8 +235,8 @@ def _refusal_faults(measured: Measured, flows: Sequence[FlowFigures]) -> Iterabl
 
 def _attachment_faults(measured: Measured) -> Iterable[str]:
     """A guest that is left on its standby is served, so its flows alone do not tell."""
-    takes_one_up = measured.has_vf and not measured.keeps_vf and measured.status == "completed"
-    if takes_one_up and not any(event.name == ATTACHED for event in measured.events):
+    must_show = measured.status == "completed" and Mark.ATTACHED in measured.scheme.must_show
+    if must_show and not any(event.name == ATTACHED for event in measured.events):
         yield "the guest has no VF with a lasting link at the destination"
 
 
@@ -243,6 +244,7 @@ def _mastery_faults(measured: Measured) -> Iterable[str]:
     """A VF without Bus Master Enable does no DMA, whatever its link and its driver say."""
     if measured.status != "completed":
         return
+    must_master = Mark.MASTERS in measured.scheme.must_show
     seen = sorted(measured.bme, key=lambda sample: (sample.vf, sample.t_ns))
     mastered = [each for each in seen if each.host == measured.source and each.masters]
     at_destination = [each for each in seen if each.host == measured.destination]
@@ -255,7 +257,7 @@ def _mastery_faults(measured: Measured) -> Iterable[str]:
                 f"VF {vf}: its COMMAND was {was.command:#06x} at {was.host} and is"
                 f" {now.command:#06x} at {now.host}: {lost}"
             )
-        elif measured.keeps_vf and not any(each.masters for each in there):
+        elif must_master and not any(each.masters for each in there):
             yield "the guest's VF never mastered the bus at the destination: it is dead there"
 
 

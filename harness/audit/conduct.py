@@ -17,7 +17,7 @@ from harness.guest.memory import GuestMemory
 from harness.host.software_vf import Logged
 from harness.host.vf import Observed
 from harness.migration.clocks import SharedClock, read_clocks
-from harness.migration.conductor import Ends, measured_flow
+from harness.migration.experiment import Ends, measured_flow
 from harness.migration.raw import Raw
 from harness.traffic.flow import Flow
 from harness.traffic.running import RunningFlow

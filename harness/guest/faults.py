@@ -50,6 +50,13 @@ def refuse_sleep(guest: GuestMachine) -> None:
     guest.host.run("mount", "-o", "remount,bind,ro", power)
 
 
+def master_unowned(source: Instance, successor: Instance) -> None:
+    """Set Bus Master Enable of the VF that the guest at *source* has let go."""
+    del successor
+    assert source.vf is not None, "a guest with a VF"
+    source.vf.master_unowned()
+
+
 def change_byte(instance: Instance, page_frame: int) -> None:
     """Change one byte of that page of the guest, in the memory of a process that stands still."""
     memory = GuestMemory.of(instance)

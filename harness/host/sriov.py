@@ -12,16 +12,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.agent import vf_filter
-from harness.errors import HarnessError, LabError, RemoteError, WaitError
+from harness.errors import HarnessError, LabError, RemoteError, UsageError, WaitError
 from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port, VfTraffic, wait_for_link
 from harness.host.sriov_port_side import VfPortSide
-from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
+from harness.host.vf import NO_MAC, Observed, Ring, Vf, note_not_there
 from harness.remote import Host, Recorder
 from harness.topology import Capabilities, MacAddress, PciAddress
 from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
 from harness.uapi.pci_regs import NO_ANSWER, NO_ANSWER_32, Command, Register
 from harness.waiting import wait_for
+
+_SET_MASTER = """
+import os, sys
+path, at, bit = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+config = os.open(path, os.O_RDWR)
+command = int.from_bytes(os.pread(config, 2, at), "little") | bit
+os.pwrite(config, command.to_bytes(2, "little"), at)
+"""
 
 VFIO = "vfio-pci"
 APPEAR_SECONDS = 10
@@ -54,6 +62,17 @@ class VirtualFunction:
     port: Port
     index: int
     pci: PciAddress
+
+    @classmethod
+    def of(cls, vf: Vf | None) -> VirtualFunction:
+        """Return *vf* as the VF of a port that it is.  Raises UsageError if it is none."""
+        if not isinstance(vf, VirtualFunction):
+            raise UsageError(
+                f"{f'{vf.host.name}: VF {vf.name}' if vf else 'the guest'} belongs to no port",
+                because="its host lends twins, or nothing",
+                fix='mark the test `needs("sriov")`',
+            )
+        return vf
 
     @property
     def host(self) -> Host:
@@ -162,6 +181,12 @@ class VirtualFunction:
     def set_master(self, on: bool, *, qemu_pid: int) -> None:
         """Through VFIO's config region."""
         self.host.act("vf.set_master", pid=qemu_pid, address=self.pci, on=on)
+
+    def master_unowned(self) -> None:
+        """By sysfs, which does not ask for an owner."""
+        config = f"/sys/bus/pci/devices/{self.pci}/config"
+        argv = ["python3", "-c", _SET_MASTER, config, str(Register.COMMAND), str(Command.MASTER)]
+        self.host.run(*argv, changes=True)
 
     def reset(self, *, qemu_pid: int) -> None:
         """VFIO_DEVICE_RESET."""

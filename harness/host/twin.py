@@ -12,7 +12,7 @@ from harness.devices import I82599
 from harness.errors import LabError, RemoteError, UsageError, WaitError
 from harness.host.twin_control import TwinControl, TwinRefused
 from harness.host.twin_port_side import TwinPortSide
-from harness.host.vf import NO_MAC, Observed, Ring, note_not_there
+from harness.host.vf import NO_MAC, Observed, Ring, Vf, note_not_there
 from harness.remote import Host
 from harness.topology import Capabilities, MacAddress
 from harness.uapi.pci_regs import Command
@@ -28,6 +28,17 @@ class Twin:
     folder: str
     tap: str
     control: TwinControl
+
+    @classmethod
+    def of(cls, vf: Vf | None) -> Twin:
+        """Return *vf* as the twin that it is.  Raises UsageError if it is none."""
+        if not isinstance(vf, Twin):
+            raise UsageError(
+                f"{f'{vf.host.name}: VF {vf.name}' if vf else 'the guest'} is no twin",
+                because="its host lends VFs of ports, or none",
+                fix='mark the test `needs("twin")`',
+            )
+        return vf
 
     @property
     def device(self) -> Mapping[str, Any]:
@@ -194,6 +205,9 @@ class Twin:
     def set_master(self, on: bool, *, qemu_pid: int) -> None:
         del qemu_pid
         self.control.ask("set_bus_master", on=on)
+
+    def master_unowned(self) -> None:
+        self.control.ask("set_bus_master", on=True)
 
     def reset(self, *, qemu_pid: int) -> None:
         del qemu_pid

@@ -136,6 +136,9 @@ class Vf(Protocol):
     def set_master(self, on: bool, *, qemu_pid: int) -> None:
         """Set or clear Bus Master Enable as a host can; the guest is told nothing."""
 
+    def master_unowned(self) -> None:
+        """Set Bus Master Enable though no QEMU has the VF, as if its guest had never let it go."""
+
     def reset(self, *, qemu_pid: int) -> None:
         """Reset the function under its guest, as VFIO's user can."""
 

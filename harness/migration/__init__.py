@@ -1,1 +1,1 @@
-"""Moving a guest, and seeing all of it: schemes, the hand-off, the timeline and the conductor."""
+"""Moving a guest, and seeing all of it: schemes, the hand-off, the timeline, the experiment."""

@@ -19,7 +19,7 @@ from harness.errors import HarnessError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.memory import Digested, GuestMemory, digest_speeds, hypervisor_pages
-from harness.migration.scheme import Note, Outcome
+from harness.migration.outcome import Note, Outcome
 
 SECONDS_PER_GIB = 60
 """An emulated host digests some 250 MiB a second; this is how long it is waited for."""

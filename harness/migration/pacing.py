@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
-from harness.migration.scheme import state_of
+from harness.migration.outcome import state_of
 from harness.waiting import Deadline, wait_for
 
 DOWNTIME_MS = 300

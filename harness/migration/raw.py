@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import RemoteError
 from harness.guest.instance import Instance
-from harness.migration.scheme import Note
+from harness.migration.outcome import Note
 from harness.migration.watch import Seen
 
 

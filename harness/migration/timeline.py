@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.analysis.marks import ASKED, ATTACHED, RELEASED, STOPPING
 from harness.analysis.measured import CONFIG, DEVICE_WROTE, ECHOES, BmeSample, Event
 from harness.analysis.memory import DOUBT_NS
-from harness.analysis.phases import ASKED, ATTACHED, RELEASED, STOPPING
 from harness.guest.instance import Instance
 from harness.migration.clocks import SharedClock, Stamp
 from harness.migration.handoff import HandOff
-from harness.migration.scheme import Outcome
+from harness.migration.move import Move
+from harness.migration.outcome import Outcome
 from harness.migration.watch import Seen
 
 CONDUCTOR = "conductor"
@@ -31,15 +32,12 @@ class Timeline:
 def build(
     clock: SharedClock,
     outcome: Outcome,
-    source: Instance,
-    successor: Instance,
+    move: Move,
     seen: Sequence[Seen],
-    hand_off: HandOff | None,
-    guest: str,
     *,
     since: int,
 ) -> Timeline:
-    """Put what QEMU, observers, guest and hand-off said on one timeline.
+    """Put what QEMU, observers, guest and hand-off said of *move* on one timeline.
 
     *since* is the number of the first event of the source's QEMU that belongs there: those before
     are of the migration that brought the guest to it, or of one that failed.
@@ -50,18 +48,18 @@ def build(
         _event(clock.from_ours(note.t_ns), CONDUCTOR, note.name, {"text": note.text, **note.data})
         for note in outcome.notes
     ]
-    events += _qmp_events(clock, source, since)
+    events += _qmp_events(clock, move.source, since)
     events += _stopping(events, outcome)
-    events += _qmp_events(clock, successor)
+    events += _qmp_events(clock, move.successor)
     bme = [sample for each in seen for sample in _bme_samples(clock, each)]
     events += _register_events(clock, seen)
-    events += _hand_off_events(clock, seen, hand_off)
+    events += _hand_off_events(clock, seen, move.hand_off)
     events += _vfio_states(clock, seen)
     events += _kernel_faults(clock, seen)
     events += _device_writes(clock, seen, asked)
     stopped = next((_stamp(event) for event in events if event.name == "STOP"), None)
-    events += _link_events(clock, seen, guest, stopped)
-    events += _released(bme, source.host.name, asked.t_ns)
+    events += _link_events(clock, seen, move.guest.name, stopped)
+    events += _released(bme, move.source.host.name, asked.t_ns)
     events += _attached(events, stopped)
     events += [
         _event(clock.from_ours(each.echoes_ns), "guest", ECHOES, each.echoes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from harness.analysis.expectation import PASS, Expectation
 from harness.analysis.verdict import Limits
 from harness.errors import GuestError
-from harness.migration.plan import Plan
+from harness.migration.move import Fault, Moment
+from harness.migration.scheme import Scheme
 from harness.report.junit import properties
 from harness.run.lab import Lab
 from harness.run.moving import MovingGuest
@@ -32,16 +34,17 @@ class Mover:
         self,
         guest: MovingGuest,
         *flows: Flow,
+        by: Scheme,
+        at: Mapping[Moment, Fault] | None = None,
         observe: bool = True,
         tries: int = 0,
-        plan: Plan | None = None,
         compare_memory: bool = False,
         expect: Expectation | None = PASS,
         limits: Limits | None = None,
     ) -> Moved:
         """Move *guest* as `Migrate` says."""
         go = partial(
-            guest.migrate, flows, observe=observe, plan=plan, compare_memory=compare_memory
+            guest.migrate, flows, by=by, at=at, observe=observe, compare_memory=compare_memory
         )
         migrations = (tries or self._lab.topology.guest.migrate_tries) - 1  # that may still be lost
         measurings = self._lab.topology.limits.measure_tries - 1

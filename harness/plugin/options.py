@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from harness.errors import UsageError
+from harness.migration.schemes import SCHEMES
 from harness.topology import DebianKernel, Topology, find, load
 
 ENVIRONMENT = "VF_HARNESS_"
@@ -17,8 +18,7 @@ TRUE = ("1", "yes", "true", "on")
 FALSE = ("", "0", "no", "false", "off")
 
 MARKERS = {
-    "failover": "scheme: virtio-net failover, QEMU unplugs the VF",
-    "inplace": "scheme: the guest keeps its VF",
+    **{name: f"scheme: {says}" for name, says in SCHEMES.items()},
     "bme": "subject: Bus Master Enable",
     "dma": "subject: what the device wrote, and when",
     "jumbo": "subject: frames above 1514 bytes",

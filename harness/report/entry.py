@@ -78,8 +78,8 @@ def packets_path(folder: Path, flow: str, *, number: int = 1) -> Path:
 def _entry(measured: Measured, analysis: Analysis, expect: Expectation | None) -> Migration:
     qemu = measured.qemu
     return Migration(
-        scheme=measured.scheme,
-        trigger=measured.trigger,
+        scheme=measured.scheme.name,
+        trigger=measured.scheme.trigger,
         source=measured.source,
         destination=measured.destination,
         status=measured.status,

@@ -22,7 +22,6 @@ SPANS_SHOWN = 100  # outages of a flow; the others are still ticks, as every los
 KEY_EVENTS = (
     "migrate asked",
     MIGRATE_REFUSED,
-    "unplug asked",
     "UNPLUG_PRIMARY",
     "DEVICE_DELETED",
     "vf released",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.analysis.marks import RELEASED
 from harness.analysis.measured import (
     DEVICE_WROTE,
     DIGESTED,
@@ -9,7 +10,6 @@ from harness.analysis.measured import (
     MEMORY_COMPARED,
     MIGRATE_REFUSED,
 )
-from harness.analysis.phases import RELEASED
 from harness.report.results import Flow, Migration, Outage
 
 DIRECTIONS = {

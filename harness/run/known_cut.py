@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.analysis.measured import Measured, MeasuredFlow, QemuFigures
-from harness.migration.conductor import measured_flow
+from harness.analysis.scheme import SchemeRecord
+from harness.migration.experiment import measured_flow
 from harness.report.entry import migration_result
 from harness.run.moving import MovingGuest
 from harness.traffic.flow import Flow
 from harness.traffic.running import start
 from harness.waiting import let_pass
+
+STAYS = SchemeRecord(name="none", trigger=None, vf="none", phases=())
+"""Of a guest that does not move at all."""
 
 UNDISTURBED_S = 1.0
 """How long the flow runs before and after the cut."""
@@ -70,6 +74,6 @@ def cut_under(way: Severable, guest: MovingGuest, flow: Flow, *, milliseconds: i
 def _without_migration(flow: MeasuredFlow, cut_ns: int) -> Measured:
     """Return the flow of a guest that did not move, as the report takes a flow."""
     return Measured(
-        scheme="plain", trigger=None, source="here", destination="here", status="none",
+        scheme=STAYS, source="here", destination="here", status="none",
         reason=None, qemu=QemuFigures(), asked_ns=cut_ns, events=(), bme=(), flows=(flow,),
     )  # fmt: skip

@@ -17,16 +17,12 @@ from harness.host.port_side import PortSide
 from harness.host.sriov import VirtualFunction
 from harness.host.twin import Twin
 from harness.host.vf import NO_MAC, Vf
-from harness.migration.comparison import Comparison
-from harness.migration.conductor import Conducted, Ends, conduct
-from harness.migration.handoff import HandOff, Order
-from harness.migration.memory import LoggedComparison
-from harness.migration.plan import Plan
+from harness.migration.experiment import Conducted, Ends, Experiment, Watch
+from harness.migration.handoff import HandOff
+from harness.migration.move import Fault, Moment, Move, check_faults, deadline_for
 from harness.migration.raw import Raw
-from harness.migration.scheme import Scheme, deadline_for
-from harness.migration.witness import WitnessedComparison
+from harness.migration.scheme import Scheme
 from harness.run.berth import Berth, berth_on
-from harness.run.choosing import as_function_of_port, as_twin, hand_off_of, scheme_of
 from harness.run.lab import Lab
 from harness.run.launching import Launcher
 from harness.together import together
@@ -59,72 +55,58 @@ class MovingGuest:
         flows: Sequence[Flow],
         raw: Raw,
         *,
+        by: Scheme,
+        at: Mapping[Moment, Fault] | None = None,
         observe: bool = True,
-        plan: Plan | None = None,
         compare_memory: bool = False,
-        order: Order | None = None,
     ) -> Conducted:
-        """Move to the other host while *flows* run, and return what was measured.
+        """Move to the other host by the scheme *by* while *flows* run; return what was measured.
 
-        With *plan*, or without a standby, it keeps its VF (scheme ``inplace``): as planned, or as
-        QEMU drives it.  Otherwise it is ``failover``, or ``plain`` for a guest that no host lends a
-        VF.  With *compare_memory* both memories are compared page by page, as they always are with
-        a plan; it lengthens the stop.  *order* is that of the hand-off, to measure another than the
-        destination's family needs.
+        at              faults that a test puts in, by the moment
+        observe         without it nobody samples BME, and nobody clears the filter on the source:
+                        it shows what observing costs, and nothing else
+        compare_memory  whether both memories are compared page by page, which lengthens the stop;
+                        some schemes always compare them
 
-        The old instance is ended afterwards; `instance` is the successor.  Raises what the
-        harness cannot go on after; that QEMU failed is in the outcome.  Either way *raw* gets what
-        was said from when both ends were there.  Without *observe* nobody clears the filter on the
-        source either: it shows what observing costs, and nothing else.  A guest that does not
-        answer any more, or has lost its VF, is replaced by another one first.
+        The old instance is ended afterwards; `instance` is the successor.  Raises UsageError for a
+        guest that the scheme cannot move, and what the harness cannot go on after; that QEMU failed
+        is in the outcome.  Either way *raw* gets what was said from when both ends were there.  A
+        guest that does not answer any more, or has lost its VF, is replaced by another one first.
         """
-        if plan:
-            plan.check()
-            self.twin.check_logged()
+        compares, topology = compare_memory or by.always_compares, self._lab.topology
+        check_faults(at or {}, compares=compares)
+        by.check(self.spec, self.instance.vf, self.other_vf)
         self.find_with_vf()
-        source = self.instance
-        berth = next(each for each in self._berths.values() if each.host != source.host.name)
-        comparison = self._comparison(source) if compare_memory else None
-        if plan:
-            comparison = LoggedComparison(self.twin)
-        hand_off = None if plan else hand_off_of(source, berth.vf, order)
-        scheme = scheme_of(self.machine, source, berth.vf, hand_off, plan, comparison)
+        source, berth = self.instance, self._other_berth
+        hand_off, log = by.hand_off(source, berth.vf), self._lab.software_of(source.vf)
+        comparison = by.comparison(source, log) if compares else None
         self._lab.renew(deadline_for(source).seconds)
+        with self._prepared(hand_off), self._successor_on(berth, paused=compares) as successor:
+            address = topology.hosts[berth.host].migration_endpoint
+            move = Move(source, successor, address, self.machine, hand_off, comparison, at or {})
+            bme_per_s = topology.limits.bme_per_s if observe else 0
+            watch = Watch(bme_per_s, topology.capabilities, self.own_vf, log)
+            return Experiment(by, move, self.ends(), watch, self._lab.progress).run(flows, raw)
+
+    @contextmanager
+    def _prepared(self, hand_off: HandOff | None) -> Iterator[None]:
+        """Prepare *hand_off*, and withdraw it if the guest is where it was afterwards."""
+        source = self.instance
         if hand_off:
             hand_off.prepare()
         try:
-            return self._conduct(scheme, berth, flows, raw, hand_off, comparison, observe=observe)
+            yield
         finally:
             if hand_off and self.instance is source:
                 hand_off.withdraw()
 
-    def _conduct(
-        self,
-        scheme: Scheme,
-        berth: Berth,
-        flows: Sequence[Flow],
-        raw: Raw,
-        hand_off: HandOff | None,
-        comparison: Comparison | None,
-        *,
-        observe: bool,
-    ) -> Conducted:
-        """Move to a new process on *berth*, end the old one, and return what was measured."""
-        source = self.instance
-        ending, successor = self._launcher.launch(
-            berth, incoming=True, paused=comparison is not None
-        )
+    @contextmanager
+    def _successor_on(self, berth: Berth, *, paused: bool) -> Iterator[Instance]:
+        """Start a process on *berth* that waits for the guest; end the one that lost the guest."""
+        ending, successor = self._launcher.launch(berth, incoming=True, paused=paused)
         loser = ending
         try:
-            return conduct(
-                scheme, source, successor,
-                address=self._lab.topology.hosts[berth.host].migration_endpoint,
-                ends=self.ends(), flows=flows, hand_off=hand_off, raw=raw,
-                bme_per_s=self._lab.topology.limits.bme_per_s if observe else 0,
-                capabilities=self._lab.topology.capabilities, comparison=comparison,
-                progress=self._lab.progress, own_vf=self.own_vf,
-                log=self._lab.software_of(source.vf),
-            )  # fmt: skip
+            yield successor
         finally:
             if _runs(successor):  # also when measuring broke off after that
                 loser, self._ending, self.instance = self._ending, ending, successor
@@ -199,27 +181,27 @@ class MovingGuest:
     @property
     def function_of_port(self) -> VirtualFunction:
         """The VF that a port lends the guest now.  Raises UsageError if its VF is no port's."""
-        return as_function_of_port(self.instance.vf)
+        return VirtualFunction.of(self.instance.vf)
 
     @property
     def twin(self) -> Twin:
         """The twin that the guest has now.  Raises UsageError if its VF is no twin."""
-        return as_twin(self.instance.vf)
+        return Twin.of(self.instance.vf)
 
     @property
     def other_vf(self) -> Vf | None:
         """The VF that waits for the guest on the other host."""
+        return self._other_berth.vf
+
+    @property
+    def _other_berth(self) -> Berth:
         here = self.instance.host.name
-        return next(each.vf for each in self._berths.values() if each.host != here)
+        return next(each for each in self._berths.values() if each.host != here)
 
     @property
     def other_twin(self) -> Twin:
         """The twin that waits for the guest on the other host."""
-        return as_twin(self.other_vf)
-
-    def _comparison(self, source: Instance) -> Comparison:
-        log = self._lab.software_of(source.vf)
-        return Comparison() if log is None else WitnessedComparison(log)
+        return Twin.of(self.other_vf)
 
     def _find(self) -> None:
         """Reach the guest where it runs; if it does not answer, end it and boot another there."""

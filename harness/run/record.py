@@ -29,7 +29,7 @@ from harness.analysis.packets import packets, write_packets
 from harness.analysis.phases import NAMES
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.errors import MeasurementError
-from harness.migration.conductor import Conducted
+from harness.migration.experiment import Conducted
 from harness.migration.raw import Raw
 from harness.report.audit import audit_result
 from harness.report.entry import migration_result

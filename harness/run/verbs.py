@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from harness.analysis.audit import Audited
@@ -9,7 +10,8 @@ from harness.analysis.expectation import PASS, Expectation
 from harness.analysis.measured import Direction
 from harness.analysis.verdict import Limits
 from harness.audit.ways import Way
-from harness.migration.plan import Plan
+from harness.migration.move import Fault, Moment
+from harness.migration.scheme import Scheme
 from harness.run.moving import MovingGuest
 from harness.run.record import Moved
 from harness.traffic.flow import Flow
@@ -34,21 +36,22 @@ class Migrate(Protocol):
         self,
         guest: MovingGuest,
         *flows: Flow,
+        by: Scheme,
+        at: Mapping[Moment, Fault] | None = None,
         observe: bool = True,
         tries: int = 0,
-        plan: Plan | None = None,
         compare_memory: bool = False,
         expect: Expectation | None = PASS,
         limits: Limits | None = None,
     ) -> Moved:
         """Return the migration, judged and kept; every try is in the report.
 
+        by       the scheme, such as `Failover()`; it refuses a guest that it cannot move
+        at       faults that the test puts in, by the moment: ``{Moment.PRECOPY: master_unowned}``
         observe  whether configuration space and hand-off are watched
         tries    how often a migration that loses its guest is made before that is its result; the
                  topology says how often if *tries* is 0.  A migration without a result is measured
                  again where the topology says so (``measure_tries``)
-        plan     the order in which a guest that keeps its VF is stopped, marked and copied (scheme
-                 ``inplace``, which is taken without a standby, too)
         compare_memory  whether both memories are compared, which lengthens the stop
         expect   what the migration is to come to: the test fails at once if it comes to another
                  verdict, or to that verdict for other reasons.  None: the test cannot say, and

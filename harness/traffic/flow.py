@@ -23,6 +23,8 @@ class Flow:
     direction    round-trip: ICMP echo, the guest's kernel answers; to-guest, from-guest: UDP
     frame_bytes  the whole Ethernet frame without its checksum
     number       1 to 9999, one per flow of a run
+    drop_every   the receiver throws away each n-th frame and says so, as an overrun receiver does;
+                 0: none
 
     Raises UsageError if it cannot be.
     """
@@ -32,6 +34,7 @@ class Flow:
     frame_bytes: int
     rate_pps: float
     number: int
+    drop_every: int = 0
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

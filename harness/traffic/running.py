@@ -32,13 +32,11 @@ def start(
     *,
     grace_ms: int = 1000,
     realtime: bool = True,
-    drop_every: int = 0,
 ) -> RunningFlow:
     """Start *flow* between *peer* and *guest*; frames are on their way when this returns.
 
     grace_ms    how long the receiver goes on for late frames after the sender ended
     realtime    whether the sender asks for SCHED_FIFO
-    drop_every  the receiver throws away each n-th frame and says so (0: none)
 
     Raises UsageError if such frames cannot be sent, and what the machines raise.
     """
@@ -49,7 +47,6 @@ def start(
         source if flow.direction == "round-trip" else destination,
         payload_bytes=flow.frame_bytes - template["payload_at"],
         grace_ms=grace_ms,
-        drop_every=drop_every,
     )
     try:  # the receiver is there before the first frame, and goes after the last
         sending = _send(flow, source, template, realtime)
@@ -158,9 +155,7 @@ def _send(flow: Flow, source: Endpoint, template: Mapping[str, Any], realtime: b
     return _Recording(source.machine, recorder, path, _SENDER_ENDS_IN_S)
 
 
-def _receive(
-    flow: Flow, end: Endpoint, *, payload_bytes: int, grace_ms: int, drop_every: int
-) -> _Recording:
+def _receive(flow: Flow, end: Endpoint, *, payload_bytes: int, grace_ms: int) -> _Recording:
     round_trip = flow.direction == "round-trip"
     path = end.machine.scratch(f"{flow.name}.received")
     expected = {
@@ -174,7 +169,7 @@ def _receive(
         "flows": [expected],
         "absorb": [] if round_trip else [flow.port],
         "linger_ms": grace_ms,
-        "drop_every": drop_every,
+        "drop_every": flow.drop_every,
     }
     recorder = end.machine.start("receiver", spec)
     return _Recording(end.machine, recorder, path, grace_ms / 1000 + _RECEIVER_ENDS_IN_S)

@@ -15,6 +15,7 @@ from harness.guest.memory import digest_speeds
 from harness.host.changes import changed_back
 from harness.migration.clocks import read_clocks
 from harness.migration.raw import Raw
+from harness.migration.schemes.failover import Failover
 from harness.remote import Host, connect
 from harness.run.lab import Lab
 from harness.run.moving import MovingGuest
@@ -37,7 +38,7 @@ def looking(lab: Lab, guest: MovingGuest, kept: Path, say: Callable[[str], None]
     flow = Flow("timeline", "round-trip", 64, lab.topology.limits.rate_pps, 990)
     raw = Raw()
     try:
-        events = guest.migrate([flow], raw).measured.events
+        events = guest.migrate([flow], raw, by=Failover()).measured.events
     finally:
         raw.write(kept)
     return [

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from harness.analysis.measured import MEMORY_COMPARED
 from harness.errors import GuestError
-from harness.migration.conductor import Conducted
+from harness.migration.experiment import Conducted
 from harness.migration.handoff import Order
 from harness.migration.raw import Raw
+from harness.migration.schemes.failover import Failover
 from harness.run.moving import MovingGuest
 from harness.traffic.flow import Flow
 
@@ -43,7 +44,9 @@ def moved(
     guest.find_with_vf()  # a guest that does not come up now is none that a migration lost
     raw, conducted = Raw(), None
     try:
-        conducted = guest.migrate([flow], raw, compare_memory=compare_memory, order=order)
+        conducted = guest.migrate(
+            [flow], raw, by=Failover(order=order), compare_memory=compare_memory
+        )
     except GuestError:
         if not guest.machine.lost:
             raise

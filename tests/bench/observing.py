@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.rows import Row
 from harness.migration.raw import Raw
+from harness.migration.schemes.failover import Failover
 from harness.run.moving import MovingGuest
 from harness.topology import Topology
 from harness.traffic.flow import Flow
@@ -86,7 +87,7 @@ def _unplug(
     """
     raw = Raw()
     try:
-        events = guest.migrate([flow], raw, observe=observe).measured.events
+        events = guest.migrate([flow], raw, by=Failover(), observe=observe).measured.events
     finally:
         raw.write(kept)
     asked = next(event for event in events if event.name == "UNPLUG_PRIMARY")

@@ -15,9 +15,12 @@ from bench.rows import Row
 from harness.analysis.measured import DIGESTED, MEMORY_COMPARED
 from harness.guest.spec import GuestSpec
 from harness.lab.use import ready
-from harness.migration.conductor import Conducted
+from harness.migration.experiment import Conducted
 from harness.migration.plan import Plan, Quiesce, When
 from harness.migration.raw import Raw
+from harness.migration.scheme import Scheme
+from harness.migration.schemes.failover import Failover
+from harness.migration.schemes.inplace import InPlace
 from harness.report.entry import migration_result
 from harness.run.lab import Lab, taken
 from harness.run.moving import MovingGuest, moving_guest
@@ -51,8 +54,11 @@ def twin(topology: Topology, kept: Path, say: Callable[[str], None]) -> list[Row
                 for frame_bytes, rates in RATES.items()
             ]  # fmt: skip
             rows.append(log_cost(guest, guest.twin, "twin", 1500, say))
-        rows += [_moved(lab, scheme, kept, say) for scheme in ("failover", "inplace")]
+        rows += [_moved(lab, scheme, kept, say) for scheme in (Failover(), ASLEEP)]
     return rows
+
+
+ASLEEP = InPlace(Plan(Quiesce.ACPI_SUSPEND, When.BEFORE))
 
 
 def _spec(topology: Topology, *, standby: bool) -> GuestSpec:
@@ -90,17 +96,17 @@ def _all_came_back(guest: MovingGuest, frame_bytes: int, rate_pps: int) -> bool:
     return records.receiver.received == records.sender.sent and not records.sender.unsent
 
 
-def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row:
+def _moved(lab: Lab, scheme: Scheme, kept: Path, say: Callable[[str], None]) -> Row:
     """Migrations of one scheme: what users felt, what QEMU says, and pages lost."""
-    plan = Plan(Quiesce.ACPI_SUSPEND, When.BEFORE) if scheme == "inplace" else None
+    compares = scheme.always_compares
     felt, said, compared, lost = [], [], [], 0
     for number in range(MIGRATIONS):
-        say(f"{scheme}, {number + 1} of {MIGRATIONS}")
-        flow = Flow(f"{scheme}-{number}", "round-trip", 9014, 300, 930 + number)
-        spec = _spec(lab.topology, standby=scheme == "failover")
+        say(f"{scheme.name}, {number + 1} of {MIGRATIONS}")
+        flow = Flow(f"{scheme.name}-{number}", "round-trip", 9014, 300, 930 + number)
+        spec = _spec(lab.topology, standby=scheme.vf == "replaced")
         with moving_guest(lab, spec, kept, vfs=1) as guest:
             raw = Raw()
-            conducted = guest.migrate([flow], raw, plan=plan)
+            conducted = guest.migrate([flow], raw, by=scheme)
         raw.write(kept)
         entry = migration_result(conducted.measured, lab.limits).migration
         felt.append(entry.flows[0].longest_outage_ms or float("inf"))
@@ -108,14 +114,14 @@ def _moved(lab: Lab, scheme: str, kept: Path, say: Callable[[str], None]) -> Row
         compared += _data(conducted, DIGESTED, "took_ms")
         lost += int(sum(_data(conducted, MEMORY_COMPARED, "differ")))
     pages = ""
-    if plan:
+    if compares:
         pages = f", {statistics.median(compared):.0f} ms was for comparing; {lost} pages lost"
     return Row(
-        f"`{scheme}` under 9014-byte round trips, 512 MiB",
+        f"`{scheme.name}` under 9014-byte round trips, 512 MiB",
         f"users felt {statistics.median(felt):.0f} ms, QEMU says {statistics.median(said):.0f} ms"
         + pages,
-        "every flow back" + (", no page lost" if plan else ""),
-        f"medians of {MIGRATIONS}" + (", suspended to RAM by ACPI meanwhile" if plan else ""),
+        "every flow back" + (", no page lost" if compares else ""),
+        f"medians of {MIGRATIONS}" + (", suspended to RAM by ACPI meanwhile" if compares else ""),
     )
 
 

@@ -8,15 +8,13 @@ import pytest
 
 from harness.analysis.expectation import Fail
 from harness.analysis.order import dma_order
-from harness.host.faults import master_unowned
-from harness.migration import scheme
+from harness.guest.faults import master_unowned
+from harness.migration.move import Moment
+from harness.migration.schemes.failover import Failover
 
 if TYPE_CHECKING:
-    from harness.guest.instance import Instance
-    from harness.guest.qmp import QmpEvent
     from harness.run.moving import MovingGuest
     from harness.run.verbs import MakeFlow, Migrate
-    from harness.waiting import Deadline
 
 pytestmark = [pytest.mark.bme, pytest.mark.needs("two-hosts", "vf", "peer")]
 
@@ -36,7 +34,7 @@ def test_dma_has_stopped_before_the_last_pages_are_copied(
     The order that loses no page: DMA off, then pages marked, then copied.  BME on the source is
     sampled through the whole migration, and must be seen falling before QEMU stops the guest.
     """
-    moved = migrate(guest, flow(1514))
+    moved = migrate(guest, flow(1514), by=Failover())
     orders = dma_order(moved.conducted.measured)
     assert [order.outcome for order in orders] == ["kept"], orders
     assert moved.bme_seen("vfio", "device") == {True, False}, "the observer did not see BME fall"
@@ -48,7 +46,7 @@ def test_the_vf_masters_the_bus_again_at_the_destination(
     guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """A VF that comes back without BME has a link and moves no frame."""
-    moved = migrate(guest, flow(64))
+    moved = migrate(guest, flow(64), by=Failover())
     assert guest.instance.host.name == moved.migration.destination
     assert guest.instance.vf is not None
     assert guest.instance.vf.is_master()
@@ -57,28 +55,14 @@ def test_the_vf_masters_the_bus_again_at_the_destination(
 @pytest.mark.failover
 @pytest.mark.faults
 def test_a_vf_that_masters_the_bus_while_pages_are_copied_fails_by_name(
-    guest: MovingGuest,
-    migrate: Migrate,
-    flow: MakeFlow,
-    monkeypatch: pytest.MonkeyPatch,
+    guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """QEMU lets no scheme skip its wait for the unplug: BME is set again after it, by hand.
 
     It says `completed` all the same.
     """
-    wait_for_end = scheme.wait_for_end
-
-    def master_first(source: Instance, asked: scheme.Asked, deadline: Deadline) -> bool:
-        source.qmp.wait_for("pre-copy", in_precopy, within=deadline, since=asked.since)
-        assert source.vf is not None
-        master_unowned(source.vf)
-        return wait_for_end(source, asked, deadline)
-
-    monkeypatch.setattr(scheme, "wait_for_end", master_first)
-    moved = migrate(guest, flow(64), expect=Fail("DMA order broken: VF "))
+    fault = {Moment.PRECOPY: master_unowned}
+    broken = Fail("DMA order broken: VF ")
+    moved = migrate(guest, flow(64), by=Failover(), at=fault, expect=broken)
     assert moved.migration.status == "completed"
     assert [line for line in moved.verdict.excerpt if "COMMAND" in line and "bme:" in line]
-
-
-def in_precopy(event: QmpEvent) -> bool:
-    return event.title == "MIGRATION active"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.analysis.order.copying import surely_before
+from harness.migration.schemes.failover import Failover
 
 if TYPE_CHECKING:
     from harness.run.moving import MovingGuest
@@ -23,7 +24,7 @@ def test_a_driver_that_lets_its_vf_go_turns_its_interrupts_off(
     guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """A register of a real capability: off before the guest is stopped, on where it runs again."""
-    moved = migrate(guest, flow(64))
+    moved = migrate(guest, flow(64), by=Failover())
     source = moved.registers("msix.CONTROL", moved.migration.source)
     destination = moved.registers("msix.CONTROL", moved.migration.destination)
     assert next(iter(source)) == "ON", source

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.analysis.expectation import Fail, Invalid
-from harness.migration import conductor
 from harness.migration.scheme import Patience
 from harness.migration.schemes.failover import Failover
-from harness.traffic.running import start
 
 if TYPE_CHECKING:
     from harness.run.lab import Lab
@@ -32,16 +29,12 @@ pytestmark = [pytest.mark.jumbo, pytest.mark.needs("two-hosts", "vf", "peer", "j
 @pytest.mark.nightly
 @pytest.mark.failover
 def test_no_frame_is_torn_or_changed_while_a_guest_moves(
-    lab: Lab,
-    guest: MovingGuest,
-    migrate: Migrate,
-    flow: MakeFlow,
-    monkeypatch: pytest.MonkeyPatch,
+    lab: Lab, guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """A 9K receive buffer is one piece: what is written to it twice, or half, would show here."""
-    monkeypatch.setattr(Failover, "patience", Patience(after_s=ENOUGH / (2 * RATE_PPS)))
+    patient = Failover(patience=Patience(after_s=ENOUGH / (2 * RATE_PPS)))
     flows = [flow(9014, direction, RATE_PPS) for direction in ("to-guest", "from-guest")]
-    moved = migrate(guest, *flows, limits=replace(lab.limits, longest_outage_ms=None))
+    moved = migrate(guest, *flows, by=patient, limits=replace(lab.limits, longest_outage_ms=None))
     assert sum(each.received for each in moved.migration.flows) >= ENOUGH, moved.why
     assert [each.corrupted for each in moved.migration.flows] == [0, 0], moved.why
 
@@ -96,7 +89,8 @@ def test_a_byte_that_changes_on_the_wire_fails_a_migration(
     from harness.lab.tampering import tampered
 
     with tampered(lab.topology, every=10):
-        moved = migrate(guest, flow(9014), expect=Fail("frames arrived corrupted or short"))
+        changed = Fail("frames arrived corrupted or short")
+        moved = migrate(guest, flow(9014), by=Failover(), expect=changed)
     assert moved.migration.status == "completed", moved.why
 
 
@@ -104,11 +98,8 @@ def test_a_byte_that_changes_on_the_wire_fails_a_migration(
 @pytest.mark.faults
 @pytest.mark.failover
 def test_frames_that_our_own_receiver_drops_make_no_result(
-    guest: MovingGuest,
-    migrate: Migrate,
-    flow: MakeFlow,
-    monkeypatch: pytest.MonkeyPatch,
+    guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """They would be blamed on the migration."""
-    monkeypatch.setattr(conductor, "start_flow", partial(start, drop_every=50))
-    migrate(guest, flow(9014), expect=Invalid("our own receiver dropped"))
+    dropping = replace(flow(9014), drop_every=50)
+    migrate(guest, dropping, by=Failover(), expect=Invalid("our own receiver dropped"))

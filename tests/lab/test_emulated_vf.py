@@ -23,10 +23,8 @@ pytestmark = [
 
 LOST = "its COMMAND was 0x0406 at alder and is 0x0000 at birch: Bus Master Enable is lost"
 
-
-@pytest.fixture(autouse=True)
-def _what_never_comes_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Plain, "patience", Patience(served_s=3))
+HASTY = Plain(patience=Patience(served_s=3))
+"""What never comes is not waited for long."""
 
 
 @pytest.mark.parametrize(
@@ -50,7 +48,7 @@ def test_a_vf_that_lost_bus_master_enable_on_its_way_fails_the_migration(
     assert vf.command(here) == Command.MASTER | Command.MEMORY | Command.INTX_DISABLE
     assert port_guest.stay(flow(64)).receiver.received > 0
     stays_away = f"flow {direction}-64: it never came back"
-    moved = migrate(port_guest, flow(64, direction), expect=Fail(stays_away, LOST))
+    moved = migrate(port_guest, flow(64, direction), by=HASTY, expect=Fail(stays_away, LOST))
     moved.conducted.outcome.check()
     assert vf.has_link(port_guest.machine) is shows_a_link
     vf.bind_anew(port_guest.machine)
@@ -67,7 +65,7 @@ def test_with_its_command_written_back_the_vf_sends_again(
     """
     assert port_guest.own_vf is not None
     port_guest.own_vf.keep_command(port_guest.machine)
-    moved = migrate(port_guest, flow(64, "from-guest"), expect=None)
+    moved = migrate(port_guest, flow(64, "from-guest"), by=HASTY, expect=None)
     moved.conducted.outcome.check()
     assert "COMMAND" not in moved.why
     assert moved.served_in("after") > 0, moved.why

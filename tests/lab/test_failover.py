@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.analysis.expectation import Fail
+from harness.analysis.marks import ASKED
 from harness.analysis.order.copying import surely_before
-from harness.analysis.phases import ASKED
 from harness.host.software_vf import misbehaving
 from harness.migration.handoff import SET
+from harness.migration.schemes.failover import Failover
 
 if TYPE_CHECKING:
     from harness.analysis.measured import Direction
@@ -47,7 +48,7 @@ def test_users_are_cut_off_no_longer_than_the_lab_allows(
     A filter left on the source swallows every frame while memory is copied; a VF that does not
     come back has no lasting link, and a flow that does not has an outage with an open end.
     """
-    moved = migrate(guest, flow(frame_bytes, direction))
+    moved = migrate(guest, flow(frame_bytes, direction), by=Failover())
     assert moved.served_in("pre-copy") >= lab.topology.limits.served_while_copied, (
         "the standby did not take over while memory was copied"
     )
@@ -58,7 +59,7 @@ def test_the_destinations_filter_is_set_when_its_family_needs_it(
     lab: Lab, guest: MovingGuest, migrate: Migrate, flow: MakeFlow
 ) -> None:
     """Where a function reset takes it out, before QEMU opens the VF; else once the guest runs."""
-    moved = migrate(guest, flow(64))
+    moved = migrate(guest, flow(64), by=Failover())
     filter_set = moved.event(SET)
     assert filter_set.source == f"handoff:{moved.migration.destination}"
     if lab.topology.vf_profile.filter_survives_reset.value:
@@ -90,6 +91,7 @@ def test_a_port_that_does_not_answer_its_vf_leaves_it_dead(
     address by then, and gives the frames to a VF that is dead.
     """
     with misbehaving(lab.device(guest.other_vf), **fault):
-        moved = migrate(guest, flow(64), expect=Fail("the guest has no VF with a lasting link"))
+        dead = Fail("the guest has no VF with a lasting link")
+        moved = migrate(guest, flow(64), by=Failover(), expect=dead)
     if "silent_mailbox" in fault:
         assert moved.migration.flows[0].longest_outage_ms is not None, "the standby serves nobody"

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.analysis.marks import RELEASED
 from harness.analysis.memory import read_log
 from harness.analysis.order import dma_order
-from harness.analysis.phases import RELEASED
+from harness.migration.schemes.failover import Failover
 from harness.twin.dma_log import Kind
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def test_a_vf_that_was_let_go_wrote_nothing_more(
     from harness.lab.chip_vf import chip_vf
 
     patient = replace(lab.limits, longest_outage_ms=None)
-    moved = migrate(guest, flow(9014), compare_memory=True, limits=patient)
+    moved = migrate(guest, flow(9014), by=Failover(), compare_memory=True, limits=patient)
     left = guest.other_vf  # where the guest came from; one that was lost is moved anew
     assert left is not None
     truth, log = chip_vf(lab.topology, left), moved.device_log

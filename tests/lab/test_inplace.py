@@ -9,6 +9,7 @@ import pytest
 from harness.analysis.expectation import Fail, Pass
 from harness.analysis.measured import MARKING_REFUSED
 from harness.migration.plan import Marking, Plan, Quiesce, When
+from harness.migration.schemes.inplace import InPlace
 from harness.run.moving import MovingGuest
 from harness.run.verbs import MakeFlow, Migrate
 
@@ -39,6 +40,8 @@ KEEPING = {
 }
 
 
+ASLEEP = InPlace(Plan(Quiesce.ACPI_SUSPEND, When.BEFORE))
+
 LEFT_DEAD = "Bus Master Enable is lost"
 """Nobody gives a VF at the destination its BME back, where the guest's driver was not told."""
 
@@ -60,7 +63,8 @@ def test_a_wrong_order_loses_pages(
     The device's log and QEMU's trace of its copies predict it page for page: what must differ
     does, and nothing does that may not.
     """
-    moved = migrate(bare_guest, flow(9014), plan=plan, expect=Fail("pages of memory were lost"))
+    lost = Fail("pages of memory were lost")
+    moved = migrate(bare_guest, flow(9014), by=InPlace(plan), expect=lost)
     pages = moved.conducted.tables["memory"]
     assert moved.memory["must_differ"] > 0, moved.why
     assert moved.memory["unexplained"] == [], moved.why
@@ -73,7 +77,7 @@ def test_dma_stopped_and_then_marked_loses_nothing(
 ) -> None:
     """Duyck's order: whatever stops the DMA, what it wrote until then is copied once more."""
     expected = Fail(LEFT_DEAD) if plan.quiesce is Quiesce.BME_CLEARED else Pass()
-    moved = migrate(bare_guest, flow(9014), plan=plan, expect=expected)
+    moved = migrate(bare_guest, flow(9014), by=InPlace(plan), expect=expected)
     assert moved.memory["differ"] == 0, moved.why
     assert moved.memory["pages"] == bare_guest.spec.memory_mib * 256
 
@@ -87,7 +91,7 @@ def test_without_bus_master_enable_nobody_takes_a_mark_from_the_device(
     """
     marked_last = Plan(Quiesce.UNBIND, When.PRECOPY, Marking.AFTER)
     expected = Fail(LEFT_DEAD, "pages of memory were lost")
-    moved = migrate(bare_guest, flow(9014), plan=marked_last, expect=expected)
+    moved = migrate(bare_guest, flow(9014), by=InPlace(marked_last), expect=expected)
     refused = [e for e in moved.conducted.measured.events if e.name == MARKING_REFUSED]
     assert len(refused) == 1, moved.why
     assert moved.memory["must_differ"] > 0, moved.why
@@ -103,7 +107,7 @@ def test_a_guest_that_sleeps_meanwhile_has_its_vf_back(
     `ixgbevf` stops its DMA in suspend, though BME stays set; in resume it sets up a VF that it has
     never seen, and 9000-byte frames return.
     """
-    moved = migrate(bare_guest, flow(9014), plan=Plan(Quiesce.ACPI_SUSPEND, When.BEFORE))
+    moved = migrate(bare_guest, flow(9014), by=ASLEEP)
     assert moved.memory["differ"] == 0, moved.why
     assert moved.bme_seen("device") == {True}, "suspend clears BME again: the audit must know"
     assert moved.served_in("after") > 0.5, moved.why
@@ -115,6 +119,6 @@ def test_a_guest_sleeps_through_one_move_after_another(
 ) -> None:
     """Firmware that wakes a guest must leave it able to sleep again; SeaBIOS does not."""
     for way in ("there", "back"):
-        moved = migrate(bare_guest, flow(9014), plan=Plan(Quiesce.ACPI_SUSPEND, When.BEFORE))
+        moved = migrate(bare_guest, flow(9014), by=ASLEEP)
         assert moved.memory["differ"] == 0, f"{way}: {moved.why}"
         assert moved.served_in("after") > 0.5, f"{way}: {moved.why}"

@@ -12,6 +12,7 @@ import pytest
 from harness.analysis.expectation import Fail
 from harness.errors import UsageError
 from harness.migration.plan import Marking, Plan, Quiesce, When
+from harness.migration.schemes.inplace import InPlace
 from harness.run.moving import MovingGuest
 from harness.run.verbs import MakeFlow, Migrate
 
@@ -79,7 +80,7 @@ def test_the_wrong_orders_lose_the_pages_that_are_predicted_and_the_right_ones_n
     bare_guest: MovingGuest, flow: MakeFlow, migrate: Migrate, plan: Plan
 ) -> None:
     """What the device wrote after a page's last copy differs, and nothing else does."""
-    moved = migrate(bare_guest, flow(9014), plan=plan, expect=None)
+    moved = migrate(bare_guest, flow(9014), by=InPlace(plan), expect=None)
     pages = moved.conducted.tables["memory"]
     assert moved.memory["unexplained"] == [], moved.why
     assert pages["differs"][pages["must_differ"]].all(), moved.why
@@ -95,5 +96,5 @@ def test_the_right_order_loses_nothing_ten_times_of_ten(
 ) -> None:
     """A page that is lost one time in a few is a guest that crashes one day in a few."""
     left_dead = Fail("Bus Master Enable is lost")
-    moved = migrate(bare_guest, flow(9014), plan=DUYCK, expect=left_dead)
+    moved = migrate(bare_guest, flow(9014), by=InPlace(DUYCK), expect=left_dead)
     assert moved.memory["differ"] == 0, f"run {run}: {moved.why}"

@@ -70,7 +70,7 @@ def test_a_guest_that_moves_keeps_its_memory(
     """
     before_kib = guest.machine.available_kib
     for _ in range(2):
-        migrate(guest, flow(64)).conducted.outcome.check()
+        migrate(guest, flow(64), by=Failover()).conducted.outcome.check()
     wait_for(
         "the guest to have its memory back",
         lambda: before_kib - guest.machine.available_kib,
@@ -92,19 +92,18 @@ def test_a_guest_that_panics_at_its_destination_is_measured_and_replaced(
     migrate: Migrate,
     flow: MakeFlow,
     case: Case,
-    monkeypatch: pytest.MonkeyPatch,
     ends: bool,
     state: str,
 ) -> None:
     """It finds its new VF and is lost.  Its users never come back; those of the next are served."""
-    monkeypatch.setattr(Failover, "patience", Patience(served_s=3))
     panic_at_next_vf(guest.machine, ends=ends)
-    lost = migrate(guest, flow(64), tries=1, expect=Fail("it never came back"))
+    hasty = Failover(patience=Patience(served_s=3))
+    lost = migrate(guest, flow(64), by=hasty, tries=1, expect=Fail("it never came back"))
     assert lost.conducted.outcome.destination_state == state
     assert lost.migration.flows[0].longest_outage_ms is None, "it came back"
     assert "guest not reached: " in lost.why
     assert "Kernel panic" in (case.folder / "console.log").read_text()
-    migrate(guest, flow(64))
+    migrate(guest, flow(64), by=Failover())
 
 
 @pytest.mark.failover
@@ -115,12 +114,11 @@ def test_a_guest_that_its_lab_loses_is_measured_by_another(
     migrate: Migrate,
     flow: MakeFlow,
     case: Case,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An emulator that loses one of a hundred must not make a red test; both are in the report."""
-    monkeypatch.setattr(Failover, "patience", Patience(attach_s=5, served_s=3))
     panic_at_next_vf(guest.machine, ends=False)
-    migrate(guest, flow(64), tries=2)
+    hasty = Failover(patience=Patience(attach_s=5, served_s=3))
+    migrate(guest, flow(64), by=hasty, tries=2)
     assert [each.verdict.word for each in case.moved] == ["fail", "pass"]
 
 
@@ -132,7 +130,7 @@ def test_a_guest_that_its_lab_loses_at_its_source_is_measured_by_another(
 ) -> None:
     """It took its QEMU with it before it had moved; what was seen of that is in the report."""
     panic_without_vf(guest.machine)
-    migrate(guest, flow(64), tries=2)
+    migrate(guest, flow(64), by=Failover(), tries=2)
     lost = case.moved[0]
     assert (lost.verdict.word, lost.conducted.outcome.source_state) == ("fail", "gone")
     assert "the guest has ended at its source" in lost.why
@@ -147,7 +145,7 @@ def test_a_guest_that_ends_with_its_record_is_measured_by_another(
 ) -> None:
     """What it sent is not known any more: that try has no row, and its logs are kept."""
     panic_without_vf(guest.machine)
-    migrate(guest, flow(64, "from-guest"), tries=2)
+    migrate(guest, flow(64, "from-guest"), by=Failover(), tries=2)
     assert len(case.moved) == 1
     assert list(case.folder.glob("*-broken-1.*"))
 
@@ -164,7 +162,7 @@ def test_all_memory_of_a_guest_that_moved_is_in_huge_pages(
 
     Then 9014-byte frames were lost for seconds, or for good, where short ones came through.
     """
-    migrate(guest, flow(9014)).conducted.outcome.check()
+    migrate(guest, flow(9014), by=Failover()).conducted.outcome.check()
     assert guest.instance.huge_pages_kib >= guest.spec.memory_mib << 10
 
 
@@ -190,7 +188,7 @@ def test_an_independent_capture_counts_the_same_frames(
     assert lab.topology.peer is not None
     peer = lab.topology.peer.address.ip
     with captured(lab.topology, case.folder / "wire.pcap") as captures:
-        moved = migrate(guest, flow(9014))
+        moved = migrate(guest, flow(9014), by=Failover())
     (capture,), (counted,) = captures, moved.migration.flows
     assert capture.dropped == 0
     assert capture.count(f"icmp[icmptype] == icmp-echo and src {peer}") == counted.sent

@@ -10,6 +10,7 @@ from harness.analysis.expectation import Fail
 from harness.analysis.order.copying import surely_before
 from harness.guest.config_space import read_config, write_config, write_config_once_down
 from harness.migration.plan import Marking, Plan, Quiesce, When
+from harness.migration.schemes.inplace import InPlace
 
 if TYPE_CHECKING:
     from harness.run.lab import Lab
@@ -38,7 +39,7 @@ def test_a_guest_says_in_an_invented_capability_that_it_is_ready(
         bare_guest.machine, *invented.written("VF_STATUS", "READY_FOR_MIGRATION")
     )
     left_dead = Fail("Bus Master Enable is lost")
-    moved = migrate(bare_guest, flow(64), plan=DOWN_FIRST, expect=left_dead)
+    moved = migrate(bare_guest, flow(64), by=InPlace(DOWN_FIRST), expect=left_dead)
     seen = moved.registers("migration.VF_STATUS", moved.migration.source)
     assert list(moved.registers("migration.CAP", moved.migration.source)) == ["ENABLE"]
     assert list(seen) == ["WAIT_FOR_MIGRATION", "READY_FOR_MIGRATION"]

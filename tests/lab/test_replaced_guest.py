@@ -9,7 +9,7 @@ import pytest
 from harness.audit.ways import Way
 from harness.errors import RemoteError
 from harness.guest.faults import panic, refuse_sleep
-from harness.migration.scheme import GONE, state_of
+from harness.migration.outcome import GONE, state_of
 from harness.waiting import wait_for
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from harness.errors import RemoteError
 from harness.host.changes import changed_back
 from harness.host.ethtool import RX_CHECKSUMS, RX_INTERVAL, RX_RING, TX_RING, Setting
 from harness.host.port import Port, find_port, port_up
-from harness.migration.conductor import measured_flow
+from harness.migration.experiment import measured_flow
 from harness.remote import Host
 from harness.run.lab import Lab
 from harness.run.moving import MovingGuest

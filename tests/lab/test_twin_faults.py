@@ -9,6 +9,7 @@ import pytest
 from harness.analysis.expectation import Fail
 from harness.errors import LabError, RemoteError
 from harness.migration.plan import Marking, Plan, Quiesce, When
+from harness.migration.schemes.inplace import InPlace
 from harness.run.moving import MovingGuest
 from harness.run.verbs import MakeFlow, Migrate
 from harness.waiting import wait_for
@@ -40,7 +41,7 @@ def test_a_device_that_writes_after_bme_was_cleared_is_found(
     bare_guest.twin.misbehave(**fault)
     found = ["times without the right to"] if is_found else []
     left_dead = Fail("Bus Master Enable is lost", *found)
-    moved = migrate(bare_guest, flow(9014), plan=DUYCKS_ORDER, expect=left_dead)
+    moved = migrate(bare_guest, flow(9014), by=InPlace(DUYCKS_ORDER), expect=left_dead)
     assert moved.device_log is not None
     assert (moved.device_log.data["misbehaved"] > 0) is is_found, moved.why
     assert ("times without the right to" in moved.why) is is_found, moved.why
@@ -54,7 +55,7 @@ def test_a_second_guest_on_a_twin_is_refused(
     with closing(twin.host.socket_to(f"{twin.folder}/vf")):
         wait_for("the twin to have a guest", lambda: twin.control.ask("status")["client"], within=5)
         with pytest.raises(LabError, match="twin vf0 has a guest already"):
-            migrate(bare_guest, flow(64), plan=DUYCKS_ORDER)
+            migrate(bare_guest, flow(64), by=InPlace(DUYCKS_ORDER))
     assert bare_guest.instance is here
     assert bare_guest.stay(flow(64)).receiver.received > 0
 
@@ -68,4 +69,4 @@ def test_a_twin_that_dies_ends_all_service(
         bare_guest.twin.misbehave(dies=True)
     assert bare_guest.stay(flow(64)).receiver.received == 0
     with pytest.raises(RemoteError, match="alder: vf0: the twin did not answer to 'status'"):
-        migrate(bare_guest, flow(64), plan=DUYCKS_ORDER)
+        migrate(bare_guest, flow(64), by=InPlace(DUYCKS_ORDER))

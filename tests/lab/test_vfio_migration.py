@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.migration.schemes.vfio import VfioMigration
+
 if TYPE_CHECKING:
     from harness.run.lab import Lab
     from harness.run.moving import MovingGuest
@@ -33,7 +35,7 @@ def test_a_vf_whose_state_nobody_can_save_is_not_migrated(
     """
     jumbo = flow(9014, rate_pps=UNHURRIED_PPS)
     refused = replace(lab.limits, status="refused")
-    moved = migrate(bare_guest, jumbo, limits=refused, tries=1)
+    moved = migrate(bare_guest, jumbo, by=VfioMigration(), limits=refused, tries=1)
     assert "migration is not supported in kernel" in str(moved.migration.qemu_reason)
     assert [each.lost for each in moved.migration.flows] == [0]
     assert moved.bme_seen("vfio") == {True}

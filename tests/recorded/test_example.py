@@ -15,10 +15,13 @@ from harness.analysis.order import dma_order
 from harness.analysis.outages import outages
 from harness.analysis.packets import read_packets
 from harness.analysis.phases import attribute, phases
+from harness.analysis.scheme import SchemeRecord
+from harness.migration.schemes.failover import Failover
 from harness.report.page import write_page
 from harness.report.reading import read_results
 from harness.report.results import CaseResult, Migration
 
+RECORD = SchemeRecord("failover", "acpi", Failover.vf, Failover.phases, Failover.must_show)
 BEGINNINGS = {"guest stopping", "STOP"}
 EXAMPLE = Path(__file__).parents[2] / "reports" / "example"
 
@@ -42,8 +45,7 @@ def measured(test_of_example: CaseResult, migration: Migration) -> Measured:
     folder = EXAMPLE / test_of_example.artifacts
     events = [Event(**line) for line in lines(folder / "timeline.jsonl")]
     return Measured(
-        scheme=migration.scheme,
-        trigger=migration.trigger,
+        scheme=RECORD,
         source=migration.source,
         destination=migration.destination,
         status=migration.status,

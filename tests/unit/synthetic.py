@@ -6,7 +6,8 @@ The shape is that of a failover migration in the emulated lab: see ``failover``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Interface
 
 import numpy as np
 
@@ -19,6 +20,11 @@ from harness.analysis.measured import (
     QemuFigures,
 )
 from harness.analysis.packets import RECEIVED, SENT
+from harness.guest.spec import GuestSpec
+from harness.migration.schemes.failover import Failover
+from harness.migration.schemes.plain import Plain
+from harness.migration.schemes.vfio import VfioMigration
+from harness.topology import MacAddress
 
 MS = 1_000_000
 ASKED_NS = 5_000_000_000_000  # far from 0, as a monotonic clock is
@@ -152,6 +158,17 @@ FAILOVER_EVENTS = (
     event(6980, "conductor", "vf attached", 2.0),
 )
 
+GUEST = GuestSpec(
+    memory_mib=256, cpus=1, mac=MacAddress("52:54:00:12:34:56"),
+    address=IPv4Interface("198.18.0.2/24"), mtu=9000,
+)  # fmt: skip
+FAILOVER = Failover().record(GUEST)
+RECORDS = {
+    "failover": FAILOVER,
+    "inplace": replace(VfioMigration().record(GUEST), trigger="acpi"),
+    "plain": Plain().record(GUEST),
+}
+
 FAILOVER_BME = (
     bme(-900, "alder", 0x0507),
     bme(262, "alder", 0x0107),
@@ -197,8 +214,7 @@ def failover(
 ) -> Measured:
     """Make a failover migration from alder to birch with five planted outages."""
     return Measured(
-        scheme=scheme,
-        trigger="acpi" if scheme != "plain" else None,
+        scheme=RECORDS[scheme],
         source="alder",
         destination="birch",
         status=status,

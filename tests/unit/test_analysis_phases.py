@@ -23,6 +23,7 @@ from synthetic import (
 from harness.analysis.measured import Event, Measured
 from harness.analysis.migration import analyse
 from harness.analysis.phases import attribute, phases
+from harness.analysis.scheme import Mark, SchemeRecord
 from harness.analysis.verdict import Limits
 
 
@@ -130,17 +131,11 @@ def test_a_vf_that_masters_already_at_resume_is_replugged_then() -> None:
     assert "resume" not in found
 
 
-def test_a_vf_let_go_before_migrate_is_asked_for_is_unplugged_before_zero() -> None:
-    """A bond's VF leaves first; that outage belongs to unplug, not to "before"."""
-    bond = failover(
-        scheme="bond",
-        events=[
-            event(-600, "conductor", "unplug asked"),
-            event(-350, "conductor", "vf released"),
-            *without("vf released"),
-        ],
-    )
-    assert divided(bond)[:3] == [("before", -1000), ("unplug", -600), ("pre-copy", -350)]
+def test_a_scheme_says_which_phases_there_are() -> None:
+    """A scheme that is added brings its phases along, and nothing here knows its name."""
+    short = SchemeRecord("short", None, "replaced", (("unplug", Mark.ASKED), ("after", Mark.RUNS)))
+    bounds = divided(replace(failover(), scheme=short))
+    assert bounds == [("before", -1000), ("unplug", 0), ("after", 6418)]
 
 
 def test_a_boundary_that_two_clocks_put_before_its_cause_has_no_length() -> None:

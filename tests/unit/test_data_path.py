@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,9 @@ def flow(direction: Direction = "round-trip", frame_bytes: int = 64) -> Flow:
     return Flow(direction, direction, frame_bytes, 1e9 / INTERVAL_NS, number=7)
 
 
-def run_flow(
-    flow: Flow, wire: Wire, meanwhile: Callable[[RunningFlow], None], drop_every: int = 0
-) -> Measured:
+def run_flow(flow: Flow, wire: Wire, meanwhile: Callable[[RunningFlow], None]) -> Measured:
     """Let a flow run 100 ms before and 100 ms after *meanwhile*, which may wait for it to go on."""
-    with start(flow, wire.peer, wire.guest, grace_ms=200, drop_every=drop_every) as running:
+    with start(flow, wire.peer, wire.guest, grace_ms=200) as running:
         let_pass(0.1)
         meanwhile(running)
         let_pass(0.1)
@@ -260,7 +259,7 @@ def test_a_damaged_frame_is_told_and_located(wire: Wire) -> None:
 
 def test_frames_that_the_recorder_throws_away_are_its_own_loss(wire: Wire) -> None:
     """The negative control: a later verdict must be able to tell such a run from a lossy wire."""
-    measured = run_flow(flow(), wire, nothing, drop_every=10)
+    measured = run_flow(replace(flow(), drop_every=10), wire, nothing)
 
     assert measured.receiver.dropped == len(measured.sent) // 10
     assert measured.lost == list(range(9, len(measured.sent), 10))

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from made_up_host import Machine, made_up_host
 from qmp_server import Arguments
-from two_ends import End, migrated
+from two_ends import End, move_between
 from two_ends import ends as ends
 
 from harness.analysis.measured import DIGESTED, MEMORY_COMPARED, NOT_COMPARED
 from harness.guest.machine import GuestMachine
 from harness.migration.comparison import Comparison
-from harness.migration.scheme import Outcome
-from harness.migration.schemes.plain import Plain
+from harness.migration.outcome import Outcome
 from harness.uapi.kvm_para import Msr
 
 
@@ -39,7 +38,7 @@ def test_a_guest_whose_memory_cannot_be_digested_runs_on(ends: tuple[End, End]) 
         end.monitor.reacts["human-monitor-command"] = lambda _: "unknown command: 'gpa2hva'"
     ends[1].monitor.paused = True
     comparison = Comparison()
-    outcome = comparison.conclude(migrated(ends, Plain(comparison)))
+    outcome = comparison.conclude(move_between(ends, comparison=comparison).go())
     assert (outcome.status, outcome.destination_state) == ("completed", "running")
     (note,) = outcome.notes
     assert note.name == NOT_COMPARED

@@ -12,9 +12,9 @@ from two_ends import ends as ends
 
 from harness.devices import profile
 from harness.host.vf import NO_MAC
-from harness.migration import scheme
+from harness.migration import move
 from harness.migration.handoff import SET, HandOff, Order
-from harness.migration.scheme import GONE
+from harness.migration.outcome import GONE
 from harness.migration.schemes.failover import Failover
 
 
@@ -22,10 +22,12 @@ def test_a_source_that_ends_as_it_is_cancelled_is_an_outcome(
     ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guest panics meanwhile, so that nobody needs the filter back."""
-    monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
+    monkeypatch.setattr(move, "SECONDS_AT_LEAST", 0.2)
     source, destination = ends
     gets_stuck(source, until_cancelled=source.monitor.end)
-    outcome = migrated(ends, Failover(HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME)))
+    outcome = migrated(
+        ends, Failover(), HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME)
+    )
     assert (outcome.status, outcome.source_state) == ("failed", GONE)
     assert (filters_set(source), filters_set(destination)) == ([], [])
 
@@ -42,7 +44,7 @@ def test_the_filter_is_set_at_the_destination_in_the_order_that_is_asked_for(
     hand_off = HandOff(source.vf, destination.vf, MAC, order)
     hand_off.prepare()
     assert bool(hand_off.steps) == (order is Order.BEFORE_OPEN)
-    outcome = migrated(ends, Failover(hand_off))
+    outcome = migrated(ends, Failover(), hand_off)
 
     assert outcome.check()
     assert (filters_set(source), filters_set(destination)) == ([], [MAC])
@@ -74,7 +76,7 @@ def test_a_guest_that_did_not_come_leaves_no_filter_where_it_was_to_go(
     connected(source.monitor, destination.monitor, fails="Broken pipe")
     hand_off = HandOff(source.vf, destination.vf, MAC, order)
     hand_off.prepare()
-    assert migrated(ends, Failover(hand_off)).status == "failed"
+    assert migrated(ends, Failover(), hand_off).status == "failed"
     hand_off.withdraw()
     assert destination.machine.entries == set()
     prepared = [MAC, NO_MAC] if order is Order.BEFORE_OPEN else []
@@ -89,7 +91,7 @@ def test_a_guest_that_did_not_come_gets_its_filter_back_at_the_source(
     connected(source.monitor, destination.monitor, fails="Broken pipe")
     hand_off = HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME)
 
-    assert migrated(ends, Failover(hand_off)).status == "failed"
+    assert migrated(ends, Failover(), hand_off).status == "failed"
     assert (filters_set(source), filters_set(destination)) == ([MAC], [])
     assert [(step.host, step.name) for step in hand_off.steps] == [("alder", SET)]
 
@@ -98,13 +100,13 @@ def test_a_guest_that_never_resumes_gets_no_filter(
     ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The source says `completed`, but no guest is at the destination to get the frames."""
-    monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
+    monkeypatch.setattr(move, "SECONDS_AT_LEAST", 0.2)
     source, destination = ends
     source.monitor.reacts["migrate"] = lambda _: source.monitor.then.append(
         lambda: source.monitor.step("completed")
     )
     hand_off = HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME)
-    outcome = migrated(ends, Failover(hand_off))
+    outcome = migrated(ends, Failover(), hand_off)
     assert (outcome.status, outcome.destination_state) == ("completed", "inmigrate")
     (note,) = outcome.notes
     assert note.text.startswith("birch: waited up to 0.2 s for the guest to run on")
@@ -115,11 +117,11 @@ def test_a_migration_that_gets_stuck_is_cancelled_and_has_an_outcome(
     ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """QEMU waits for ever where a guest never lets its VF go, and would block the next test."""
-    monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
+    monkeypatch.setattr(move, "SECONDS_AT_LEAST", 0.2)
     source, destination = ends
     gets_stuck(source, until_cancelled=lambda: source.monitor.step("cancelled"))
     hand_off = HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME)
-    outcome = migrated(ends, Failover(hand_off))
+    outcome = migrated(ends, Failover(), hand_off)
     assert outcome.status == "cancelled"
     assert outcome.reason == outcome.notes[0].text
     assert "events seen: MIGRATION wait-unplug" in outcome.reason

@@ -8,24 +8,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import cast
 
 import pytest
 from qmp_server import Arguments, connected
-from two_ends import ADDRESS, MAC, End
+from two_ends import MAC, End, move_between
 from two_ends import ends as ends
 
 from harness.errors import LabError, MeasurementError, RemoteError
-from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
 from harness.host.twin import Twin
 from harness.host.twin_control import TwinControl, TwinRefused
 from harness.host.vf import NO_MAC
-from harness.migration import scheme
+from harness.migration import move
 from harness.migration.memory import LoggedComparison, last_said
+from harness.migration.outcome import GONE, Outcome
 from harness.migration.plan import Marking, Plan, Quiesce, When
-from harness.migration.scheme import GONE, Outcome
-from harness.migration.schemes.inplace import Inplace
+from harness.migration.schemes.inplace import InPlace
 from harness.topology import MacAddress
 from harness.twin.control import Control, ControlConnection
 from harness.twin.device import Device
@@ -70,10 +68,10 @@ def migrated(ends: tuple[End, End], devices: list[Device], plan: Plan = TRACKED)
             stack.enter_context(twin_of(end, device))
             for end, device in zip(ends, devices, strict=True)
         ]
-        source, destination = twins
-        comparison = LoggedComparison(source)
-        way = Inplace(plan, cast("GuestMachine", None), source, destination, comparison)
-        return way.migrate(ends[0].instance, ends[1].instance, ADDRESS)
+        for end, twin in zip(ends, twins, strict=True):
+            end.instance.vf = twin
+        comparison = LoggedComparison(twins[0])
+        return InPlace(plan).migrate(move_between(ends, comparison=comparison))
 
 
 def test_an_access_that_found_the_log_full_was_made(ends: tuple[End, End], tmp_path: Path) -> None:
@@ -151,7 +149,7 @@ def test_one_that_gets_stuck_is_cancelled(
     ends: tuple[End, End], devices: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A guest that writes faster than QEMU copies never comes to its last pass."""
-    monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 0.2)
+    monkeypatch.setattr(move, "SECONDS_AT_LEAST", 0.2)
     monitor = ends[0].monitor
     monitor.reacts["migrate"] = lambda _: monitor.then.append(lambda: monitor.step("active"))
     monitor.reacts["migrate_cancel"] = lambda _: monitor.then.append(

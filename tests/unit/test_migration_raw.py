@@ -13,8 +13,8 @@ from qmp_server import Monitor
 from harness.analysis.measured import MEMORY_COMPARED
 from harness.errors import RemoteError
 from harness.guest.qmp import Qmp
+from harness.migration.outcome import Note
 from harness.migration.raw import Raw
-from harness.migration.scheme import Note
 from harness.migration.watch import Seen
 
 if TYPE_CHECKING:

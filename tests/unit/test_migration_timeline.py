@@ -30,11 +30,11 @@ from timelines import (
 )
 from timelines import state as state
 
+from harness.analysis.marks import ASKED, STOPPING
 from harness.analysis.measured import ECHOES
-from harness.analysis.phases import ASKED, STOPPING
 from harness.migration import handoff
 from harness.migration.handoff import HandOff, Order, Step
-from harness.migration.scheme import Note
+from harness.migration.outcome import Note
 from harness.migration.watch import Seen
 
 # --- QEMU -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from timelines import (
 )
 from timelines import state as state
 
-from harness.analysis.phases import ASKED, ATTACHED, RELEASED
+from harness.analysis.marks import ASKED, ATTACHED, RELEASED
 from harness.migration.registers import changes
 from harness.migration.watch import Seen
 from harness.topology import CapabilityEntry, FieldEntry

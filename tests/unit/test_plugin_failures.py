@@ -142,7 +142,7 @@ class Guest:
 def test_it(migrate):
     guest = Guest()
     with pytest.raises(GuestError):
-        migrate(guest, tries={tries})
+        migrate(guest, by=None, tries={tries})
     assert guest.made == {made}
 """,
     )
@@ -240,7 +240,7 @@ from test_run_record import conducted
 
 def test_it(migrate):
     guest = SimpleNamespace(migrate=lambda *_, **__: conducted(), machine=None)
-    migrate(guest, limits=Limits({limits}), expect={expect})
+    migrate(guest, by=None, limits=Limits({limits}), expect={expect})
 """,
     )
     ran = project.pytest("--artifacts", "runs")
@@ -258,8 +258,8 @@ def test_a_try_that_lost_its_guest_is_told_and_does_not_count(project: Project) 
 from dataclasses import replace
 from types import SimpleNamespace
 from harness.analysis.verdict import Limits
-from harness.migration.conductor import NOT_REACHED
-from harness.migration.scheme import Note
+from harness.migration.aftermath import NOT_REACHED
+from harness.migration.outcome import Note
 from test_run_record import conducted
 
 good = conducted()
@@ -269,7 +269,7 @@ tries = [good, lost]
 
 def test_it(migrate):
     guest = SimpleNamespace(migrate=lambda *_, **__: tries.pop(), machine=None)
-    migrate(guest, tries=2, limits=Limits())
+    migrate(guest, by=None, tries=2, limits=Limits())
     assert not tries
 """,
     )
@@ -312,7 +312,7 @@ tries = iter([{results}])
 
 def test_it(migrate):
     guest = SimpleNamespace(migrate=lambda *_, **__: next(tries), machine=None)
-    migrate(guest, limits=Limits())
+    migrate(guest, by=None, limits=Limits())
     assert not list(tries)
 """,
     )

@@ -144,7 +144,7 @@ def test_what_a_guest_says_cannot_become_markup(tmp_path: Path) -> None:
     spoiled = failover(
         status="failed", reason=evil, events=[*FAILOVER_EVENTS, event(9, "guest", evil, text=evil)]
     )
-    recorded_run(tmp_path, replace(spoiled, scheme=evil))
+    recorded_run(tmp_path, replace(spoiled, scheme=replace(spoiled.scheme, name=evil)))
     page = write_page(tmp_path).read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page

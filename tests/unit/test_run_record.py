@@ -14,9 +14,9 @@ from synthetic import ASKED_NS, FAILOVER_BME, MS, Cut, bme, event, failover, flo
 
 from harness.analysis.verdict import Limits
 from harness.errors import MeasurementError, MigrationError
-from harness.migration.conductor import Conducted
+from harness.migration.experiment import Conducted
+from harness.migration.outcome import Note, Outcome
 from harness.migration.raw import Raw
-from harness.migration.scheme import Note, Outcome
 from harness.migration.watch import Seen
 from harness.report.results import HostProvenance, Provenance
 from harness.run import record as module

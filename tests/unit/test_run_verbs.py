@@ -15,19 +15,26 @@ WRONG = """
 from harness.analysis.expectation import Fail
 from harness.analysis.verdict import Limits
 from harness.audit.ways import Way
+from harness.guest.faults import master_unowned
+from harness.migration.move import Moment
+from harness.migration.schemes.failover import Failover
 from harness.run.moving import MovingGuest
 from harness.run.verbs import MakeFlow, Migrate, StopVf
 
 def test_it(guest: MovingGuest, flow: MakeFlow, migrate: Migrate, audit: StopVf) -> None:
-    migrate(guest, flow(64), limits=Limits(lost=0), expect=Fail("frames lost"), tries=2)
-    migrate(guest, flow(64), compare_memroy=True)  # wrong: compare_memroy
-    migrate(guest, flow(64), limits=Limits(lots=0))  # wrong: lots
-    migrate(guest, flow(64), lost=0)  # wrong: lost
-    migrate(guest, flow(64), expect="fail")  # wrong: expect
-    migrate(guest, 64)  # wrong: Flow
+    migrate(guest, flow(64), by=Failover(), limits=Limits(lost=0), expect=Fail("lost"), tries=2)
+    migrate(guest, flow(64), by=Failover(), at={Moment.PRECOPY: master_unowned})
+    migrate(guest, flow(64), by=Failover(), at={"pre-copy": master_unowned})  # wrong: Moment
+    migrate(guest, flow(64))  # wrong: by
+    migrate(guest, flow(64), by="failover")  # wrong: Scheme
+    migrate(guest, flow(64), by=Failover(), compare_memroy=True)  # wrong: compare_memroy
+    migrate(guest, flow(64), by=Failover(), limits=Limits(lots=0))  # wrong: lots
+    migrate(guest, flow(64), by=Failover(), lost=0)  # wrong: lost
+    migrate(guest, flow(64), by=Failover(), expect="fail")  # wrong: expect
+    migrate(guest, 64, by=Failover())  # wrong: Flow
     flow(64, "to-gest")  # wrong: round-trip
     audit(guest, "unbind")  # wrong: Way
-    migrate(guest, flow(64)).migration.reason  # wrong: reason
+    migrate(guest, flow(64), by=Failover()).migration.reason  # wrong: reason
 """
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from made_up_host import ENTRY, Machine, made_up_host, vf_address
@@ -19,10 +20,14 @@ from harness.host.port import find_port
 from harness.host.sriov import VirtualFunction
 from harness.migration.clocks import Clocks, SharedClock
 from harness.migration.handoff import HandOff
-from harness.migration.scheme import Note, Outcome
+from harness.migration.move import Move
+from harness.migration.outcome import Note, Outcome
 from harness.migration.timeline import Timeline, build
 from harness.migration.watch import Seen
 from harness.topology import MacAddress, PciAddress
+
+if TYPE_CHECKING:
+    from harness.guest.machine import GuestMachine
 
 MS = 1_000_000
 ASKED_NS = 500_000 * MS
@@ -113,11 +118,14 @@ def timeline(
     return build(
         clock(),
         Outcome(ASKED_NS, "completed", None, figures, "postmigrate", "running", tuple(notes)),
-        instance("alder", state, *source),
-        instance("birch", state, *successor),
+        Move(
+            instance("alder", state, *source),
+            instance("birch", state, *successor),
+            ("", 0),
+            cast("GuestMachine", SimpleNamespace(name="guest")),
+            hand_off,
+        ),
         seen,
-        hand_off,
-        "guest",
         since=since,
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from ipaddress import IPv4Interface
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from made_up_host import ENTRY, INTERFACE, Machine, made_up_host, vf_address
@@ -16,10 +17,17 @@ from harness.guest.qmp import Qmp
 from harness.guest.spec import GuestSpec, Place
 from harness.host.port import find_port
 from harness.host.sriov import VirtualFunction
-from harness.migration import scheme
-from harness.migration.scheme import Outcome
+from harness.migration import move
+from harness.migration.comparison import Comparison
+from harness.migration.handoff import HandOff
+from harness.migration.move import Fault, Moment, Move
+from harness.migration.outcome import Outcome
+from harness.migration.scheme import Scheme
 from harness.migration.schemes.plain import Plain
 from harness.topology import MacAddress, PciAddress
+
+if TYPE_CHECKING:
+    from harness.guest.machine import GuestMachine
 
 MAC = MacAddress("52:54:00:12:34:56")
 ADDRESS = ("198.19.0.2", 4444)
@@ -57,8 +65,8 @@ class End:
 @pytest.fixture
 def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[End, End]]:
     """Yield source and destination with a cable between them; a migration has 3 s to end."""
-    monkeypatch.setattr(scheme, "SECONDS_AT_LEAST", 3)
-    monkeypatch.setattr(scheme, "SECONDS_PER_GUEST_GIB", 0)
+    monkeypatch.setattr(move, "SECONDS_AT_LEAST", 3)
+    monkeypatch.setattr(move, "SECONDS_PER_GUEST_GIB", 0)
     with ExitStack() as stack:
         source = End("alder", "running", tmp_path, stack)
         destination = End("birch", "inmigrate", tmp_path, stack)
@@ -66,9 +74,22 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[End,
         yield source, destination
 
 
-def migrated(ends: tuple[End, End], way: scheme.Scheme | None = None) -> Outcome:
-    source, destination = ends
-    return (way or Plain()).migrate(source.instance, destination.instance, ADDRESS)
+def move_between(
+    ends: tuple[End, End],
+    hand_off: HandOff | None = None,
+    comparison: Comparison | None = None,
+    faults: Mapping[Moment, Fault] | None = None,
+) -> Move:
+    """Make the move of a guest from one end to the other; nobody asks the guest itself."""
+    source, destination = (end.instance for end in ends)
+    guest = cast("GuestMachine", None)
+    return Move(source, destination, ADDRESS, guest, hand_off, comparison, faults or {})
+
+
+def migrated(
+    ends: tuple[End, End], way: Scheme | None = None, hand_off: HandOff | None = None
+) -> Outcome:
+    return (way or Plain()).migrate(move_between(ends, hand_off))
 
 
 def gets_stuck(end: End, *, until_cancelled: Callable[[], None]) -> None:

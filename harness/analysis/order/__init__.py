@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import Literal
 
 from harness.analysis.excerpt import excerpt
+from harness.analysis.marks import stopped
 from harness.analysis.measured import (
     CLOSE_WRITES,
     DEVICE_WROTE,
@@ -29,7 +30,6 @@ from harness.analysis.order.by_bme import told_by_bme
 from harness.analysis.order.by_vfio import told_by_vfio
 from harness.analysis.order.copying import copying, in_ms, surely_before
 from harness.analysis.order.outcome import Order
-from harness.analysis.phases import stopped
 
 BROKEN = "DMA order broken"
 """The name of this failure; a verdict's reason begins with it."""
@@ -45,7 +45,7 @@ def dma_order(measured: Measured) -> list[Order]:
     if told := [e for e in measured.events if e.name == MEMORY_COMPARED and LATE_WRITES in e.data]:
         return [_told_by_log(measured, event) for event in told]
     stop = stopped(measured)
-    if not measured.has_vf or (stop is None and measured.status != "completed"):
+    if measured.scheme.vf == "none" or (stop is None and measured.status != "completed"):
         return []
     if stop is None:
         return [Order("unknown", "QEMU says completed, and its STOP was not seen")]

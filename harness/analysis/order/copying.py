@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.analysis.marks import said_by_source
 from harness.analysis.measured import BmeSample, Event, Measured
-from harness.analysis.phases import said_by_source
 
 _PASS, _FIRST_PASS = "MIGRATION_PASS", "MIGRATION active"
 _ENDS = {

@@ -6,30 +6,26 @@ steps protects its memory; the order is a ``Plan``.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
 
-from harness.analysis.measured import (
-    IN_PLACE,
-    MARKED,
-    MARKING_REFUSED,
-    QUIESCE,
-    QUIESCED,
-)
+from harness.analysis.measured import IN_PLACE, MARKED, MARKING_REFUSED, QUIESCE, QUIESCED
+from harness.analysis.scheme import Mark
 from harness.errors import LabError, MigrationError, RemoteError, WaitError
 from harness.guest.instance import Instance
-from harness.guest.machine import GuestMachine
 from harness.guest.qmp import QmpEvent
+from harness.guest.spec import GuestSpec
+from harness.host.software_vf import Logged
 from harness.host.twin import Twin
-from harness.migration import pacing, scheme
+from harness.host.vf import Vf
+from harness.migration import pacing
 from harness.migration.memory import LoggedComparison
+from harness.migration.move import Move
+from harness.migration.outcome import GONE, Outcome, state_of
 from harness.migration.plan import Marking, Plan, Quiesce, When
 from harness.migration.quiescing import stop_dma
-from harness.migration.scheme import Note, Outcome
-from harness.waiting import Deadline, let_pass
+from harness.migration.scheme import Patience, Scheme, cannot_move
+from harness.waiting import let_pass
 
 TOO_LATE_S = 0.5
 """How long after the end a step *after the stop* is taken: DMA goes on until then."""
@@ -38,108 +34,146 @@ _ATTACH_S = {Quiesce.ACPI_SUSPEND: 2.0, Quiesce.DEVICE_SUSPEND: 12.0}
 """Where a driver's resume may come: pm_test has it come 5 s after, and a guest stands meanwhile."""
 
 PASS_SECONDS = 60
-SWITCH_SECONDS = 60
+
+KEEPS_VF = (
+    ("quiesce", Mark.QUIESCE),
+    ("pre-copy", Mark.ASKED),
+    ("stop", Mark.STOPPING),
+    ("resume", Mark.RUNS),
+    ("after", Mark.MASTERS),
+)
+"""The phases of every scheme by which a guest keeps its VF."""
 
 
-class Inplace:
-    """Move a guest together with its twin.
+def check_keeps_vf(scheme: Scheme, spec: GuestSpec) -> None:
+    """Raise UsageError for a guest whose VF has a standby: QEMU would unplug that VF."""
+    if spec.standby:
+        raise cannot_move(
+            scheme,
+            because="its VF is the primary of a failover pair, which QEMU unplugs",
+            fix="use the fixture bare_guest, or name Failover()",
+        )
+
+
+@dataclass(frozen=True)
+class InPlace(Scheme):
+    """Move a guest together with its twin, in the order of *plan*.
 
     What has been done to stop its DMA is not undone where the migration fails: the VF of a guest
     that stays is as the plan left it.
     """
 
+    plan: Plan
+
     name = "inplace"
-    has_vf = True
+    vf = "kept"
+    phases = KEEPS_VF
+    must_show = (Mark.MASTERS,)
 
-    def __init__(
-        self,
-        plan: Plan,
-        guest: GuestMachine,
-        source: Twin,
-        destination: Twin,
-        comparison: LoggedComparison,
-    ) -> None:
-        self.trigger = plan.quiesce.value
-        attach_s = _ATTACH_S.get(plan.quiesce, 0.5)
-        self.patience = scheme.Patience(attach_s=attach_s, after_s=1, served_s=1)
-        """A VF that no driver sets up anew is dead and stays so; nobody has to wait for it long."""
-        self._plan = plan
-        self._guest = guest
-        self._source = source
-        self._destination = destination
-        self._comparison = comparison
-        self._notes: list[Note] = []
-        self._log_at_start = self._since = 0
+    @property
+    def usual_patience(self) -> Patience:
+        """A VF that no driver sets up anew is dead and stays so: nobody waits for that VF long."""
+        return Patience(attach_s=_ATTACH_S.get(self.plan.quiesce, 0.5), after_s=1, served_s=1)
 
-    def migrate(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
-        """Move the guest; the successor must have been started *paused*.
+    @property
+    def always_compares(self) -> bool:
+        """Whether every byte arrived is what the scheme is about."""
+        return True
+
+    def check(self, spec: GuestSpec, vf: Vf | None, destination: Vf | None) -> None:
+        """Refuse a plan that cannot be done, a guest with a standby, and one without twins."""
+        self.plan.check()
+        check_keeps_vf(self, spec)
+        Twin.of(vf).check_logged()
+        Twin.of(destination)
+
+    def comparison(self, source: Instance, log: Logged | None) -> LoggedComparison:
+        """Return the comparison that holds each page against the twin's own log."""
+        del log
+        return LoggedComparison(Twin.of(source.vf))
+
+    def trigger(self, spec: GuestSpec) -> str:
+        """Return how the plan stops the VF."""
+        del spec
+        return self.plan.quiesce.value
+
+    def migrate(self, move: Move) -> Outcome:
+        """Make *move*, which has a `LoggedComparison`.
 
         Raises LabError if QEMU stopped the guest before the plan's steps were taken: that would be
         another experiment.
         """
-        self._note(IN_PLACE, self._plan.words, self._plan.data)
-        self._log_at_start = self._source.log_position
-        self._source.set_tracked(self._plan.marking is Marking.AS_WRITTEN)
+        move.note(IN_PLACE, self.plan.words, self.plan.data)
+        twin = Twin.of(move.source.vf)
+        steps = _Steps(self.plan, move, twin, log_at_start=twin.log_position)
+        twin.set_tracked(self.plan.marking is Marking.AS_WRITTEN)
         try:
-            return self._move(source, successor, address)
+            return steps.take()
         finally:
-            self._source.set_tracked(False)
+            twin.set_tracked(False)
 
-    def _move(self, source: Instance, successor: Instance, address: tuple[str, int]) -> Outcome:
-        deadline = scheme.deadline_for(source)
+
+class _Steps:
+    """The steps of *plan* are taken once, while *move* is made with *twin*."""
+
+    def __init__(self, plan: Plan, move: Move, twin: Twin, *, log_at_start: int) -> None:
+        self._plan = plan
+        self._move = move
+        self._twin = twin
+        self._log_at_start = log_at_start
+        self._since = 0
+
+    def take(self) -> Outcome:
+        move, source = self._move, self._move.source
+        assert isinstance(move.comparison, LoggedComparison), "the scheme's own"
         if self._plan.when is When.BEFORE:
-            self._take_steps(source)
+            self._stop_and_mark()
         pacing.pause_before_switchover(source)
         self._since = len(source.qmp.events)
         if self._plan.when is When.PRECOPY:
             pacing.make_passes_without_end(source)
-        self._comparison.trace_copies(source)
-        asked = scheme.ask(source, successor, address)
+        move.comparison.trace_copies(source)
+        move.ask()
         try:
-            self._bring_over(source, successor, asked, deadline)
-            ended = scheme.outcome(asked, source, successor)
+            self._bring_over()
+            return move.outcome()
         except (MigrationError, WaitError, RemoteError) as late:
-            if isinstance(late, RemoteError) and scheme.state_of(source) != scheme.GONE:
+            if isinstance(late, RemoteError) and state_of(source) != GONE:
                 raise
-            ended = scheme.given_up(late, asked, source, successor, lambda: None)
-        return replace(ended, notes=(*self._notes, *ended.notes))
+            return move.give_up(late)
 
-    def _bring_over(
-        self, source: Instance, successor: Instance, asked: scheme.Asked, deadline: Deadline
-    ) -> None:
+    def _bring_over(self) -> None:
         """Take the steps, and let the guest run on; less, if the migration ends before."""
+        move, source = self._move, self._move.source
+        move.come_to_precopy()
         if self._plan.when is When.PRECOPY:
-            pacing.wait_for_half(source, deadline)
-            self._take_steps(source)
+            pacing.wait_for_half(source, move.deadline)
+            self._stop_and_mark()
             pacing.make_last_pass_soon(source)
-        if not self._comes_to_switchover(source, asked, deadline):
+        if not self._comes_to_switchover():
             return
         if self._plan.when is When.PRE_SWITCHOVER:
-            self._take_steps(source)
+            self._stop_and_mark()
         source.qmp.execute("migrate-continue", {"state": "pre-switchover"})
-        if not scheme.wait_for_end(source, asked, deadline):
+        if not move.wait_for_end():
             return
         if self._plan.when is When.AFTER_STOP:
             let_pass(TOO_LATE_S)
-            self._take_steps(source)
-        self._source.take_off_the_wire()  # its guest has gone
-        scheme.wait_until_loaded(successor, deadline)
-        self._comparison.digest(source, successor)
-        self._resume(successor)
+            self._stop_and_mark()
+        self._twin.take_off_the_wire()  # its guest has gone
+        move.compare_standing()
+        self._resume()
 
-    def _comes_to_switchover(
-        self, source: Instance, asked: scheme.Asked, deadline: Deadline
-    ) -> bool:
+    def _comes_to_switchover(self) -> bool:
         """Wait until QEMU has stopped the guest, or the migration has ended some other way."""
-        event = source.qmp.wait_for(
+        event = self._move.wait_for(
             "the migration to be pre-switchover",
-            lambda event: event.title == "MIGRATION pre-switchover" or scheme.is_ending(event),
-            within=deadline,
-            since=asked.since,
+            lambda event: event.title == "MIGRATION pre-switchover",
         )
         return bool(event.data["status"] == "pre-switchover")
 
-    def _check_in_precopy(self, source: Instance) -> None:
+    def _check_in_precopy(self) -> None:
+        source = self._move.source
         if self._plan.when is When.PRECOPY and any(
             event.name == "STOP" for event in source.qmp.events[self._since :]
         ):
@@ -149,67 +183,67 @@ class Inplace:
                 fix="give the lab's machine less to do beside it, and run it again",
             )
 
-    def _take_steps(self, source: Instance) -> None:
+    def _stop_and_mark(self) -> None:
         with ExitStack() as going:
             if self._plan.passes:
-                going.enter_context(pacing.busy(source, self._guest))
+                going.enter_context(pacing.busy(self._move.source, self._move.guest))
             if self._plan.marking is Marking.BEFORE:
                 self._mark()
-                self._let_gap_pass(source, going)
-            self._quiesce(source)
+                self._let_gap_pass(going)
+            self._quiesce()
             if self._plan.marking is Marking.AFTER:
-                self._let_gap_pass(source, going)
+                self._let_gap_pass(going)
                 self._mark()
-            self._check_in_precopy(source)
+            self._check_in_precopy()
 
-    def _let_gap_pass(self, source: Instance, going: ExitStack) -> None:
+    def _let_gap_pass(self, going: ExitStack) -> None:
         """Wait for the plan's whole passes over the memory, and then for the plan's time.
 
         The pass that is under way is not a whole one.  The passes after that are slow until *going*
         is closed, so that QEMU does not come to the last pass before the steps are taken.
         """
+        source = self._move.source
         since = len(source.qmp.events)
         if self._plan.passes:
-            self._wait_for_passes(source, since, 1)
+            self._wait_for_passes(since, 1)
             going.enter_context(pacing.slowed(source))
-            self._wait_for_passes(source, since, 1 + self._plan.passes)
+            self._wait_for_passes(since, 1 + self._plan.passes)
         let_pass(self._plan.gap_s)
 
-    def _wait_for_passes(self, source: Instance, since: int, count: int) -> None:
+    def _wait_for_passes(self, since: int, count: int) -> None:
         """Return when *count* passes have ended since QEMU's event *since*, or the guest stops."""
+        qmp = self._move.source.qmp
 
         def enough(event: QmpEvent) -> bool:
-            ended = sum(each.name == "MIGRATION_PASS" for each in source.qmp.events[since:])
+            ended = sum(each.name == "MIGRATION_PASS" for each in qmp.events[since:])
             return ended >= count or event.title == "MIGRATION pre-switchover"
 
-        source.qmp.wait_for(
+        qmp.wait_for(
             "the next pass over the memory", enough, within=PASS_SECONDS, since=self._since
         )
 
-    def _quiesce(self, source: Instance) -> None:
+    def _quiesce(self) -> None:
         how = self._plan.quiesce
         if how is Quiesce.NOTHING:
             return
-        self._note(QUIESCE, how.value)
-        stop_dma(how, self._source, self._guest, source)
-        self._note(QUIESCED, how.value)
+        self._move.note(QUIESCE, how.value)
+        stop_dma(how, self._twin, self._move.guest, self._move.source)
+        self._move.note(QUIESCED, how.value)
 
     def _mark(self) -> None:
-        marked = self._source.control.ask("mark", since=self._log_at_start)
+        marked = self._twin.control.ask("mark", since=self._log_at_start)
         if marked["refused"]:
-            self._note(MARKING_REFUSED, marked["refused"])
+            self._move.note(MARKING_REFUSED, marked["refused"])
         else:
-            self._note(MARKED, f"{marked['pages']} pages", {"pages": marked["pages"]})
+            self._move.note(MARKED, f"{marked['pages']} pages", {"pages": marked["pages"]})
 
-    def _resume(self, successor: Instance) -> None:
+    def _resume(self) -> None:
         """Let the guest run on, wake it if it sleeps, and tell the wire where it is."""
-        mac = successor.spec.mac
-        self._destination.set_filter(mac)
+        successor = self._move.successor
+        mac, twin = successor.spec.mac, Twin.of(successor.vf)
+        twin.set_filter(mac)
         successor.qmp.execute("cont")
-        scheme.wait_for_resume(successor, Deadline(SWITCH_SECONDS))
+        self._move.wait_for_resume()
         if self._plan.quiesce is Quiesce.ACPI_SUSPEND:
             successor.qmp.execute("system_wakeup")
-        self._destination.announce(mac)
-
-    def _note(self, name: str, text: str, data: Mapping[str, Any] | None = None) -> None:
-        self._notes.append(Note(time.monotonic_ns(), name, text, data or {}))
+        twin.announce(mac)

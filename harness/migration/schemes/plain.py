@@ -5,24 +5,39 @@ The baseline: what moving costs when no device is in the way.
 
 from __future__ import annotations
 
-from harness.guest.instance import Instance
-from harness.migration import scheme
-from harness.migration.comparison import Comparison
+from dataclasses import dataclass
+
+from harness.analysis.scheme import Mark
+from harness.guest.spec import GuestSpec
+from harness.host.vf import Vf
+from harness.migration.move import Move
+from harness.migration.outcome import Outcome
+from harness.migration.scheme import Scheme, cannot_move
 
 
-class Plain:
-    """virtio only."""
+@dataclass(frozen=True, kw_only=True)
+class Plain(Scheme):
+    """QEMU moves the guest with the devices that QEMU itself emulates."""
 
     name = "plain"
-    has_vf = False
-    trigger = None
-    patience = scheme.Patience()
+    vf = "none"
+    phases = (
+        ("pre-copy", Mark.ASKED),
+        ("stop", Mark.STOPPING),
+        ("resume", Mark.RUNS),
+        ("after", Mark.LOADED),
+    )
 
-    def __init__(self, comparison: Comparison | None = None) -> None:
-        self._standing = comparison.digest if comparison else None
+    def check(self, spec: GuestSpec, vf: Vf | None, destination: Vf | None) -> None:
+        """Refuse a guest that a host lends a VF."""
+        del spec, destination
+        if vf is not None:
+            raise cannot_move(
+                self,
+                because=f"{vf.host.name} lends it VF {vf.name}, which would be in the way",
+                fix="name a scheme for guests with a VF, such as Failover()",
+            )
 
-    def migrate(
-        self, source: Instance, successor: Instance, address: tuple[str, int]
-    ) -> scheme.Outcome:
-        """Move the guest; see Scheme."""
-        return scheme.move(source, successor, address, standing=self._standing)
+    def migrate(self, move: Move) -> Outcome:
+        """Move the guest; see `Scheme`."""
+        return move.go()

@@ -6,14 +6,14 @@ import time
 
 import pytest
 from qmp_server import Arguments, RefusedError, connected
-from two_ends import ADDRESS, MAC, End, filters_set
+from two_ends import MAC, End, filters_set, migrated
 from two_ends import ends as ends
 
 from harness.analysis.measured import MIGRATE_REFUSED, REFUSED
 from harness.errors import MigrationError
 from harness.migration.handoff import HandOff, Order
-from harness.migration.scheme import GONE, Outcome
-from harness.migration.schemes.driven import Driven
+from harness.migration.outcome import GONE, Outcome
+from harness.migration.schemes.vfio import VfioMigration
 
 WORDS = "0000:01:10.0: VFIO migration is not supported in kernel"
 
@@ -24,8 +24,8 @@ def refuse(_: Arguments) -> object:
 
 def driven(ends: tuple[End, End]) -> Outcome:
     source, destination = ends
-    way = Driven(HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME))
-    return way.migrate(source.instance, destination.instance, ADDRESS)
+    hand_off = HandOff(source.vf, destination.vf, MAC, Order.AFTER_RESUME)
+    return migrated(ends, VfioMigration(), hand_off)
 
 
 def test_that_qemu_refuses_is_an_outcome_in_its_own_words(ends: tuple[End, End]) -> None:

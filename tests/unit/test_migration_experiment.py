@@ -21,9 +21,12 @@ from harness.errors import GuestError, RemoteError, WaitError
 from harness.guest import qmp
 from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
-from harness.migration import conductor
+from harness.migration import aftermath
+from harness.migration.experiment import Experiment, Watch
+from harness.migration.move import Move
+from harness.migration.outcome import GONE, SILENT, Note, Outcome, state_of
 from harness.migration.raw import Raw
-from harness.migration.scheme import GONE, SILENT, Note, Outcome, Patience, state_of
+from harness.migration.scheme import Patience
 from harness.traffic.flow import Flow
 from harness.traffic.running import start
 from harness.waiting import let_pass
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from harness.guest.spec import Place
     from harness.host.vf import Vf
     from harness.migration.comparison import Comparison
-    from harness.migration.conductor import Ends
+    from harness.migration.experiment import Ends
     from harness.migration.scheme import Scheme
     from harness.remote import Host
 
@@ -49,6 +52,15 @@ COMPLETED = Outcome(
 
 def echo(direction: Direction) -> Flow:
     return Flow(direction, direction, 64, 200, number=7)
+
+
+def experiment(
+    ends: object, instance: Instance, comparison: object = None, scheme: object = None
+) -> Experiment:
+    """Make an experiment of what the test has of one."""
+    guest = cast("GuestMachine", None)
+    move = Move(instance, instance, ("", 0), guest, None, cast("Comparison", comparison))
+    return Experiment(cast("Scheme", scheme), move, cast("Ends", ends), Watch(1, {}), print)
 
 
 class Untaken:
@@ -91,7 +103,7 @@ def test_a_vf_that_is_not_taken_up_is_noted_with_where_the_guest_stands(
     successor: Instance,
 ) -> None:
     """Whether it hangs, and in what, cannot be found out once it has been ended."""
-    (note,) = conductor._taken_up(COMPLETED, successor, 5).notes
+    (note,) = aftermath.taken_up(COMPLETED, successor, 5).notes
     assert note.name == "vf not taken up"
     assert "BME is still clear" in note.text
     assert note.text.endswith(
@@ -105,7 +117,7 @@ def test_a_guest_that_hangs_is_no_error_if_its_users_are_cut_off_too(
     """Then what the peer recorded is the whole truth, and is measured."""
     silent = cast("GuestMachine", Silent())
     note = Note(1, "flow round-trip is cut off", "waited 20 s")
-    conductor._follow(silent, successor, [echo("round-trip")], replace(COMPLETED, notes=(note,)))
+    aftermath.follow(silent, successor, [echo("round-trip")], replace(COMPLETED, notes=(note,)))
     assert silent.lost
 
 
@@ -113,9 +125,9 @@ def test_a_guest_that_ends_with_its_qemu_is_no_error(qemu: Monitor, successor: I
     """It panicked, or QEMU did, after its users were served for a while: that is a measurement."""
     silent = Silent()
     qemu.end()
-    conductor._follow(cast("GuestMachine", silent), successor, [echo("round-trip")], COMPLETED)
+    aftermath.follow(cast("GuestMachine", silent), successor, [echo("round-trip")], COMPLETED)
     silent.instance = successor
-    lost = conductor._lost_noted(COMPLETED, cast("GuestMachine", silent), successor)
+    lost = aftermath.lost_noted(COMPLETED, cast("GuestMachine", silent), successor)
     assert lost.destination_state == GONE
     (note,) = lost.notes
     assert note.text == (
@@ -162,7 +174,7 @@ def test_a_guest_that_cannot_be_logged_in_to_is_an_error_otherwise(
     silent = cast("GuestMachine", Silent())
     notes = tuple(Note(1, f"flow {name} is cut off", "waited 20 s") for name in cut_off)
     with pytest.raises(GuestError, match="birch: the guest cannot be logged in to") as failed:
-        conductor._follow(
+        aftermath.follow(
             silent, successor, [echo(each) for each in flows], replace(COMPLETED, notes=notes)
         )
     assert failed.value.because.startswith("guest: cannot be reached; it is silent; ")
@@ -176,18 +188,14 @@ def test_the_memory_of_a_guest_that_is_lost_is_compared(successor: Instance) -> 
         raise GuestError("guest: lost", because="its users are served", fix="see its console")
 
     compared = Note(1, "memory compared", "0 of 1000 pages differ", {"pages": 1000})
+    comparison = SimpleNamespace(compare=lambda: (compared,))
     ends = SimpleNamespace(
         peer_end=SimpleNamespace(address="198.18.0.1"),
         guest=SimpleNamespace(host=SimpleNamespace(run=lost)),
     )
     raw = Raw()
     with pytest.raises(GuestError, match="guest: lost"):
-        conductor.conduct(
-            cast("Scheme", None), successor, successor, address=("", 0), ends=cast("Ends", ends),
-            flows=(), hand_off=None, raw=raw, bme_per_s=1, capabilities=cast(Any, None),
-            comparison=cast("Comparison", SimpleNamespace(compare=lambda: (compared,))),
-            progress=print,
-        )  # fmt: skip
+        experiment(ends, successor, comparison).run((), raw)
     assert raw.notes == (compared,)
     assert "Oops" in raw.console
 
@@ -201,10 +209,10 @@ def test_a_flow_that_stays_cut_off_is_noted_and_one_that_is_served_is_not(
 ) -> None:
     """An outage with an open end must not pass for a flow that ended by itself."""
     with laid(tmp_path) as wire, start(echo("round-trip"), wire.peer, wire.guest) as running:
-        assert conductor._served(COMPLETED, [running], 1).notes == ()
+        assert aftermath.served(COMPLETED, [running], 1).notes == ()
         wire.near.ip("link", "set", "near", "down")
         let_pass(0.5)  # what arrived before that is written by then
-        (note,) = conductor._served(COMPLETED, [running], 1).notes
+        (note,) = aftermath.served(COMPLETED, [running], 1).notes
     assert note.name == "flow round-trip is cut off"
 
 
@@ -219,14 +227,8 @@ def test_flows_run_on_after_a_refusal(tmp_path: Path, status: str, frames: int) 
     way = SimpleNamespace(migrate=lambda *_: outcome, patience=Patience(after_s=0.6))
     with laid(tmp_path) as wire:
         ends = SimpleNamespace(peer_end=wire.peer, guest_end=wire.guest)
-        same, (records,) = conductor._under_traffic(
-            cast("Scheme", way),
-            cast("Instance", None),
-            cast("Instance", None),
-            ("", 0),
-            cast("Ends", ends),
-            [echo("round-trip")],
-        )
+        this = experiment(ends, cast("Instance", None), scheme=way)
+        same, (records,) = this._under_traffic([echo("round-trip")])
     assert same == outcome
     sent = len(records.sent) // SENT.itemsize
     assert frames <= sent < frames + 100

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 from qmp_server import Arguments, Reaction, connected
-from two_ends import ADDRESS, End, migrated
+from two_ends import End, migrated, move_between
 from two_ends import ends as ends
 
 from harness.errors import MigrationError
 from harness.guest.instance import Instance
-from harness.migration import scheme
-from harness.migration.scheme import GONE, Outcome
+from harness.migration import move
+from harness.migration.comparison import Comparison
+from harness.migration.outcome import GONE, Outcome
 
 
 def test_a_migration_that_completes_says_so_from_both_ends(ends: tuple[End, End]) -> None:
@@ -27,14 +28,15 @@ def test_a_migration_that_completes_says_so_from_both_ends(ends: tuple[End, End]
 
 def test_memory_is_looked_at_while_both_sides_stand_still(ends: tuple[End, End]) -> None:
     """It is loaded whole by then, and nobody writes to it; only after that the guest runs on."""
-    source, destination = ends
+    destination = ends[1]
     destination.monitor.paused = True
     states: list[tuple[str, str]] = []
 
-    def standing(here: Instance, there: Instance) -> None:
-        states.append((here.state, there.state))
+    class Standing(Comparison):
+        def digest(self, source: Instance, successor: Instance) -> None:
+            states.append((source.state, successor.state))
 
-    outcome = scheme.move(source.instance, destination.instance, ADDRESS, standing=standing)
+    outcome = move_between(ends, comparison=Standing()).go()
     assert states == [("postmigrate", "paused")]
     assert outcome.destination_state == "running"
 
@@ -158,8 +160,8 @@ def test_a_deadline_grows_with_the_guests_memory(
 ) -> None:
     """A fixed one is too short for a large guest, or hides a hang of a small one."""
     source, _ = ends
-    monkeypatch.setattr(scheme, "SECONDS_PER_GUEST_GIB", 120)
-    assert scheme.deadline_for(source.instance).seconds == 3 + 120 / 4
+    monkeypatch.setattr(move, "SECONDS_PER_GUEST_GIB", 120)
+    assert move.deadline_for(source.instance).seconds == 3 + 120 / 4
 
 
 def _noted(command: str, react: Reaction, order: list[str]) -> Reaction:

@@ -15,16 +15,15 @@ from harness.host.sriov import VirtualFunction
 from harness.host.twin import Twin
 from harness.host.twin_control import TwinControl
 from harness.remote import Host
-from harness.run.choosing import as_function_of_port, as_twin
 from harness.topology import PciAddress
 
 
 def test_a_ports_vf_is_no_twin(host: Host) -> None:
     port = find_port(host, "p0", ENTRY.ports["p0"])
     lent = VirtualFunction(port, 0, PciAddress(vf_address(0)))
-    assert as_function_of_port(lent) is lent
+    assert VirtualFunction.of(lent) is lent
     with pytest.raises(UsageError, match="is no twin") as error:
-        as_twin(lent)
+        Twin.of(lent)
     assert 'needs("twin")' in error.value.fix
 
 
@@ -32,7 +31,7 @@ def test_a_twin_is_no_ports_vf(host: Host, tmp_path: Path) -> None:
     near, far = socket.socketpair()
     with far, closing(TwinControl("alder: vf0", near)) as control:
         twin = Twin(host, "vf0", str(tmp_path), "vfh0-vf0", control)
-        assert as_twin(twin) is twin
+        assert Twin.of(twin) is twin
         with pytest.raises(UsageError, match="alder: VF vf0 belongs to no port") as error:
-            as_function_of_port(twin)
+            VirtualFunction.of(twin)
     assert 'needs("sriov")' in error.value.fix
