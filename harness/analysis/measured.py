@@ -85,6 +85,9 @@ VFIO_RUNS = tuple(
 )
 """Events: one in which it does, if only to memory."""
 
+FAULT, NO_FAULT = "fault put in", "fault not put in"
+"""Events: the moment of a fault that a test has planned came, or it never came; {"text"}."""
+
 CONFIG = "config"
 """What the source of an event begins with that is a change of a described register, named
 ``capability.field = VALUE``; {"vf", "offset", "was", "now", "via"}.  *offset* is that in

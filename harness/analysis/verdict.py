@@ -13,6 +13,7 @@ from harness.analysis.marks import ATTACHED, stopped
 from harness.analysis.measured import (
     DEVICE_WROTE,
     MEMORY_COMPARED,
+    NO_FAULT,
     NOT_COMPARED,
     REFUSED,
     Direction,
@@ -111,6 +112,7 @@ def judge(
     doubts += _unrest_before(flows)
     doubts += _log_doubts(measured)
     doubts += _sight_doubts(measured)
+    doubts += _fault_doubts(measured)
     orders = dma_order(measured) if limits.dma_order else []
     shown = tuple(line for order in orders for line in order.excerpt)
     doubts += reasons(orders, "unknown")
@@ -163,6 +165,13 @@ def _log_doubts(measured: Measured) -> Iterable[str]:
                 f"{event.data['not_lost']} pages arrived that had to be lost by the device's log "
                 "and QEMU's trace of its copies: one of the two is wrong"
             )
+
+
+def _fault_doubts(measured: Measured) -> Iterable[str]:
+    """A fault that was never put in shows nothing, whatever the migration came to."""
+    for event in measured.events:
+        if event.name == NO_FAULT:
+            yield f"the fault of a test was not put in: {event.data['text']}"
 
 
 def _sight_doubts(measured: Measured) -> Iterable[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from harness.analysis.measured import FAULT, NO_FAULT
 from harness.errors import HarnessError, MigrationError, UsageError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
@@ -24,9 +25,6 @@ SECONDS_PER_GUEST_GIB = 120
 CANCEL_SECONDS = 60
 """QEMU itself waits 30 s for a guest to let a VF go before it cancels without."""
 
-FAULT, NO_FAULT = "fault put in", "fault not put in"
-"""Notes of a fault that a test has planned: its moment has come, or never came."""
-
 _ENDINGS = ("completed", "failed", "cancelled")
 _ANNOUNCE_EACH_STEP = [{"capability": "events", "state": True}]
 
@@ -42,7 +40,7 @@ class Moment(Enum):
 
 
 Fault = Callable[[Instance, Instance], object]
-"""What a test does to a migration, given the QEMUs of the source and of the destination."""
+"""A fault is a function that gets the QEMU of the source and the QEMU of the destination."""
 
 
 @dataclass(slots=True)
@@ -158,6 +156,7 @@ class Move:
         self.come_to(Moment.STANDING)
         self.comparison.digest(self.source, self.successor)
         self.come_to(Moment.DIGESTED)
+        self.deadline = deadline_for(self.source)  # digesting took time that is not QEMU's
 
     def wait_for_resume(self) -> None:
         """Wait until the guest runs on at its destination."""
@@ -215,6 +214,7 @@ class Move:
         return self.notes[-1]
 
     def _faults_left(self) -> tuple[Note, ...]:
+        """Return a note for each fault whose moment never came: nothing was shown by it."""
         put_in = {note.text for note in self.notes if note.name == FAULT}
         left = [each.name.lower() for each in self.faults if each.name.lower() not in put_in]
         now_ns = time.monotonic_ns()
@@ -240,10 +240,10 @@ def check_faults(faults: Mapping[Moment, Fault], *, compares: bool) -> None:
 
 
 def deadline_for(instance: Instance) -> Deadline:
-    """How long a migration of this guest may take in all."""
+    """Return how long a migration of this guest may take in all."""
     return Deadline(SECONDS_AT_LEAST + SECONDS_PER_GUEST_GIB * instance.spec.memory_mib / 1024)
 
 
 def is_ending(event: QmpEvent) -> bool:
-    """Whether QEMU says that the migration is over, well or not."""
+    """Say whether *event* is QEMU's word that the migration is over, well or not."""
     return event.name == "MIGRATION" and event.data["status"] in _ENDINGS

@@ -21,7 +21,7 @@ from synthetic import (
     refused,
 )
 
-from harness.analysis.measured import BmeSample, Measured
+from harness.analysis.measured import NO_FAULT, BmeSample, Measured
 from harness.analysis.migration import analyse
 from harness.analysis.verdict import Limits, Verdict, worst
 from harness.errors import MeasurementError
@@ -51,6 +51,13 @@ def test_a_guest_that_does_not_run_at_its_destination_fails() -> None:
     assert "QEMU says completed, and the guest is paused at the destination" in verdict.reasons
     arrived = replace(failover(), destination_state="running")
     assert analyse(arrived, Limits()).verdict == analyse(failover(), Limits()).verdict
+
+
+def test_a_fault_that_was_not_put_in_makes_no_result() -> None:
+    """The migration passes all the same, and the test would say that the fault does no harm."""
+    text = "precopy: it did not come to that"
+    faultless = failover(events=[*FAILOVER_EVENTS, event(8000, "conductor", NO_FAULT, text=text)])
+    assert judged(faultless) == Verdict("invalid", (f"the fault of a test was not put in: {text}",))
 
 
 def test_a_migration_within_its_limits_passes() -> None:

@@ -10,11 +10,24 @@ from qmp_server import Arguments, Reaction, connected
 from two_ends import End, migrated, move_between
 from two_ends import ends as ends
 
-from harness.errors import MigrationError
+from harness.analysis.measured import FAULT, NO_FAULT
+from harness.errors import MigrationError, UsageError
 from harness.guest.instance import Instance
 from harness.migration import move
 from harness.migration.comparison import Comparison
+from harness.migration.move import Fault, Moment
 from harness.migration.outcome import GONE, Outcome
+
+
+class Undigested(Comparison):
+    """A comparison that notes the states of both ends when it is to digest them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: list[tuple[str, str]] = []
+
+    def digest(self, source: Instance, successor: Instance) -> None:
+        self.states.append((source.state, successor.state))
 
 
 def test_a_migration_that_completes_says_so_from_both_ends(ends: tuple[End, End]) -> None:
@@ -30,14 +43,9 @@ def test_memory_is_looked_at_while_both_sides_stand_still(ends: tuple[End, End])
     """It is loaded whole by then, and nobody writes to it; only after that the guest runs on."""
     destination = ends[1]
     destination.monitor.paused = True
-    states: list[tuple[str, str]] = []
-
-    class Standing(Comparison):
-        def digest(self, source: Instance, successor: Instance) -> None:
-            states.append((source.state, successor.state))
-
-    outcome = move_between(ends, comparison=Standing()).go()
-    assert states == [("postmigrate", "paused")]
+    comparison = Undigested()
+    outcome = move_between(ends, comparison=comparison).go()
+    assert comparison.states == [("postmigrate", "paused")]
     assert outcome.destination_state == "running"
 
 
@@ -66,19 +74,60 @@ def test_each_step_is_announced_by_both_ends(ends: tuple[End, End]) -> None:
 
 
 def test_the_moment_of_asking_is_before_anything_happens(ends: tuple[End, End]) -> None:
-    """Every figure counts from it; taken after the answer, the first steps were before it."""
-    source, _ = ends
-    reacted_ns = 0
-    react = source.monitor.reacts["migrate"]
+    """Every figure counts from it; taken after the answer, the first steps were before it.
 
-    def timed(arguments: Arguments) -> object:
-        nonlocal reacted_ns
-        reacted_ns = time.monotonic_ns()
-        return react(arguments)
+    The destination was asked to listen before that: what that took is not the migration's.
+    """
+    at_ns = {
+        command: _timed(end, command)
+        for end, command in zip(ends, ("migrate", "migrate-incoming"), strict=True)
+    }
+    asked_ns = migrated(ends).asked_ns
+    assert at_ns["migrate-incoming"][0] < asked_ns <= at_ns["migrate"][0]
 
-    source.monitor.reacts["migrate"] = timed
-    before_ns = time.monotonic_ns()
-    assert before_ns <= migrated(ends).asked_ns <= reacted_ns
+
+def test_each_fault_is_put_in_at_its_moment(ends: tuple[End, End]) -> None:
+    """A fault that came at another moment would show something else than the test says."""
+    source, destination = ends
+    destination.monitor.paused = True
+    came: list[tuple[str, str, str]] = []
+
+    def put_in(moment: Moment) -> Fault:
+        return lambda here, there: came.append((moment.name, here.state, there.state))
+
+    faults = {moment: put_in(moment) for moment in reversed(Moment)}
+    moving = move_between(ends, comparison=Undigested(), faults=faults)
+    moving.come_to(Moment.FLOWING)
+    assert source.asked == ["query-status"], "nothing is asked for while only flows run"
+    outcome = moving.go()
+    assert [name for name, *_ in came] == [moment.name for moment in Moment]
+    assert came[2:4] == [(name, "postmigrate", "paused") for name in ("STANDING", "DIGESTED")]
+    assert came[4] == ("RESUMED", "postmigrate", "running")
+    assert [note.name for note in outcome.notes] == [FAULT] * len(Moment)
+
+
+def test_a_fault_whose_moment_never_comes_is_told(ends: tuple[End, End]) -> None:
+    """A test that passes without its fault has shown nothing."""
+    connected(ends[0].monitor, ends[1].monitor, fails="Broken pipe")
+    put_in: list[Instance] = []
+    faults: dict[Moment, Fault] = {
+        moment: lambda here, _: put_in.append(here) for moment in (Moment.PRECOPY, Moment.RESUMED)
+    }
+    outcome = move_between(ends, faults=faults).go()
+    assert put_in == [ends[0].instance]
+    assert [(note.name, note.text) for note in outcome.notes] == [
+        (FAULT, "precopy"),
+        (NO_FAULT, "resumed: it did not come to that"),
+    ]
+
+
+@pytest.mark.parametrize("moment", [Moment.STANDING, Moment.DIGESTED])
+def test_a_fault_while_both_sides_stand_needs_a_comparison(moment: Moment) -> None:
+    """Told before the guest moves, not by a minute of migration without a result."""
+    faults: dict[Moment, Fault] = {moment: lambda *_: None}
+    move.check_faults(faults, compares=True)
+    with pytest.raises(UsageError, match=f"Moment.{moment.name} would never be put in"):
+        move.check_faults(faults, compares=False)
 
 
 def test_a_migration_is_over_when_the_guest_runs_on(ends: tuple[End, End]) -> None:
@@ -170,3 +219,15 @@ def _noted(command: str, react: Reaction, order: list[str]) -> Reaction:
         return react(arguments)
 
     return noted
+
+
+def _timed(end: End, command: str) -> list[int]:
+    """Return a list that gets our monotonic time, in ns, of each *command* at this end."""
+    react, at_ns = end.monitor.reacts[command], list[int]()
+
+    def timed(arguments: Arguments) -> object:
+        at_ns.append(time.monotonic_ns())
+        return react(arguments)
+
+    end.monitor.reacts[command] = timed
+    return at_ns

@@ -43,22 +43,6 @@ def test_that_qemu_refuses_is_an_outcome_in_its_own_words(ends: tuple[End, End])
     assert (filters_set(source), filters_set(destination)) == ([], [])
 
 
-def test_the_moment_of_asking_is_that_of_migrate(ends: tuple[End, End]) -> None:
-    """Before it the destination was asked to listen: what that took is not the migration's."""
-    source, destination = ends
-    listened_ns = 0
-    listen = destination.monitor.reacts["migrate-incoming"]
-
-    def timed(arguments: Arguments) -> object:
-        nonlocal listened_ns
-        listened_ns = time.monotonic_ns()
-        return listen(arguments)
-
-    destination.monitor.reacts["migrate-incoming"] = timed
-    source.monitor.reacts["migrate"] = refuse
-    assert driven(ends).asked_ns > listened_ns > 0
-
-
 @pytest.mark.parametrize("command", ["migrate-incoming", "migrate-set-capabilities"])
 def test_what_else_qemu_refuses_is_an_error(ends: tuple[End, End], command: str) -> None:
     """A port that is taken would pass for a VF that cannot be moved."""
