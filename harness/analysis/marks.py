@@ -1,4 +1,4 @@
-"""Marks of a migration are found on its timeline: what happened, and when."""
+"""The timeline of a migration shows its marks; each function here finds one of them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Seen = Event | BmeSample | None
 
 
 def stopped(measured: Measured) -> Event | None:
-    """When the source's QEMU had stopped the guest for its last pages; None if it never did.
+    """Return when the source's QEMU had stopped the guest for its last pages, or None.
 
-    Of several, the last before it said that it completed: after the others the guest ran on.
+    QEMU may have stopped the guest several times.  The last STOP before ``completed`` counts, since
+    the guest ran on after the others.
     """
     said = list(said_by_source(measured))
     ends = [event.t_ns for event in said if event.name == "MIGRATION completed"]
@@ -28,7 +29,10 @@ def stopped(measured: Measured) -> Event | None:
 
 
 def said_by_source(measured: Measured) -> Iterator[Event]:
-    """What the source's QEMU said from when the migration was asked for, by the clocks."""
+    """Yield what the source's QEMU said since the migration was asked for.
+
+    An event that came before that or after, as far as the clocks can tell, is among them.
+    """
     for event in measured.events:
         is_of_then = event.t_ns + event.uncertainty_ns >= measured.asked_ns
         if event.source == qmp(measured.source) and is_of_then:
@@ -36,7 +40,7 @@ def said_by_source(measured: Measured) -> Iterator[Event]:
 
 
 def released(measured: Measured) -> Event | None:
-    """When the VF was let go on the source: seen by the conductor, else implied by QEMU.
+    """Return when the source's VF was let go: as an observer saw it, else as QEMU implies it.
 
     QEMU stays in wait-unplug until the guest has ejected a failover primary.
     """
@@ -49,7 +53,7 @@ def released(measured: Measured) -> Event | None:
 
 
 def given_up(measured: Measured) -> Event | None:
-    """When the source's QEMU said that the migration was cancelled, or failed."""
+    """Return when the source's QEMU said that the migration was cancelled, or failed."""
     return first(
         measured.events,
         ("MIGRATION cancelled", "MIGRATION failed"),
@@ -59,7 +63,7 @@ def given_up(measured: Measured) -> Event | None:
 
 
 def attached_since(measured: Measured, t_ns: int) -> Event | None:
-    """When an interface of the failover pair got a lasting link after *t_ns*."""
+    """Return when an interface of the failover pair got a lasting link after *t_ns*."""
     return first(measured.events, (ATTACHED,), since_ns=t_ns)
 
 
@@ -73,7 +77,7 @@ def _asked(measured: Measured) -> Event:
 
 
 def _stopping(measured: Measured) -> Seen:
-    """When stopping the guest began: its users wait from then on, not from STOP."""
+    """Return when stopping the guest began: its users wait from then on, not from STOP."""
     stop = stopped(measured)
     if stop is None:
         return None
@@ -82,7 +86,7 @@ def _stopping(measured: Measured) -> Seen:
 
 
 def _runs(measured: Measured) -> Event | None:
-    """When the guest ran again after its stop, on either host."""
+    """Return when the guest ran again after its stop, on either host."""
     stop = stopped(measured)
     return first(measured.events, ("RESUME",), since_ns=stop.t_ns) if stop else None
 
@@ -96,7 +100,10 @@ def _loaded(measured: Measured) -> Seen:
 
 
 def _masters(measured: Measured) -> Seen:
-    """When a VF could first do DMA where the guest runs: at RESUME if its BME was 1 by then."""
+    """Return when a VF could first do DMA where the guest runs again.
+
+    That is RESUME itself if the VF's BME was 1 by then.
+    """
     runs = _runs(measured)
     if runs is None:
         return None
@@ -123,7 +130,7 @@ FINDERS: Mapping[Mark, Callable[[Measured], Seen]] = {
     Mark.MASTERS: _masters,
     Mark.ATTACHED: _attached,
 }
-"""What finds each mark: the event or the sample by which it was seen, or None."""
+"""Each mark has a function that returns the event or the sample which shows the mark, or None."""
 
 
 def first(

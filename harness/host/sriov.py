@@ -16,7 +16,7 @@ from harness.errors import HarnessError, LabError, RemoteError, UsageError, Wait
 from harness.host.changes import changed_back, set_attribute
 from harness.host.port import Port, VfTraffic, wait_for_link
 from harness.host.sriov_port_side import VfPortSide
-from harness.host.vf import NO_MAC, Observed, Ring, Vf, note_not_there
+from harness.host.vf import NO_MAC, Observed, Ring, Vf, note_not_there, words_for
 from harness.remote import Host, Recorder
 from harness.topology import Capabilities, MacAddress, PciAddress
 from harness.uapi.ixgbe_vf import DESCRIPTOR_BYTES, QueueControl, QueueRegister
@@ -68,7 +68,7 @@ class VirtualFunction:
         """Return *vf* as the VF of a port that it is.  Raises UsageError if it is none."""
         if not isinstance(vf, VirtualFunction):
             raise UsageError(
-                f"{f'{vf.host.name}: VF {vf.name}' if vf else 'the guest'} belongs to no port",
+                f"{words_for(vf)} belongs to no port",
                 because="its host lends twins, or nothing",
                 fix='mark the test `needs("sriov")`',
             )

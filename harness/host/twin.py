@@ -12,7 +12,7 @@ from harness.devices import I82599
 from harness.errors import LabError, RemoteError, UsageError, WaitError
 from harness.host.twin_control import TwinControl, TwinRefused
 from harness.host.twin_port_side import TwinPortSide
-from harness.host.vf import NO_MAC, Observed, Ring, Vf, note_not_there
+from harness.host.vf import NO_MAC, Observed, Ring, Vf, note_not_there, words_for
 from harness.remote import Host
 from harness.topology import Capabilities, MacAddress
 from harness.uapi.pci_regs import Command
@@ -34,7 +34,7 @@ class Twin:
         """Return *vf* as the twin that it is.  Raises UsageError if it is none."""
         if not isinstance(vf, Twin):
             raise UsageError(
-                f"{f'{vf.host.name}: VF {vf.name}' if vf else 'the guest'} is no twin",
+                f"{words_for(vf)} is no twin",
                 because="its host lends VFs of ports, or none",
                 fix='mark the test `needs("twin")`',
             )

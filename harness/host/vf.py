@@ -29,6 +29,11 @@ def note_not_there(vf: Vf) -> None:
     _commands.info("[%s] # %s: %s", vf.host.name, vf.name, NOT_THERE)
 
 
+def words_for(vf: Vf | None) -> str:
+    """Return how an error calls *vf*, which a guest may not have."""
+    return f"{vf.host.name}: VF {vf.name}" if vf else "the guest's VF"
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What an observer saw: its *lines* (see ``agent.observer``) and its *summary* of itself.

@@ -15,11 +15,11 @@ from harness.traffic.flow import Flow
 from harness.traffic.running import RunningFlow
 
 NOT_REACHED = "guest not reached"
-"""The note of a guest that is lost: it does not answer where it went, or ended before."""
+"""The name of a note: the guest ended on its way, or does not answer where it went."""
 
 
 def taken_up(outcome: Outcome, successor: Instance, seconds: float) -> Outcome:
-    """Wait until the guest drives its new VF; that it never does is worth a note, not an end."""
+    """Wait until the guest drives its new VF; that the guest never does is a note, and no error."""
     if successor.vf is None:
         return outcome
     try:
@@ -39,9 +39,9 @@ def follow(
 ) -> None:
     """Reach the guest where it is now.
 
-    One that hangs does not answer its users either, and one that ended with its QEMU will not: what
-    the peer recorded shows that.  Raises GuestError if it serves them all the same, or if a record
-    of *flows* is lost with it.
+    A guest that hangs does not answer its users either, and a guest that ended with its QEMU never
+    will: what the peer recorded shows both.  Raises GuestError if a guest that cannot be reached
+    serves its users all the same, or if a record of *flows* is lost with the guest.
     """
     try:
         guest.follow(successor)
@@ -84,7 +84,10 @@ def _cut_off(flow: Flow) -> str:
 
 
 def served(outcome: Outcome, running: Sequence[RunningFlow], seconds: float) -> Outcome:
-    """Do not stop flows in the middle of an outage; one that lasts longer has an open end."""
+    """Wait until the flows are served, so that none is stopped in the middle of an outage.
+
+    A flow that is not served within *seconds* is noted: its last outage has an open end.
+    """
     for each in running:
         if each.flow.direction == "to-guest":
             continue  # the guest would have to be asked, while it is measured

@@ -53,7 +53,7 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Conducted:
-    """A migration, measured, and the *records* of its flows that it was measured from.
+    """A migration was conducted: how it ended, what was measured, and the *records* of its flows.
 
     *tables* has by name what comparing memory recorded, and ``dma``, the log of the source's VF
     where its device keeps one.
@@ -72,7 +72,7 @@ class Conducted:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What is watched while a guest migrates.
+    """A watch says what is recorded while a guest migrates.
 
     bme_per_s     how often a second configuration space of its VFs is sampled; 0: nobody observes
     capabilities  the registers that are read along with it
@@ -88,7 +88,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A guest is moved by *scheme*, as *move* says, between *ends*, under *watch*; once.
+    """An experiment makes *move* once by *scheme*, with flows between *ends*, under *watch*.
 
     *progress* is told what is done, in words.
     """

@@ -27,12 +27,15 @@ class Note:
 class Outcome:
     """How a migration ended, as both ends say.
 
-    *asked_ns* is our monotonic time when ``migrate`` was sent; *figures* is the source's whole
-    ``query-migrate``, *status* and *reason* its ``status`` and ``error-desc``.  A state is GONE
-    where QEMU itself ended, as the destination's does when a migration fails, and SILENT where it
-    does not answer.  What did not come in time is a note, and the *reason* where QEMU gave none.
-    Of a migration that QEMU would not begin *status* is REFUSED, *reason* its words, and there are
-    no *figures*.
+    asked_ns  our monotonic time when ``migrate`` was sent
+    status    the source's word for the end, as ``query-migrate`` has it; REFUSED where QEMU would
+              not begin
+    reason    QEMU's own words for a failure or a refusal, else what did not come in time, or None
+    figures   the source's whole ``query-migrate``; empty where QEMU refused
+    notes     what the harness did and missed meanwhile, in order
+
+    Each state is QEMU's word; GONE where QEMU has ended, as the destination's QEMU does when a
+    migration fails; SILENT where QEMU does not answer.
     """
 
     asked_ns: int
@@ -60,7 +63,7 @@ class Outcome:
 
 
 def state_of(instance: Instance) -> str:
-    """The state of a guest's process; GONE if QEMU has ended, SILENT if it does not answer."""
+    """Return the state of a guest's process: QEMU's word, GONE or SILENT (see `Outcome`)."""
     try:
         return instance.state
     except QemuGoneError:

@@ -1,4 +1,4 @@
-"""What every scheme has in common: a way to migrate, named by a test."""
+"""A scheme is a way to migrate, which a test names; all schemes have this in common."""
 
 from __future__ import annotations
 

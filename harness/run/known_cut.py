@@ -16,7 +16,7 @@ from harness.traffic.running import start
 from harness.waiting import let_pass
 
 STAYS = SchemeRecord(name="none", trigger=None, vf="none", phases=())
-"""Of a guest that does not move at all."""
+"""The record of a guest that does not move has no phases."""
 
 UNDISTURBED_S = 1.0
 """How long the flow runs before and after the cut."""

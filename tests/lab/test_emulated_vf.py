@@ -24,7 +24,7 @@ pytestmark = [
 LOST = "its COMMAND was 0x0406 at alder and is 0x0000 at birch: Bus Master Enable is lost"
 
 HASTY = Plain(patience=Patience(served_s=3))
-"""What never comes is not waited for long."""
+"""A flow that does not come back is waited for 3 s, and not 20 s."""
 
 
 @pytest.mark.parametrize(

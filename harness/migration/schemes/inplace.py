@@ -77,7 +77,7 @@ class InPlace(Scheme):
 
     @property
     def always_compares(self) -> bool:
-        """Whether every byte arrived is what the scheme is about."""
+        """The scheme always compares: it asks whether every byte arrived."""
         return True
 
     def check(self, spec: GuestSpec, vf: Vf | None, destination: Vf | None) -> None:
