@@ -11,8 +11,8 @@ from harness.errors import UsageError
 from harness.guest.instance import Instance
 from harness.guest.machine import GuestMachine
 from harness.guest.vf import GuestVf
-from harness.host.sriov import VirtualFunction
 from harness.host.vf import Vf
+from harness.host.virtual_function import VirtualFunction
 from harness.migration.quiescing import fall_asleep
 
 SUSPENDED_S = 10

@@ -20,7 +20,7 @@ from harness.topology import MacAddress
 from harness.waiting import wait_for
 
 if TYPE_CHECKING:
-    from harness.host.sriov import VirtualFunction
+    from harness.host.virtual_function import VirtualFunction
 
 RESET_SECONDS = 30
 """A port with VFs waits two seconds for their drivers as it resets.

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.agent.port_registers import DRIVER
 from harness.host.changes import changed_back, set_attribute
-from harness.host.sriov import VirtualFunction
+from harness.host.virtual_function import VirtualFunction
 from harness.mailbox import state
 from harness.mailbox.sequences import PORT_MTU
 from harness.mailbox.steps import (

@@ -14,9 +14,9 @@ from harness.guest.instance import Instance
 from harness.guest.lent_vf import wait_for_lent_vf
 from harness.guest.spec import GuestSpec
 from harness.host.port_side import PortSide
-from harness.host.sriov import VirtualFunction
 from harness.host.twin import Twin
 from harness.host.vf import NO_MAC, Vf
+from harness.host.virtual_function import VirtualFunction
 from harness.migration.experiment import Conducted, Ends, Experiment, Watch
 from harness.migration.handoff import HandOff
 from harness.migration.move import Fault, Moment, Move, check_faults, deadline_for

@@ -18,7 +18,7 @@ from harness.guest.instance import Instance
 from harness.guest.lent_vf import wait_for_lent_vf
 from harness.guest.machine import GuestMachine
 from harness.host.port import find_port
-from harness.host.sriov import VirtualFunction
+from harness.host.virtual_function import VirtualFunction
 from harness.topology import PciAddress
 
 Link = dict[str, Any]

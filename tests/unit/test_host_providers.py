@@ -11,9 +11,9 @@ from made_up_host import ENTRY, vf_address
 
 from harness.errors import UsageError
 from harness.host.port import find_port
-from harness.host.sriov import VirtualFunction
 from harness.host.twin import Twin
 from harness.host.twin_control import TwinControl
+from harness.host.virtual_function import VirtualFunction
 from harness.remote import Host
 from harness.topology import PciAddress
 

@@ -17,7 +17,7 @@ from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp, QmpEvent
 from harness.guest.spec import GuestSpec, Place
 from harness.host.port import find_port
-from harness.host.sriov import VirtualFunction
+from harness.host.virtual_function import VirtualFunction
 from harness.migration.clocks import Clocks, SharedClock
 from harness.migration.handoff import HandOff
 from harness.migration.move import Move

@@ -16,7 +16,7 @@ from harness.guest.instance import Instance
 from harness.guest.qmp import Qmp
 from harness.guest.spec import GuestSpec, Place
 from harness.host.port import find_port
-from harness.host.sriov import VirtualFunction
+from harness.host.virtual_function import VirtualFunction
 from harness.migration import move
 from harness.migration.comparison import Comparison
 from harness.migration.handoff import HandOff
