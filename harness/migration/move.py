@@ -45,14 +45,15 @@ Fault = Callable[[Instance, Instance], object]
 
 @dataclass(slots=True)
 class Move:
-    """A move of *guest* from the QEMU *source* to *successor*, which waits on another host; once.
+    """A move brings *guest*, once, from the QEMU *source* to *successor*, which waits elsewhere.
 
     address     where the source's QEMU reaches the successor's
     hand_off    of the guest's MAC filter; None for a guest that no host lends a VF
     comparison  of both memories, for which the successor must have been started paused; or None
     faults      what a test does to the migration, by the moment
     notes       what was done and missed so far, in order; a part of `outcome`
-    deadline    for the whole migration, from when it is asked for
+    deadline    for the whole migration; it begins as the migration is asked for, and once more
+                when both memories are digested
     """
 
     source: Instance

@@ -21,7 +21,7 @@ from harness.migration.witness import WitnessedComparison
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long what should come after a migration is waited for.
+    """How long the harness waits for what should come after a migration.
 
     attach_s  for the guest to take up its VF
     after_s   to see what lasts, also where QEMU refused
@@ -37,7 +37,7 @@ class Patience:
 class Scheme(ABC):
     """A way to migrate; one object can move any number of guests, one after the other.
 
-    A scheme is one file in ``harness.migration.schemes``, and a line in that package.
+    A scheme is one file in ``harness.migration.schemes``, and a line there for its marker.
     `name`, `vf`, `phases` and `must_show` are those of `SchemeRecord`.
     """
 
@@ -72,7 +72,7 @@ class Scheme(ABC):
 
     @property
     def usual_patience(self) -> Patience:
-        """How long what should come after the migration is waited for, unless a test says so."""
+        """How long the harness waits after the migration, unless a test says otherwise."""
         return Patience()
 
     @property
